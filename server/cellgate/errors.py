@@ -1,0 +1,165 @@
+"""What can go wrong, as one tree; each error says whose side it lies on and what would have passed.
+
+    CellgateError
+    ├── UsageError           yours    usage                 what was asked for makes no sense
+    ├── LimitError           yours    bad_limit             a limit is no number, or out of its range
+    ├── UnknownTemplate      yours    unknown_template      no such template here
+    ├── SandboxGone          theirs   sandbox_gone          it has ended; the certificate says how
+    ├── BadCertificate       ours     bad_certificate       something that is no death certificate
+    ├── DriverUnavailable    ours     driver_unavailable    this host cannot run this driver
+    └── SandboxStartFailed   ours     sandbox_start_failed  a sandbox was begun and did not come up
+
+The codes are stable: programs compare them. Facts are fields; the text is made when somebody reads it.
+Needs nothing but the standard library, because the warden imports it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from cellgate.sandbox.certificate import DeathCertificate
+
+__all__ = [
+    "BadCertificate",
+    "CellgateError",
+    "DriverUnavailable",
+    "Fault",
+    "LimitError",
+    "SandboxGone",
+    "SandboxStartFailed",
+    "UnknownTemplate",
+    "UsageError",
+]
+
+
+class Fault(str, Enum):
+    """Whose side an error lies on."""
+
+    YOURS = "yours"  # the caller's: asking the same again fails the same
+    THEIRS = "theirs"  # that of the code which ran in the sandbox
+    OURS = "ours"  # Cellgate's or its host's: the details belong in our log, not in an answer to a client
+
+
+@dataclass(eq=False)
+class CellgateError(Exception):
+    """The root. A subclass is a dataclass of its facts with a `code`, a `fault` and one sentence of text."""
+
+    code: ClassVar[str] = "internal"
+    fault: ClassVar[Fault] = Fault.OURS
+
+    def text(self) -> str:
+        """One sentence: what was seen, and what would have passed."""
+        return "something failed that never should; this is a fault of Cellgate"
+
+    def facts(self) -> dict[str, object]:
+        """The fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __reduce__(self) -> tuple[object, ...]:  # so that it crosses processes whole, as pytest-xdist wants
+        return type(self), tuple(self.facts().values())
+
+
+@dataclass(eq=False)
+class UsageError(CellgateError):
+    """The request itself is wrong: a missing file, code that is not UTF-8, options that exclude each other."""
+
+    code = "usage"
+    fault = Fault.YOURS
+    problem: str  # one sentence that also says what would pass
+
+    def text(self) -> str:
+        return self.problem
+
+
+@dataclass(eq=False)
+class LimitError(CellgateError):
+    """A limit that is not a number, not finite, or outside what this version and this host accept."""
+
+    code = "bad_limit"
+    fault = Fault.YOURS
+    name: str
+    value: object
+    accepted: str  # for example "a whole number from 16 to 65536"
+
+    def text(self) -> str:
+        return f"{self.name} is {repr(self.value)[:80]}; {self.accepted} would pass"
+
+
+@dataclass(eq=False)
+class UnknownTemplate(CellgateError):
+    """A template that this driver does not have."""
+
+    code = "unknown_template"
+    fault = Fault.YOURS
+    template: str
+    known: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"there is no template {self.template[:80]!r}; known: {', '.join(self.known) or 'none'}"
+
+
+@dataclass(eq=False)
+class SandboxGone(CellgateError):
+    """The sandbox has ended, so that nothing more can be asked of it. The certificate is the answer to
+    "why", and None only while it is still being written."""
+
+    code = "sandbox_gone"
+    fault = Fault.THEIRS
+    sandbox_id: str
+    certificate: DeathCertificate | None = None
+
+    def text(self) -> str:
+        how = self.certificate.sentence() if self.certificate else "it is ending"
+        return f"sandbox {self.sandbox_id} is gone: {how}; a new one would answer"
+
+    def facts(self) -> dict[str, object]:
+        return {"sandbox_id": self.sandbox_id, "certificate": self.certificate}
+
+
+@dataclass(eq=False)
+class BadCertificate(CellgateError):
+    """What was read as a death certificate is not one; `field` is what was wrong first."""
+
+    code = "bad_certificate"
+    fault = Fault.OURS
+    field: str
+    problem: str
+
+    def text(self) -> str:
+        return f"not a death certificate: {self.field} {self.problem}"
+
+
+@dataclass(eq=False)
+class DriverUnavailable(CellgateError):
+    """This host lacks what the driver needs. Never answered by silently taking a weaker driver."""
+
+    code = "driver_unavailable"
+    fault = Fault.OURS
+    driver: str
+    missing: str
+    remedy: str  # what the operator can do: a package, a setting, or another driver by name
+
+    def text(self) -> str:
+        return f"the {self.driver} driver cannot run here: {self.missing}; {self.remedy}"
+
+
+@dataclass(eq=False)
+class SandboxStartFailed(CellgateError):
+    """A sandbox was begun and did not come up. Nothing of it is left. `log_tail` is what it said last."""
+
+    code = "sandbox_start_failed"
+    fault = Fault.OURS
+    driver: str
+    step: str
+    detail: str
+    log_tail: str = ""
+
+    def text(self) -> str:
+        said = f"; it said last: {self.log_tail.strip()[-500:]}" if self.log_tail.strip() else ""
+        return f"the {self.driver} driver could not start a sandbox: {self.step}: {self.detail}{said}"

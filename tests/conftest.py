@@ -1,0 +1,41 @@
+"""What holds for the whole suite: nothing is left behind, and CI skips nothing in silence."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.support import leftovers
+
+# Reasons for which a test may be skipped even in CI: what no package can bring to the machine.
+SKIPS_ALLOWED_IN_CI = (
+    "cgroup v2 is not mounted here",
+    "user namespaces are not allowed here",
+    "needs Python ",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the process that was called, not one of xdist's workers
+        config.pluginmanager.register(leftovers.Watch(), "leftovers")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return fail_if_ci_must_not_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return fail_if_ci_must_not_skip((yield))
+
+
+def fail_if_ci_must_not_skip(report):
+    """With CI=true a skip is a failure, unless its reason is one that CI cannot mend."""
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(allowed in reason for allowed in SKIPS_ALLOWED_IN_CI):
+            report.outcome = "failed"
+            report.longrepr = f"skipped in CI: {reason}; install what it needs, or list the reason in tests/conftest.py"
+    return report

@@ -27,11 +27,14 @@ __all__ = [
     "clear_ambient",
     "close_range",
     "drop_bounding_set",
+    "eventfd",
     "fork_as_init",
     "mount",
     "mount_setattr",
     "move_mount",
     "open_tree",
+    "pidfd_open",
+    "pidfd_send_signal",
     "pivot_root",
     "prctl",
     "set_dumpable",
@@ -109,8 +112,10 @@ CLOSE_RANGE_CLOEXEC: Final = 0x4
 X86_64: Final = platform.machine() == "x86_64"
 NR_PIVOT_ROOT: Final = 155 if X86_64 else 41
 NR_SECCOMP: Final = 317 if X86_64 else 277
+NR_PIDFD_SEND_SIGNAL: Final = 424
 NR_OPEN_TREE: Final = 428
 NR_MOVE_MOUNT: Final = 429
+NR_PIDFD_OPEN: Final = 434
 NR_CLOSE_RANGE: Final = 436
 NR_MOUNT_SETATTR: Final = 442
 NR_LANDLOCK_CREATE_RULESET: Final = 444
@@ -140,6 +145,7 @@ _unshare = _declare("unshare", c_int, c_int)
 _setns = _declare("setns", c_int, c_int, c_int)
 _mount = _declare("mount", c_int, c_char_p, c_char_p, c_char_p, c_ulong, c_char_p)
 _umount2 = _declare("umount2", c_int, c_char_p, c_int)
+_eventfd = _declare("eventfd", c_int, ctypes.c_uint, c_int)
 _sethostname = _declare("sethostname", c_int, c_char_p, ctypes.c_size_t)
 _prctl = _declare("prctl", c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _capset = _declare("capset", c_int, c_char_p, c_char_p)
@@ -339,7 +345,24 @@ def _read_last_capability() -> int:
 _last_capability = _read_last_capability()  # once, beforehand: the child has no /proc of its own yet
 
 
-# Descriptors.
+# Descriptors. `os` and `signal` have the next three too, but not in interpreters built against old kernel headers.
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor of the process, readable when it has ended; closed on execve."""
+    return syscall(NR_PIDFD_OPEN, pid, 0)
+
+
+def pidfd_send_signal(fd: int, signal: int) -> None:
+    syscall(NR_PIDFD_SEND_SIGNAL, fd, signal, 0, 0)
+
+
+def eventfd(initial: int = 0, flags: int = os.O_CLOEXEC | os.O_NONBLOCK) -> int:
+    """A counter as a descriptor; EFD_CLOEXEC and EFD_NONBLOCK are the same bits as of open."""
+    fd: int = _eventfd(initial, flags)
+    if fd < 0:
+        _fail("eventfd")
+    return fd
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:

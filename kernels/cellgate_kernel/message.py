@@ -12,7 +12,18 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = ["CHANNELS", "MESSAGE_TYPES", "Channel", "MessageError", "Status", "Tag", "join_v1", "split_v1"]
+__all__ = [
+    "CHANNELS",
+    "ERROR_CODES",
+    "MAX_BUFFERS",
+    "MESSAGE_TYPES",
+    "Channel",
+    "MessageError",
+    "Status",
+    "Tag",
+    "join_v1",
+    "split_v1",
+]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -81,8 +92,22 @@ class Status(IntEnum):
 
 MAX_PARENT_ID_BYTES = 255  # message ids are uuids of some 40 bytes; one byte of length on the wire
 MAX_BUFFERS = 4096  # a widget sends a handful; each costs an offset, a view and a loop turn at the receiver
-_TAG = struct.Struct("<BBBB")
+MIN_OFFSETS = 6  # where channel, header, parent header, metadata and content begin, and where the last part ends
+MAX_OFFSETS = MIN_OFFSETS + MAX_BUFFERS
+_TAG = struct.Struct("<BBBB")  # channel, type code, status, length of the parent id
 TYPE_CODES = {name: code for code, name in enumerate(MESSAGE_TYPES)}
+_CHANNEL = tuple(Channel)  # looking up is a tenth of calling the enum, and this is done for every frame
+_STATUS = tuple(Status)
+
+# Every code a MessageError can carry, and what is wrong.
+ERROR_CODES = {
+    "short_tag": "the body ends within its tag",
+    "bad_tag": "a channel, type code or status that is not in the tables",
+    "short_message": "less than the count of offsets",
+    "bad_count": "fewer offsets than a message has, more than MAX_BUFFERS allows, or more than fit the bytes present",
+    "bad_offsets": "offsets that do not rise from the end of their table to the end of the message",
+    "bad_channel": "a channel name other than shell, control, stdin, iopub",
+}
 
 
 class MessageError(ValueError):
@@ -103,6 +128,7 @@ class Tag(NamedTuple):
     parent_id: bytes
 
     def pack(self) -> bytes:
+        """The bytes before the message. A longer parent id is cut; compare it cut as well."""
         parent = self.parent_id[:MAX_PARENT_ID_BYTES]
         return _TAG.pack(self.channel, TYPE_CODES.get(self.message_type, 0), self.status, len(parent)) + parent
 
@@ -112,24 +138,29 @@ class Tag(NamedTuple):
         if len(body) < _TAG.size:
             raise MessageError("short_tag", f"{len(body)} bytes where a tag takes {_TAG.size}")
         channel, kind, status, size = _TAG.unpack_from(body)
-        if channel >= len(CHANNELS) or kind >= len(MESSAGE_TYPES) or status > Status.ABORTED:
+        if channel >= len(_CHANNEL) or kind >= len(MESSAGE_TYPES) or status >= len(_STATUS):
             raise MessageError("bad_tag", f"channel {channel}, type {kind}, status {status}")
         end = _TAG.size + size
         if len(body) < end:
             raise MessageError("short_tag", f"parent id of {size} bytes in a body of {len(body)}")
         parent = bytes(body[_TAG.size : end])
-        return Tag(Channel(channel), MESSAGE_TYPES[kind], Status(status), parent), body[end:]
+        return Tag(_CHANNEL[channel], MESSAGE_TYPES[kind], _STATUS[status], parent), body[end:]
 
 
 def join_v1(channel: bytes, parts: Sequence[Buffer]) -> list[Buffer]:
-    """The buffers of a v1 message: `parts` are header, parent header, metadata, content and any buffers."""
+    """The buffers of a v1 message: `parts` are header, parent header, metadata, content and any buffers.
+    Parts that are not `bytes` are copied: a link keeps what it sent, while user code changes its array.
+    Raises MessageError if the receiver would refuse the number of parts."""
     count = len(parts) + 2
+    if not MIN_OFFSETS <= count <= MAX_OFFSETS:
+        raise MessageError("bad_count", f"{len(parts)} parts; {MIN_OFFSETS - 2} to {MAX_OFFSETS - 2} would pass")
+    flat = [part if isinstance(part, bytes) else bytes(part) for part in parts]
     at = 8 * (count + 1)
     offsets = [at, at := at + len(channel)]
-    for part in parts:
+    for part in flat:
         at += len(part)
         offsets.append(at)
-    return [struct.pack(f"<{count + 1}Q", count, *offsets), channel, *parts]
+    return [struct.pack(f"<{count + 1}Q", count, *offsets), channel, *flat]
 
 
 def split_v1(data: memoryview) -> tuple[bytes, list[memoryview]]:
@@ -139,8 +170,9 @@ def split_v1(data: memoryview) -> tuple[bytes, list[memoryview]]:
     if size < 8:
         raise MessageError("short_message", f"{size} bytes; a message begins with an 8-byte count")
     (count,) = struct.unpack_from("<Q", data)
-    if not 6 <= count <= MAX_BUFFERS + 6 or 8 * (count + 1) > size:
-        raise MessageError("bad_count", f"{count} offsets in {size} bytes; 6 to {MAX_BUFFERS + 6} that fit would pass")
+    if not MIN_OFFSETS <= count <= MAX_OFFSETS or 8 * (count + 1) > size:
+        would_pass = f"{MIN_OFFSETS} to {MAX_OFFSETS} that fit would pass"
+        raise MessageError("bad_count", f"{count} offsets in {size} bytes; {would_pass}")
     offsets = struct.unpack_from(f"<{count}Q", data, 8)
     if offsets[0] != 8 * (count + 1) or offsets[-1] != size or any(a > b for a, b in zip(offsets, offsets[1:])):
         raise MessageError("bad_offsets", f"offsets must rise from {8 * (count + 1)} to {size}")

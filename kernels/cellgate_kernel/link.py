@@ -113,6 +113,7 @@ class LinkLimits:
 URGENT_FRAMES = 256
 URGENT_BYTES = 1 << 20
 MAX_SETUP_BYTES = 1 << 20  # a HELLO carries an environment and start-up code, never data
+_MAX_INHERITED = 1 << 62  # nobody has sent so many; an heir told more would soon run out of numbers
 # A view keeps the whole read alive that it points into. A body that is a smaller part of it than this is
 # copied, so that nobody holds more than 16 times the bytes that are counted.
 _VIEWED_FROM = 16
@@ -280,6 +281,8 @@ class Link:
             raise LinkError("bad_hello", "a limit of zero")
         if self._sent_is_known:
             self._forget(received)
+        elif received > _MAX_INHERITED:
+            raise LinkError("bad_ack", f"{received} received; at most {_MAX_INHERITED} would pass")
         else:
             self.sent = self.acknowledged = received
             self._sent_is_known = True

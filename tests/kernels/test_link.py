@@ -279,6 +279,13 @@ def test_an_heir_that_does_not_know_what_got_through_goes_on_from_what_the_peer_
     assert bodies(b.receive(joined(heir.send([b"3 again"])))) == [b"3 again"]
 
 
+def test_an_heir_does_not_believe_a_number_from_which_it_could_not_count_on():
+    """Found by fuzzing: the next message's number did not fit its field."""
+    heir = Link(sent=None)
+    heir.open()
+    assert refusal(heir, hello(received=(1 << 64) - 1)) == "bad_ack"
+
+
 def test_an_heir_goes_on_reading_where_the_journal_ends():
     a, b = pair()
     a.receive(joined([*b.send([b"1"]), *b.send([b"2"])]))

@@ -1,0 +1,85 @@
+"""PROTOCOL.md says what the code does: each of its tables is read and held against the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cellgate.sandbox.certificate import Reason
+from cellgate_kernel import link, message
+
+PAGE = (Path(__file__).parents[2] / "server" / "PROTOCOL.md").read_text()
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the one table whose heading row begins with these cells."""
+    found = re.findall(rf"^\| {re.escape(heading)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    assert len(found) == 1, f"{len(found)} tables are headed {heading!r}"
+    return [[cell.strip().strip("`") for cell in row.strip("| ").split(" | ")] for row in found[0].splitlines()]
+
+
+def test_kinds():
+    assert {(int(row[0]), row[1]) for row in table("kind | name")} == {(kind.value, kind.name) for kind in link.Kind}
+
+
+def test_the_sizes_of_fixed_fields():
+    """Offsets follow from sizes, and their sum is what the code packs."""
+    tables = re.findall(r"^\| offset \| size \| field \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    fixed = []
+    for rows in tables:
+        at = 0
+        for row in rows.splitlines():
+            offset, size = (cell.strip() for cell in row.split("|")[1:3])
+            if not size.isdigit():
+                break
+            assert int(offset) == at
+            at += int(size)
+        fixed.append(at)
+    assert fixed == [link.HEADER_BYTES, link._HELLO.size, message._TAG.size]
+
+
+def test_the_version():
+    assert re.search(rf"\| 0 \| 4 \| version \| {link.VERSION} \|", PAGE)
+
+
+def test_limits():
+    defaults = vars(link.LinkLimits())
+    rest = {
+        name: getattr(module, name)
+        for module in (link, message)
+        for name in vars(module)
+        if re.fullmatch(r"MAX_\w+|URGENT_\w+", name) and name != "MAX_OFFSETS"  # follows from MAX_BUFFERS
+    }
+    assert {row[0]: int(row[1]) for row in table("limit | default")} == defaults | rest
+
+
+def test_error_codes():
+    written = {row[0]: row[1] for row in table("code | the peer sent")}
+    assert written == link.ERROR_CODES | message.ERROR_CODES
+
+
+@pytest.mark.parametrize("module", [link, message])
+def test_every_code_that_is_raised_is_in_its_table(module):
+    source = Path(module.__file__).read_text()
+    assert set(re.findall(r'(?:Link|Message)Error\(\s*"(\w+)"', source)) == set(module.ERROR_CODES)
+
+
+def test_message_types():
+    written = {int(code): name for code, name in table("code | message type")}
+    assert written == dict(enumerate(message.MESSAGE_TYPES)) | {0: "(any other)"}
+
+
+def test_channels():
+    written = {name: int(code) for name, code in table("channel | code")}
+    assert written == {channel.name.lower(): channel.value for channel in message.Channel}
+    assert list(written) == [name.decode() for name in message.CHANNELS]
+
+
+def test_statuses():
+    assert {row[0]: int(row[1]) for row in table("status | code")} == {s.name: s.value for s in message.Status}
+
+
+def test_reasons_are_the_closed_list_with_a_sentence_each():
+    written = dict(table("reason | meaning"))
+    assert set(written) == {reason.value for reason in Reason}
+    assert all(sentence.endswith(".") for sentence in written.values())

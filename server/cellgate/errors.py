@@ -4,6 +4,7 @@
     ├── UsageError           yours    usage                 what was asked for makes no sense
     ├── LimitError           yours    bad_limit             a limit is no number, or out of its range
     ├── UnknownTemplate      yours    unknown_template      no such template here
+    ├── LinkClosed           theirs   link_closed           a link was closed by either end
     ├── SandboxGone          theirs   sandbox_gone          it has ended; the certificate says how
     ├── BadCertificate       ours     bad_certificate       something that is no death certificate
     ├── DriverUnavailable    ours     driver_unavailable    this host cannot run this driver
@@ -28,6 +29,7 @@ __all__ = [
     "DriverUnavailable",
     "Fault",
     "LimitError",
+    "LinkClosed",
     "SandboxGone",
     "SandboxStartFailed",
     "UnknownTemplate",
@@ -102,6 +104,18 @@ class UnknownTemplate(CellgateError):
 
     def text(self) -> str:
         return f"there is no template {self.template[:80]!r}; known: {', '.join(self.known) or 'none'}"
+
+
+@dataclass(eq=False)
+class LinkClosed(CellgateError):
+    """Nothing can be sent on this stream any more. If the sandbox lives, a new attach goes on where it ended."""
+
+    code = "link_closed"
+    fault = Fault.THEIRS
+    what: str
+
+    def text(self) -> str:
+        return f"{self.what} is closed; a new connection would pass"
 
 
 @dataclass(eq=False)

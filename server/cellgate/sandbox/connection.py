@@ -1,0 +1,262 @@
+"""Carries a link over a socket with asyncio: bytes in and out, windows, acknowledgements, pings.
+
+`LinkStream` is one end of a link on one byte stream, either end. `KernelConnection` is the host's end of a
+sandbox's: it attaches, and ends a sandbox that breaks the protocol. What a message says is left to the
+caller, who gets every one in a plain call: no task and no future is made per frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import count, islice
+
+from cellgate.errors import LinkClosed
+from cellgate.sandbox.base import Sandbox
+from cellgate.sandbox.certificate import Reason
+from cellgate_kernel.link import Acknowledged, Hello, Link, LinkError, Message, Ping, Pong, WindowFull
+from cellgate_kernel.message import CHANNELS, Channel, MessageError, Tag, join_v1
+
+__all__ = ["KernelConnection", "LinkStream", "OnMessage"]
+
+Buffer = bytes | bytearray | memoryview
+OnMessage = Callable[[int, Tag, memoryview], None]
+
+READ_BYTES = 1 << 20  # one system call for all that a socket's buffer can hold (about 200 KiB by default)
+MAX_IOVECS = 1024  # Linux takes no more buffers in one sendmsg
+
+
+class LinkStream:
+    """One end of a link on one byte stream. Belongs to the loop it was made on.
+
+    `on_message(number, tag, v1)` is called for every message as it is read, `v1` staying valid; what must
+    follow a whole batch can be put off with `loop.call_soon`. It must not raise. `closed` resolves once, with
+    what the peer broke, or None when either end closed the stream.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        sock: socket.socket,
+        on_message: OnMessage,
+        *,
+        setup: bytes = b"",
+        on_hello: Callable[[Hello], None] | None = None,
+        auto_ack: bool = True,
+        name: str = "a link",
+    ) -> None:
+        """Takes over `sock` and writes the HELLO."""
+        self.link = link
+        self.name = name
+        self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[LinkError | None] = self._loop.create_future()
+        self.heard_at = self._loop.time()  # when the last bytes came
+        self._sock = sock
+        self._on_message = on_message
+        self._on_hello = on_hello
+        self._auto_ack = auto_ack
+        self._out: deque[Buffer] = deque()  # bounded by the window, and by one ACK and PONG at a time
+        self._out_blocked = False  # a writer waits for room in the socket
+        self._owes_pong: int | None = None
+        self._owes_ack = False
+        self._room: list[asyncio.Future[None]] = []  # senders that wait for the window
+        self._pings: dict[int, asyncio.Future[None]] = {}
+        self._tokens = count(1)
+        sock.setblocking(False)
+        self._loop.add_reader(sock, self._read)
+        self._write([link.open(setup)])
+
+    # -- sending ------------------------------------------------------------------------------------
+
+    def post(self, tag: Tag, parts: Sequence[Buffer]) -> None:
+        """Send a message now. `parts` are header, parent header, metadata, content and any buffers.
+        Raises WindowFull, LinkClosed, or ValueError when the peer would refuse the size."""
+        if self.closed.done():
+            raise LinkClosed(self.name)
+        urgent = tag.channel in (Channel.CONTROL, Channel.STDIN)  # else a full window could keep an interrupt out
+        frame = self.link.send([tag.pack(), *join_v1(CHANNELS[tag.channel], parts)], urgent=urgent)
+        self._write(frame)
+
+    async def send(self, tag: Tag, parts: Sequence[Buffer]) -> None:
+        """Send a message as soon as the window has room. Raises LinkClosed, or ValueError as `post`."""
+        while True:
+            try:
+                return self.post(tag, parts)
+            except WindowFull:
+                room: asyncio.Future[None] = self._loop.create_future()
+                self._room.append(room)
+                await room
+
+    def acknowledge(self) -> None:
+        """Tell the peer that all messages so far are safe. Done for you after each batch with `auto_ack`."""
+        self._owes_ack = True
+        self._write(())
+
+    async def ping(self, timeout: float) -> float:
+        """Seconds until the peer answered. Raises TimeoutError, or LinkClosed."""
+        if self.closed.done():
+            raise LinkClosed(self.name)
+        token, begin = next(self._tokens), self._loop.time()
+        pong = self._pings[token] = self._loop.create_future()
+        self._write([self.link.ping(token)])
+        try:
+            await asyncio.wait_for(pong, timeout)
+        except asyncio.TimeoutError:  # not the built-in one before Python 3.11
+            raise TimeoutError(f"no answer to a ping in {timeout} s") from None
+        finally:
+            del self._pings[token]
+        return self._loop.time() - begin
+
+    def post_ping(self) -> None:
+        """A ping whose answer shows in `heard_at` alone."""
+        self._write([self.link.ping(0)])
+
+    def close(self) -> None:
+        """Drop the stream; the link keeps what is not acknowledged, for the next stream. Does nothing twice."""
+        self._close(None)
+
+    # -- the socket ---------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # reset: as good as an end
+            data = b""
+        if not data:
+            self._close(None)
+            return
+        self.heard_at = self._loop.time()
+        try:
+            self._dispatch(data)
+        except LinkError as error:
+            self._close(error)
+        except MessageError as error:
+            self._close(LinkError(error.code, str(error)))
+        else:
+            if self._auto_ack:
+                self._owes_ack = True
+            self._write(())
+
+    def _dispatch(self, data: bytes) -> None:
+        on_message, unpack = self._on_message, Tag.unpack
+        for event in self.link.receive(data):
+            if type(event) is Message:  # the hot path first
+                tag, v1 = unpack(event.body)
+                on_message(event.number, tag, v1)
+            elif type(event) is Acknowledged:
+                self._wake_senders()
+            elif type(event) is Ping:
+                self._owes_pong = event.token  # of many pings in a batch the last is answered: no flood of pongs
+            elif type(event) is Pong:
+                if (pong := self._pings.get(event.token)) and not pong.done():
+                    pong.set_result(None)
+            elif type(event) is Hello:
+                self._out.extend(event.resend)
+                self._wake_senders()
+                if self._on_hello:
+                    self._on_hello(event)
+
+    def _write(self, buffers: Sequence[Buffer]) -> None:
+        self._out.extend(buffers)
+        if not self._out_blocked and not self.closed.done():
+            self._flush()
+
+    def _flush(self) -> None:
+        out = self._out
+        if self._owes_ack:
+            self._owes_ack = False
+            if ack := self.link.acknowledge():
+                out.append(ack)
+        if self._owes_pong is not None and self.link.is_open:
+            out.append(self.link.pong(self._owes_pong))
+            self._owes_pong = None
+        blocked = False
+        while out:
+            try:
+                sent = self._sock.sendmsg(list(islice(out, MAX_IOVECS)))
+            except (BlockingIOError, InterruptedError):
+                blocked = True
+                break
+            except OSError:  # the peer is gone; what it wrote before is still to be read, and then the end
+                out.clear()
+                break
+            while out and sent >= len(out[0]):  # an empty buffer goes here too
+                sent -= len(out.popleft())
+            if sent:
+                out[0] = memoryview(out[0])[sent:]
+        if blocked is not self._out_blocked:
+            self._out_blocked = blocked
+            if blocked:
+                self._loop.add_writer(self._sock, self._flush)
+            else:
+                self._loop.remove_writer(self._sock)
+
+    def _wake_senders(self) -> None:
+        waiting, self._room = self._room, []
+        for room in waiting:
+            if not room.done():
+                room.set_result(None)
+
+    def _close(self, error: LinkError | None) -> None:
+        if self.closed.done():
+            return
+        self.closed.set_result(error)
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._sock.close()
+        self._out.clear()
+        self._wake_senders()  # to find it closed
+        for pong in self._pings.values():
+            if not pong.done():
+                pong.set_exception(LinkClosed(self.name))
+
+
+class KernelConnection(LinkStream):
+    """The host's end of a sandbox's link. Whoever opened it owes a `close`."""
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        sock: socket.socket,
+        on_message: OnMessage,
+        *,
+        link: Link,
+        setup: bytes,
+        auto_ack: bool,
+    ) -> None:
+        self.sandbox = sandbox
+        self._killing: asyncio.Task[None] | None = None
+        name = f"the link to sandbox {sandbox.id}"
+        super().__init__(link, sock, on_message, setup=setup, auto_ack=auto_ack, name=name)
+        self.closed.add_done_callback(self._end_if_broken)
+
+    @staticmethod
+    async def open(
+        sandbox: Sandbox,
+        setup: bytes = b"",
+        *,
+        on_message: OnMessage,
+        link: Link | None = None,
+        auto_ack: bool = True,
+    ) -> KernelConnection:
+        """Attach to the sandbox. `setup` is honoured on its very first link only. `link` is that of an earlier
+        connection, or `Link(sent=..., received=...)` with the numbers it had reached, so that nothing is lost
+        or comes twice. Messages may be sent at once; they go out when the kernel has answered.
+        Raises SandboxGone."""
+        sock = await sandbox.attach()
+        return KernelConnection(sandbox, sock, on_message, link=link or Link(), setup=setup, auto_ack=auto_ack)
+
+    async def aclose(self) -> None:
+        """`close`, and wait until a sandbox that broke the protocol has been told to end."""
+        self.close()
+        if self._killing:
+            await self._killing
+
+    def _end_if_broken(self, closed: asyncio.Future[LinkError | None]) -> None:
+        if error := closed.result():
+            kill = self.sandbox.kill(Reason.PROTOCOL_VIOLATION, str(error))
+            self._killing = self._loop.create_task(kill)

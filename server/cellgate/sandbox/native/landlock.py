@@ -1,0 +1,145 @@
+"""What of the file system a guest may use, said once more: Landlock, beside mounts and file modes.
+
+A `Ruleset` names directories and what is allowed beneath them; all else is refused, whatever the mounts say,
+for this process and all it starts. It also keeps signals and abstract unix sockets within the sandbox. The
+network is left alone: a sandbox has a network namespace with nothing in it but its own loopback.
+
+Which directories those are is for the callers to say. `abi` tells what this kernel knows; rights that are newer
+are left out, and a kernel without Landlock is told to whoever asks, and no reason to fail: this wall stands
+behind others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Final
+
+from cellgate.sandbox.native import linux
+
+__all__ = ["WANTED_ABI", "Access", "Ruleset", "abi", "handled", "ruleset", "unavailable_because"]
+
+WANTED_ABI: Final = 6  # Linux 6.12: the first to keep signals and abstract sockets within
+
+
+class Access(IntFlag):
+    """LANDLOCK_ACCESS_FS_*."""
+
+    EXECUTE = 1 << 0
+    WRITE_FILE = 1 << 1
+    READ_FILE = 1 << 2
+    READ_DIR = 1 << 3
+    REMOVE_DIR = 1 << 4
+    REMOVE_FILE = 1 << 5
+    MAKE_CHAR = 1 << 6
+    MAKE_DIR = 1 << 7
+    MAKE_REG = 1 << 8
+    MAKE_SOCK = 1 << 9
+    MAKE_FIFO = 1 << 10
+    MAKE_BLOCK = 1 << 11
+    MAKE_SYM = 1 << 12
+    REFER = 1 << 13  # rename and link from one directory to another; refused by every ruleset that does not allow it
+    TRUNCATE = 1 << 14
+    IOCTL_DEV = 1 << 15
+
+
+_ALL: Final = Access((1 << 16) - 1)
+_NEWER: Final = {Access.REFER: 2, Access.TRUNCATE: 3, Access.IOCTL_DEV: 5}  # right -> the first ABI that has it
+
+READ: Final = Access.EXECUTE | Access.READ_FILE | Access.READ_DIR
+WRITE: Final = _ALL & ~(Access.MAKE_CHAR | Access.MAKE_BLOCK | Access.IOCTL_DEV)
+DEVICES: Final = Access.READ_FILE | Access.READ_DIR | Access.WRITE_FILE | Access.TRUNCATE | Access.IOCTL_DEV
+
+_ON_FILES: Final = Access.EXECUTE | Access.READ_FILE | Access.WRITE_FILE | Access.TRUNCATE | Access.IOCTL_DEV
+_SCOPE_ABSTRACT_UNIX_SOCKET: Final = 1
+_SCOPE_SIGNAL: Final = 2
+
+
+def abi() -> int:
+    """What this kernel knows; 0 without Landlock."""
+    try:
+        return linux.syscall(linux.NR_LANDLOCK_CREATE_RULESET, 0, 0, 1)  # LANDLOCK_CREATE_RULESET_VERSION
+    except OSError:  # ENOSYS: not built in, or our own filter is older; EOPNOTSUPP: built in and not switched on
+        return 0
+
+
+def unavailable_because() -> str | None:
+    """Why this wall does not stand here, or stands lower than wanted: a sentence, or None when all is well."""
+    found = abi()
+    if found == 0:
+        return "this kernel has no Landlock, or does not switch it on (boot with lsm=landlock,... on Linux 5.13)"
+    if found < WANTED_ABI:
+        return f"this kernel's Landlock has ABI {found}; {WANTED_ABI} (Linux 6.12) also keeps signals within"
+    return None
+
+
+def handled(found: int) -> tuple[Access, int]:
+    """The rights that a kernel with this ABI can refuse, and what it can keep within."""
+    rights = _ALL
+    for right, since in _NEWER.items():
+        if found < since:
+            rights &= ~right
+    return rights, _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL if found >= 6 else 0
+
+
+@dataclass(frozen=True)
+class Ruleset:
+    """Made by `ruleset`. Holds a descriptor until `close`; any number of processes forked meanwhile may use it."""
+
+    fd: int | None  # None: no Landlock here
+
+    def restrict_self(self) -> None:
+        """Put this thread, and all it starts from now on, under these rules. Needs no_new_privs. Raises OSError."""
+        if self.fd is not None:
+            linux.syscall(linux.NR_LANDLOCK_RESTRICT_SELF, self.fd, 0)
+
+    def close(self) -> None:
+        if self.fd is not None:
+            os.close(self.fd)
+
+
+def ruleset(read: Iterable[str], write: Iterable[str], devices: Iterable[str] = ("/dev",)) -> Ruleset:
+    """Rules for this process's own root: what may be read and run beneath `read`, and also made, changed and
+    removed beneath `write`; the device nodes beneath `devices` may be read, written and asked. Rights add up. A
+    path that does not exist is left out: nothing can be there that needs allowing. Raises OSError."""
+    found = abi()
+    if found == 0:
+        return Ruleset(None)
+    rights, scopes = handled(found)
+    # struct landlock_ruleset_attr: handled_access_fs, handled_access_net (since 4), scoped (since 6).
+    size = 24 if found >= 6 else 16 if found >= 4 else 8
+    attributes = ctypes.create_string_buffer(struct.pack("=QQQ", rights, 0, scopes), 24)
+    fd = linux.syscall(linux.NR_LANDLOCK_CREATE_RULESET, ctypes.addressof(attributes), size, 0)
+    try:
+        for paths, access in ((read, READ), (write, WRITE), (devices, DEVICES)):
+            for path in paths:
+                _allow(fd, path, access & rights)
+    except BaseException:
+        os.close(fd)
+        raise
+    return Ruleset(fd)
+
+
+def _allow(ruleset_fd: int, path: str, access: Access) -> None:
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _add_rule(ruleset_fd, fd, access)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file, for which rights on directories make no sense
+            raise
+        _add_rule(ruleset_fd, fd, access & _ON_FILES)
+    finally:
+        os.close(fd)
+
+
+def _add_rule(ruleset_fd: int, fd: int, access: Access) -> None:
+    rule = ctypes.create_string_buffer(struct.pack("=Qi", access, fd), 12)  # struct landlock_path_beneath_attr, packed
+    linux.syscall(linux.NR_LANDLOCK_ADD_RULE, ruleset_fd, 1, ctypes.addressof(rule), 0)

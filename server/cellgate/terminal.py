@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["TerminalFilter"]
+__all__ = ["TerminalFilter", "one_line"]
 
 # An escape sequence that is not complete after so many characters is no colour: it is dropped. The longest
 # SGR in use (two true colours and the attributes) has some 60.
@@ -75,3 +75,8 @@ class TerminalFilter:
         if text.endswith("\x1b"):  # perhaps the first half of ST
             self._pending = "\x1b"
         return len(text)
+
+
+def one_line(text: str) -> str:
+    """Text that may hold words of hostile code, as one line of plain characters."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -34,10 +34,7 @@ class Traces:
 
     @staticmethod
     def now() -> Traces:
-        roots = [p for p in Path("/sys/fs/cgroup").glob("*") if p.is_dir()]
-        # Two levels below a controller's root, or below the v2 root: no driver nests its own deeper than that.
-        cgroups = {str(p) for root in roots for depth in ("cellgate*", "*/cellgate*") for p in root.glob(depth)}
-        cgroups |= {str(p) for p in roots if p.name.startswith("cellgate")}
+        cgroups = {str(path) for path in Path("/sys/fs/cgroup").rglob("cellgate*") if path.is_dir()}
         mounts = {
             f"mount {line.split()[4]}" for line in read("/proc/self/mountinfo").splitlines() if "cellgate" in line
         }

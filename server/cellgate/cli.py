@@ -1,0 +1,95 @@
+"""The command `cellgate`: reads the command line, hands over to a command, and turns errors into exit statuses.
+
+A command is a module with `HELP`, `add_arguments(parser)` and `execute(args)`; what it does is decided there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from cellgate import run
+from cellgate.errors import CellgateError, UsageError
+from cellgate.exits import ExitStatus, exits_as_text, status_of_error
+from cellgate.terminal import one_line
+
+__all__ = ["main"]
+
+COMMANDS: dict[str, ModuleType] = {"run": run}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong like every other error does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; `{self.prog} --help` tells what would pass")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="cellgate",
+        description="Sandboxed Jupyter kernels.",
+        epilog=exits_as_text(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        command.add_arguments(
+            commands.add_parser(
+                name,
+                help=command.HELP,
+                description=command.__doc__,
+                epilog=exits_as_text(),
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+                allow_abbrev=False,
+            )
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out one command and return its exit status. A signal or a closed pipe that ends the command ends
+    this process as it would any other, once everything is cleaned up."""
+    wants_json = "--json" in (sys.argv[1:] if argv is None else argv)
+    try:
+        args = make_parser().parse_args(argv)
+        status = COMMANDS[args.command].execute(args)
+        sys.stdout.flush()
+        return int(status)
+    except run.EndedBySignal as ended:
+        _die_by(ended.number)
+    except BrokenPipeError:
+        _die_by(signal.SIGPIPE)
+    except Exception as error:
+        return int(_tell(error, wants_json))
+
+
+def _tell(error: Exception, wants_json: bool) -> ExitStatus:
+    """One line for people on standard error; for programs an object on standard output too."""
+    status = status_of_error(error)
+    code = error.code if isinstance(error, CellgateError) else CellgateError.code
+    if not isinstance(error, CellgateError):
+        traceback.print_exception(error)
+    text = str(error) or type(error).__name__
+    print(f"cellgate: error[{code}]: {one_line(text)}", file=sys.stderr)
+    if wants_json:
+        print(json.dumps({"status": "failed", "exit_status": status, "error": {"code": code, "text": text}}))
+    return status
+
+
+def _die_by(number: int) -> NoReturn:
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered has no reader
+    except (OSError, ValueError):
+        pass
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    raise SystemExit(128 + number)  # only when the signal is blocked

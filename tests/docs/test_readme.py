@@ -1,0 +1,73 @@
+"""What the README says is what there is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from cellgate.cli import COMMANDS, make_parser
+from cellgate.exits import exits_as_markdown
+from cellgate.sandbox.limits import LIMIT_ROWS, limits_as_markdown
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / name for name in ("README.md", "CHANGELOG.md", "kernels/README.md", "tests/README.md")]
+
+
+def section(title: str) -> str:
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def shell_lines(text: str) -> list[str]:
+    return [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+
+
+def command_lines() -> list[list[str]]:
+    """Every call of `cellgate` in a shell block, as words."""
+    calls = re.findall(r"(?:^|[ /|])cellgate (.*)", "\n".join(shell_lines(README)), re.MULTILINE)
+    return [shlex.split(call, comments=True) for call in calls]
+
+
+def test_setting_up_takes_exactly_two_commands():
+    assert len(shell_lines(section("Set up"))) == 2
+
+
+def test_ci_runs_the_command_that_the_readme_gives_for_the_tests():
+    assert shell_lines(section("Set up"))[1] in (ROOT / ".ci/run").read_text().splitlines()
+
+
+@pytest.mark.parametrize("words", command_lines(), ids=" ".join)
+def test_every_call_of_cellgate_in_the_readme_is_one_the_parser_takes(words):
+    make_parser().parse_args(words)
+
+
+def test_every_command_is_in_the_readme():
+    assert {name for name in COMMANDS if f"cellgate {name}" not in README} == set()
+
+
+def test_the_table_of_exit_statuses_is_that_of_the_code():
+    assert exits_as_markdown() in README
+
+
+def test_the_table_of_limits_is_that_of_the_code():
+    assert limits_as_markdown() == README.split("a test compares -->\n")[1].split("<!-- end of limits")[0]
+
+
+def test_every_flag_named_in_the_readme_exists():
+    known = make_parser().parse_args(["run", "-c", "1"])
+    flags = set(re.findall(r"`(--[a-z-]+)", README)) - {"--help"}
+    for flag in flags:
+        attribute = flag[2:].replace("-", "_")
+        assert hasattr(known, attribute) or flag in ("--memory", "--cpus"), flag
+    assert all(hasattr(known, row.name) for row in LIMIT_ROWS)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_that_a_document_names_exists(document):
+    text = document.read_text()
+    linked = [document.parent / target for target in re.findall(r"\]\(([^)#:]+)\)", text)]
+    named = [ROOT / path for path in re.findall(r"`((?:server|kernels|tests)/[\w./-]+\.(?:py|md))`", text)]
+    assert [str(path) for path in linked + named if not path.exists()] == []

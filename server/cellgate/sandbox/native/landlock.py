@@ -17,45 +17,41 @@ import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntFlag
 from typing import Final
 
 from cellgate.sandbox.native import linux
 
-__all__ = ["WANTED_ABI", "Access", "Ruleset", "abi", "handled", "ruleset", "unavailable_because"]
+__all__ = ["WANTED_ABI", "Ruleset", "abi", "handled", "ruleset", "unavailable_because"]
 
 WANTED_ABI: Final = 6  # Linux 6.12: the first to keep signals and abstract sockets within
 
 
-class Access(IntFlag):
-    """LANDLOCK_ACCESS_FS_*."""
+# LANDLOCK_ACCESS_FS_*. Plain numbers: enum's arithmetic costs more than the system calls do.
+EXECUTE: Final = 1 << 0
+WRITE_FILE: Final = 1 << 1
+READ_FILE: Final = 1 << 2
+READ_DIR: Final = 1 << 3
+REMOVE_DIR: Final = 1 << 4
+REMOVE_FILE: Final = 1 << 5
+MAKE_CHAR: Final = 1 << 6
+MAKE_DIR: Final = 1 << 7
+MAKE_REG: Final = 1 << 8
+MAKE_SOCK: Final = 1 << 9
+MAKE_FIFO: Final = 1 << 10
+MAKE_BLOCK: Final = 1 << 11
+MAKE_SYM: Final = 1 << 12
+REFER: Final = 1 << 13  # rename and link from one directory to another; refused by every ruleset that does not allow it
+TRUNCATE: Final = 1 << 14
+IOCTL_DEV: Final = 1 << 15
 
-    EXECUTE = 1 << 0
-    WRITE_FILE = 1 << 1
-    READ_FILE = 1 << 2
-    READ_DIR = 1 << 3
-    REMOVE_DIR = 1 << 4
-    REMOVE_FILE = 1 << 5
-    MAKE_CHAR = 1 << 6
-    MAKE_DIR = 1 << 7
-    MAKE_REG = 1 << 8
-    MAKE_SOCK = 1 << 9
-    MAKE_FIFO = 1 << 10
-    MAKE_BLOCK = 1 << 11
-    MAKE_SYM = 1 << 12
-    REFER = 1 << 13  # rename and link from one directory to another; refused by every ruleset that does not allow it
-    TRUNCATE = 1 << 14
-    IOCTL_DEV = 1 << 15
+_ALL: Final = (1 << 16) - 1
+_NEWER: Final = {REFER: 2, TRUNCATE: 3, IOCTL_DEV: 5}  # right -> the first ABI that has it
 
+READ: Final = EXECUTE | READ_FILE | READ_DIR
+WRITE: Final = _ALL & ~(MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV)
+DEVICES: Final = READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | IOCTL_DEV
 
-_ALL: Final = Access((1 << 16) - 1)
-_NEWER: Final = {Access.REFER: 2, Access.TRUNCATE: 3, Access.IOCTL_DEV: 5}  # right -> the first ABI that has it
-
-READ: Final = Access.EXECUTE | Access.READ_FILE | Access.READ_DIR
-WRITE: Final = _ALL & ~(Access.MAKE_CHAR | Access.MAKE_BLOCK | Access.IOCTL_DEV)
-DEVICES: Final = Access.READ_FILE | Access.READ_DIR | Access.WRITE_FILE | Access.TRUNCATE | Access.IOCTL_DEV
-
-_ON_FILES: Final = Access.EXECUTE | Access.READ_FILE | Access.WRITE_FILE | Access.TRUNCATE | Access.IOCTL_DEV
+_ON_FILES: Final = EXECUTE | READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEV
 _SCOPE_ABSTRACT_UNIX_SOCKET: Final = 1
 _SCOPE_SIGNAL: Final = 2
 
@@ -78,7 +74,7 @@ def unavailable_because() -> str | None:
     return None
 
 
-def handled(found: int) -> tuple[Access, int]:
+def handled(found: int) -> tuple[int, int]:
     """The rights that a kernel with this ABI can refuse, and what it can keep within."""
     rights = _ALL
     for right, since in _NEWER.items():
@@ -89,43 +85,42 @@ def handled(found: int) -> tuple[Access, int]:
 
 @dataclass(frozen=True)
 class Ruleset:
-    """Made by `ruleset`. Holds a descriptor until `close`; any number of processes forked meanwhile may use it."""
+    """Made by `ruleset`, beforehand; good for any number of processes, each of which has its own root."""
 
-    fd: int | None  # None: no Landlock here
+    attributes: bytes | None  # struct landlock_ruleset_attr, as long as this kernel's ABI has it; None: no Landlock
+    rules: tuple[tuple[str, int], ...]  # path -> what is allowed beneath it
 
     def restrict_self(self) -> None:
-        """Put this thread, and all it starts from now on, under these rules. Needs no_new_privs. Raises OSError."""
-        if self.fd is not None:
-            linux.syscall(linux.NR_LANDLOCK_RESTRICT_SELF, self.fd, 0)
-
-    def close(self) -> None:
-        if self.fd is not None:
-            os.close(self.fd)
+        """Put this thread, and all it starts from now on, under the rules. Paths are this process's; one that does
+        not exist is left out, since nothing can be there that needs allowing. Needs no_new_privs. Raises OSError."""
+        if self.attributes is None:
+            return
+        buffer = ctypes.create_string_buffer(self.attributes, len(self.attributes))
+        fd = linux.syscall(linux.NR_LANDLOCK_CREATE_RULESET, ctypes.addressof(buffer), len(self.attributes), 0)
+        try:
+            for path, access in self.rules:
+                _allow(fd, path, access)
+            linux.syscall(linux.NR_LANDLOCK_RESTRICT_SELF, fd, 0)
+        finally:
+            os.close(fd)
 
 
 def ruleset(read: Iterable[str], write: Iterable[str], devices: Iterable[str] = ("/dev",)) -> Ruleset:
-    """Rules for this process's own root: what may be read and run beneath `read`, and also made, changed and
-    removed beneath `write`; the device nodes beneath `devices` may be read, written and asked. Rights add up. A
-    path that does not exist is left out: nothing can be there that needs allowing. Raises OSError."""
+    """What may be read and run beneath `read`, and also made, changed and removed beneath `write`; the device nodes
+    beneath `devices` may be read, written and asked. Where directories lie in each other, rights add up."""
     found = abi()
-    if found == 0:
-        return Ruleset(None)
     rights, scopes = handled(found)
-    # struct landlock_ruleset_attr: handled_access_fs, handled_access_net (since 4), scoped (since 6).
-    size = 24 if found >= 6 else 16 if found >= 4 else 8
-    attributes = ctypes.create_string_buffer(struct.pack("=QQQ", rights, 0, scopes), 24)
-    fd = linux.syscall(linux.NR_LANDLOCK_CREATE_RULESET, ctypes.addressof(attributes), size, 0)
-    try:
-        for paths, access in ((read, READ), (write, WRITE), (devices, DEVICES)):
-            for path in paths:
-                _allow(fd, path, access & rights)
-    except BaseException:
-        os.close(fd)
-        raise
-    return Ruleset(fd)
+    # handled_access_fs, handled_access_net (since ABI 4), scoped (since 6)
+    attributes = struct.pack("=QQQ", rights, 0, scopes)[: 24 if found >= 6 else 16 if found >= 4 else 8]
+    rules = tuple(
+        (path, access & rights)
+        for paths, access in ((read, READ), (write, WRITE), (devices, DEVICES))
+        for path in paths
+    )
+    return Ruleset(attributes if found else None, rules)
 
 
-def _allow(ruleset_fd: int, path: str, access: Access) -> None:
+def _allow(ruleset_fd: int, path: str, access: int) -> None:
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -133,13 +128,13 @@ def _allow(ruleset_fd: int, path: str, access: Access) -> None:
     try:
         _add_rule(ruleset_fd, fd, access)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file, for which rights on directories make no sense
+        if error.errno != errno.EINVAL:
             raise
-        _add_rule(ruleset_fd, fd, access & _ON_FILES)
+        _add_rule(ruleset_fd, fd, access & _ON_FILES)  # a file, for which rights on directories make no sense
     finally:
         os.close(fd)
 
 
-def _add_rule(ruleset_fd: int, fd: int, access: Access) -> None:
+def _add_rule(ruleset_fd: int, fd: int, access: int) -> None:
     rule = ctypes.create_string_buffer(struct.pack("=Qi", access, fd), 12)  # struct landlock_path_beneath_attr, packed
     linux.syscall(linux.NR_LANDLOCK_ADD_RULE, ruleset_fd, 1, ctypes.addressof(rule), 0)

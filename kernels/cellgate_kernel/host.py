@@ -1,0 +1,566 @@
+"""The kernel host: joins any kernel to the link, and leaves it to the kernel what a message means.
+
+Two threads. The main thread runs the kernel, and with it hostile code. The reader thread owns all that is joined to
+the outside: the birth socket, on which links arrive; the link; the pipes behind file descriptors 1 and 2. It answers
+what must be answered while a cell runs (interrupt, shutdown, kernel_info, ping), blocks every signal, and never waits
+for a write, so that nothing short of a C call that keeps the interpreter lock keeps it from answering.
+
+A link that ends is no end: what is not acknowledged is kept, writers wait once the window is full, and the next link
+that arrives goes on where the last one stopped. The birth socket's end means that the supervisor died, and ends all.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn, Protocol
+
+import msgpack
+
+from .capture import Capture
+from .compose import Composer, Request, RequestError, cut, dumps, outcome
+from .link import Acknowledged, Hello, Link, LinkError, Message, Ping, WindowFull
+from .message import MAX_BUFFERS, Channel, MessageError, Status, Tag, join_v1
+from .outbox import Message as Outgoing
+from .outbox import Outbox, Text
+
+__all__ = ["Host", "Kernel", "Setup"]
+
+Buffer = bytes | bytearray | memoryview
+
+MAX_MESSAGE_BYTES = 8 << 20  # of one message, buffers included: what a browser can be asked to render; half a link body
+MAX_QUEUED = 1024  # requests that wait for the kernel: more than any notebook has cells
+MAX_QUEUED_BYTES = 64 << 20
+LINGER_SECONDS = 0.02  # that unflushed output waits for more: below what a person notices
+END_SECONDS = 2.0  # for the last output to leave when the kernel ends
+BUSY_END_SECONDS = 1.0  # for a running cell to end after a shutdown request
+READ_BYTES = 256 << 10  # per read of the link: one read takes what the peer could write at once
+WRITE_BYTES = 512 << 10  # gathered per write; and a few of these are all that is ever taken from the outbox unsent
+WRITE_BUFFERS = 1000  # IOV_MAX is 1024
+EX_LOST = 69  # exit code: the supervisor is gone (EX_UNAVAILABLE)
+EX_BUG = 70  # exit code: the host itself failed (EX_SOFTWARE)
+
+
+class Setup:
+    """What the host side says in its first HELLO, before any user code."""
+
+    def __init__(self, data: bytes) -> None:
+        """Raises ValueError for anything but a map of the known keys."""
+        given = msgpack.unpackb(data) if data else {}
+        if not isinstance(given, dict):
+            raise ValueError("setup is not a map")
+        env = given.get("env") or {}
+        texts = [given.get(key) or default for key, default in (("cwd", ""), ("kernel", "python"), ("startup", ""))]
+        if not isinstance(env, dict) or not all(isinstance(text, str) for text in (*env, *env.values(), *texts)):
+            raise ValueError("env must map strings to strings; cwd, kernel and startup be strings")
+        self.env: dict[str, str] = env
+        self.cwd, self.kernel, self.startup = texts
+
+    def apply(self) -> None:
+        os.environ.update(self.env)
+        if self.cwd:
+            os.chdir(self.cwd)
+
+
+class Kernel(Protocol):
+    """What the host asks of a kernel. All but `run` is called on the reader thread and must not block."""
+
+    def run(self) -> int:
+        """On the main thread: serve what `Host.take` gives until the kernel ends; its exit code."""
+
+    def wake(self) -> None:
+        """There is something to `Host.take`."""
+
+    def info(self) -> Mapping[str, Any] | None:
+        """The content of kernel_info_reply; None if only the kernel itself can answer, by way of the queue."""
+
+    def control(self, request: Request) -> bool:
+        """A request on the control or stdin channel that the host does not answer itself: interrupt, shutdown and
+        kernel_info it does. Whether the kernel took it; if not, it is refused."""
+
+    def interrupt(self) -> None:
+        """As Ctrl-C would."""
+
+    def shutdown(self, restart: bool) -> None:
+        """Make `run` return soon; the reply has been sent."""
+
+
+class Host:
+    """One per process. `start` it, `wait_for_setup`, then `serve` a kernel."""
+
+    def __init__(self, birth: socket.socket, composer: Composer | None = None) -> None:
+        self.composer = composer or Composer()
+        self.is_child = False  # a fork made by user code: it must not speak as the kernel
+        self._birth = birth
+        self._birth.setblocking(False)
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.outbox = Outbox(self._wake)
+        self.capture = Capture(self.outbox)
+        self._link = Link()
+        self._stream: socket.socket | None = None
+        self._unsent: deque[memoryview] = deque()
+        self._unsent_bytes = 0
+        self._blocked: Outgoing | None = None  # taken from the outbox; waits for the window
+        self._kernel: Kernel | None = None
+        self._queue: deque[Request] = deque()
+        self._queued_bytes = 0
+        self._setup: Setup | None = None
+        self._setup_came = threading.Lock()
+        self._setup_came.acquire()
+        self._end_by: float | None = None  # the kernel has ended; leave when all is sent, or then
+        self._exit_code = 0
+
+    # -- the kernel's side: any thread ------------------------------------------------------------------
+
+    @property
+    def received(self) -> int:
+        """The number of the newest message that came."""
+        return self._link.received
+
+    def take(self) -> Request | None:
+        """The next request for the kernel. One caller."""
+        try:
+            request = self._queue.popleft()
+        except IndexError:
+            return None
+        self._queued_bytes = self._queued_bytes - request.size if self._queue else 0
+        return request
+
+    def send(
+        self,
+        channel: Channel,
+        message_type: str,
+        status: Status,
+        parent_id: bytes,
+        parts: Sequence[Buffer],
+        *,
+        urgent: bool = False,
+        soon: bool = False,
+        wait: bool = True,
+    ) -> None:
+        """Queue a message: header, parent header, metadata, content, buffers. They must not change afterwards.
+        `urgent` may exceed the link's window: replies, idle. For `soon` and `wait` see `Outbox.put`."""
+        if self.is_child:
+            return
+        self.outbox.put(self._message(channel, message_type, status, parent_id, parts, urgent), soon=soon, wait=wait)
+
+    def post(
+        self,
+        channel: Channel,
+        message_type: str,
+        content: Mapping[str, Any],
+        parent: Request | None = None,
+        *,
+        metadata: bytes = b"{}",
+        buffers: Sequence[Buffer] = (),
+        urgent: bool = False,
+        soon: bool = False,
+        wait: bool = True,
+    ) -> None:
+        """Compose a message and `send` it. One that is too large is cut, and a note on stderr says so."""
+        if self.is_child:
+            return
+        message, note = self._compose(channel, message_type, content, parent, metadata, buffers, urgent)
+        if note:
+            self.write(Text(parent, "stderr", note + "\n"))
+            self.outbox.flush()
+        self.outbox.put(message, soon=soon, wait=wait)
+
+    def write(self, text: Text) -> None:
+        """To a stream; joined with what follows until a flush, any other message, or a few milliseconds pass."""
+        if self.is_child:
+            os.write(2 if text.name == "stderr" else 1, text.text.encode("utf-8", "replace"))
+        else:
+            self.outbox.write(text)
+
+    def status(self, state: str, parent: Request | None, *, soon: bool = False, wait: bool = True) -> None:
+        self.send(
+            Channel.IOPUB,
+            "status",
+            _STATES[state],
+            parent.key if parent else b"",
+            self._status_parts(state, parent),
+            urgent=state == "idle",
+            soon=soon,
+            wait=wait,
+        )
+
+    def refuse(self, request: Request, name: str, value: str) -> None:
+        """Answer a request in full with an error, without the kernel."""
+        for message in self._refusal(request, name, value):
+            self.outbox.put(message, wait=False)
+
+    # -- composing ----------------------------------------------------------------------------------------
+
+    def _message(
+        self,
+        channel: Channel,
+        message_type: str,
+        status: Status,
+        parent_id: bytes,
+        parts: Sequence[Buffer],
+        urgent: bool,
+    ) -> Outgoing:
+        body = join_v1(_CHANNEL_NAMES[channel], parts)
+        body.insert(0, Tag(channel, message_type, status, parent_id).pack())
+        return Outgoing(body, sum(map(len, body)), urgent)
+
+    def _compose(
+        self,
+        channel: Channel,
+        message_type: str,
+        content: Mapping[str, Any],
+        parent: Request | None,
+        metadata: bytes = b"{}",
+        buffers: Sequence[Buffer] = (),
+        urgent: bool = False,
+    ) -> tuple[Outgoing, str]:
+        note = ""
+        header = self.composer.header(message_type)
+        parent_json, parent_id = (parent.header_json, parent.key) if parent else (b"{}", b"")
+        parts = [header, parent_json, metadata, dumps(content), *(bytes(part) for part in buffers)]
+        if sum(map(len, parts)) > MAX_MESSAGE_BYTES or len(buffers) > MAX_BUFFERS:
+            note, small = cut(message_type, content, parts, MAX_MESSAGE_BYTES)
+            parts = [header, parent_json, b"{}", dumps(small)]
+        status = outcome(message_type, content)
+        return self._message(channel, message_type, status, parent_id, parts, urgent), note
+
+    def _status_parts(self, state: str, parent: Request | None) -> list[Buffer]:
+        parent_json = parent.header_json if parent else b"{}"
+        return [self.composer.header("status"), parent_json, b"{}", b'{"execution_state":"%b"}' % state.encode()]
+
+    def _refusal(self, request: Request, name: str, value: str) -> list[Outgoing]:
+        error = {"ename": name, "evalue": value, "traceback": []}
+        answers = [(Channel.IOPUB, "status", {"execution_state": "busy"})]
+        if request.type == "execute_request":
+            answers.append((Channel.IOPUB, "error", error))
+        if request.type.endswith("_request"):
+            reply = request.type.removesuffix("_request") + "_reply"
+            answers.append((request.channel, reply, {"status": "error", **error}))
+        answers.append((Channel.IOPUB, "status", {"execution_state": "idle"}))
+        return [self._compose(*answer, request, urgent=True)[0] for answer in answers]
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take over file descriptors 0 to 2 and start the reader thread."""
+        self.capture.start()
+        os.register_at_fork(after_in_child=self._forget)
+        thread = threading.Thread(target=self._read_forever, name="cellgate-host", daemon=True)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the thread inherits it
+        try:
+            thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def wait_for_setup(self) -> Setup:
+        """The first HELLO's, however long it takes."""
+        with self._setup_came:
+            assert self._setup is not None
+            return self._setup
+
+    def serve(self, kernel: Kernel) -> NoReturn:
+        """Run the kernel on this thread until it ends, send what is left, and end the process."""
+        self._kernel = kernel
+        if self._queue:
+            kernel.wake()
+        code = kernel.run()
+        self.end(code)
+
+    def end(self, code: int) -> NoReturn:
+        """Send what is left and end the process."""
+        self.capture.drain(final=True)
+        self._exit_code = code
+        self._end_by = time.monotonic() + END_SECONDS
+        self.outbox.is_due = True
+        self._wake()
+        time.sleep(END_SECONDS + 1)  # the reader ends the process
+        os._exit(code)
+
+    def _forget(self) -> None:
+        """In a child that user code forked: what it prints goes to the pipes, all else nowhere; and no descriptor
+        of the kernel's outlives the kernel in it."""
+        if self.is_child:
+            return
+        self.is_child = True
+        for descriptor in (self._birth, self._stream):
+            with suppress(OSError):
+                if descriptor:
+                    descriptor.close()
+        with suppress(OSError):
+            os.close(self._wakeup)
+        self.capture.forget()
+
+    # -- the reader thread ------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if not self.is_child:
+            os.eventfd_write(self._wakeup, 1)
+
+    def _read_forever(self) -> None:
+        try:
+            self._read()
+        except BaseException:  # a bug, or user code that took our descriptors: either way this kernel is deaf
+            self.capture.log(traceback.format_exc())
+            os._exit(EX_BUG)
+
+    def _read(self) -> None:  # noqa: PLR0915 - one loop, read from top to bottom
+        outbox, capture = self.outbox, self.capture
+        birth, wakeup = self._birth.fileno(), self._wakeup
+        expect_output = False  # a request was handed on: look at the outbox soon, so that its prints need not wake us
+        while True:
+            if outbox.is_due:
+                outbox.is_due = False
+                self._pump()
+            # While the link is stuck its progress wakes us, and nothing else need.
+            is_stuck = self._blocked is not None or bool(self._unsent)
+            timeout: float | None = None
+            if not is_stuck and (expect_output or not outbox.is_empty):
+                timeout = LINGER_SECONDS
+            if self._end_by is not None:
+                if outbox.is_empty and not self._blocked and not self._unsent:
+                    os._exit(self._exit_code)
+                if time.monotonic() > self._end_by:
+                    os._exit(self._exit_code)
+                timeout = LINGER_SECONDS
+
+            poll = select.poll()
+            poll.register(birth, select.POLLIN)
+            poll.register(wakeup, select.POLLIN)
+            if self._stream is not None:
+                poll.register(self._stream, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            if not outbox.is_full:
+                for pipe in capture.pipes:
+                    poll.register(pipe, select.POLLIN)
+
+            outbox.is_awake = is_stuck
+            outbox.is_watched = is_stuck or timeout is not None
+            if not is_stuck and (outbox.is_due or (timeout is None and not outbox.is_empty)):
+                continue  # something came before the flags said that we sleep
+            ready = poll.poll(None if timeout is None else timeout * 1000)
+            outbox.is_awake = outbox.is_watched = True
+
+            expect_output = False
+            if not ready:
+                outbox.is_due = True
+            for descriptor, _events in ready:
+                if descriptor == wakeup:
+                    with suppress(BlockingIOError):
+                        os.eventfd_read(wakeup)
+                elif descriptor == birth:
+                    self._take_stream()
+                elif self._stream is not None and descriptor == self._stream.fileno():
+                    expect_output |= self._receive()
+                else:
+                    capture.read(descriptor)
+            if is_stuck:
+                outbox.is_due = True
+
+    def _take_stream(self) -> None:
+        """A fresh link stream; the newest replaces what there is."""
+        try:
+            data, descriptors, _flags, _address = socket.recv_fds(self._birth, 16, 4)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        if not data and not descriptors:
+            os._exit(EX_LOST)
+        for descriptor in descriptors:
+            self._drop_stream()
+            stream = socket.socket(fileno=descriptor)
+            stream.setblocking(False)
+            self._stream = stream
+            self._queue_bytes([self._link.open()])
+            self._flush()
+
+    def _drop_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        self._unsent.clear()
+        self._unsent_bytes = 0
+
+    def _receive(self) -> bool:
+        """Read the link once. Whether a request was handed to the kernel."""
+        assert self._stream is not None
+        try:
+            data = self._stream.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._drop_stream()
+            return False
+        try:
+            events = self._link.receive(data)
+        except LinkError as error:
+            self.capture.log(f"cellgate_kernel: link dropped: {error}\n")
+            self._drop_stream()
+            return False
+        handed_on = False
+        for event in events:
+            if type(event) is Message:
+                handed_on |= self._dispatch(event)
+            elif type(event) is Acknowledged:
+                self.outbox.is_due = True
+            elif type(event) is Hello:
+                self._greet(event)
+            elif type(event) is Ping:
+                self._queue_bytes([self._link.pong(event.token)])
+        if acknowledgement := self._link.acknowledge():
+            self._queue_bytes([acknowledgement])
+        if self._unsent:
+            self._flush()
+        return handed_on
+
+    def _greet(self, hello: Hello) -> None:
+        self._queue_bytes(hello.resend)
+        self.outbox.is_due = True
+        if self._setup is None:
+            try:
+                self._setup = Setup(hello.setup)
+            except (ValueError, msgpack.UnpackException) as error:
+                raise RuntimeError(f"the host side sent a setup that cannot be read: {error}") from error
+            self._setup_came.release()
+
+    # -- what comes ---------------------------------------------------------------------------------------------
+
+    def _dispatch(self, message: Message) -> bool:
+        """Answer or hand on one message. Whether it went to the kernel's queue."""
+        try:
+            _tag, body = Tag.unpack(message.body)
+            request = Request(message.number, body)
+        except (MessageError, RequestError) as error:  # nobody to answer to: say it where the operator looks
+            self.capture.log(f"cellgate_kernel: message {message.number} ignored: {error}\n")
+            return False
+        kernel = self._kernel
+        kind = request.type
+        if kind == "kernel_info_request" and kernel is not None and (info := kernel.info()) is not None:
+            self._answer(request, "kernel_info_reply", {"status": "ok", **info})
+            return False
+        if kind == "interrupt_request":
+            if kernel is not None:
+                kernel.interrupt()
+            self._answer(request, "interrupt_reply", {"status": "ok"})
+            return False
+        if kind == "shutdown_request":
+            self._shutdown(request)
+            return False
+        if request.channel in (Channel.CONTROL, Channel.STDIN):
+            if (kernel is None or not kernel.control(request)) and kind.endswith("_request"):
+                self._put_now(self._refusal(request, "NotSupported", f"this kernel does not answer {kind[:100]}"))
+            return False
+        if len(self._queue) >= MAX_QUEUED or self._queued_bytes + request.size > MAX_QUEUED_BYTES:
+            limit = f"{MAX_QUEUED} requests and {MAX_QUEUED_BYTES >> 20} MiB"
+            self._put_now(self._refusal(request, "queue_full", f"the kernel's queue is full; it holds {limit}"))
+            return False
+        self._queue.append(request)
+        self._queued_bytes += request.size
+        if kernel is not None:
+            kernel.wake()
+        return True
+
+    def _answer(self, request: Request, message_type: str, content: Mapping[str, Any]) -> None:
+        self._put_now(
+            self._compose(channel, kind, value, request, urgent=True)[0]
+            for channel, kind, value in (
+                (Channel.IOPUB, "status", {"execution_state": "busy"}),
+                (request.channel, message_type, content),
+                (Channel.IOPUB, "status", {"execution_state": "idle"}),
+            )
+        )
+
+    def _shutdown(self, request: Request) -> None:
+        try:
+            restart = bool(request.content.get("restart", False))
+        except RequestError:
+            restart = False
+        self._answer(request, "shutdown_reply", {"status": "ok", "restart": restart})
+        if self._kernel is None:
+            os._exit(0)
+        self._kernel.shutdown(restart)
+
+    def _put_now(self, messages: Any) -> None:
+        """The reader's own answers: before all that waits in the outbox."""
+        for message in messages:
+            try:
+                self._queue_bytes(self._link.send(message.parts, urgent=True))
+            except WindowFull:  # thousands of questions and not one acknowledgement: they wait with the rest
+                self.outbox.put(message, wait=False)
+        self._flush()
+
+    # -- what leaves ----------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """From the outbox through the link into the stream, until one of them is at its end."""
+        self._flush()
+        if self._unsent:
+            return
+        while True:
+            message = self._blocked or self._next()
+            if message is None:
+                break
+            try:
+                frame = self._link.send(message.parts, urgent=message.urgent)
+            except WindowFull:
+                self._blocked = message
+                break
+            except ValueError as error:  # larger than this peer takes
+                self.capture.log(f"cellgate_kernel: message dropped: {error}\n")
+                frame = []
+            self._blocked = None
+            if frame:
+                self._queue_bytes(frame)
+                if self._unsent_bytes >= WRITE_BYTES or len(self._unsent) >= WRITE_BUFFERS:
+                    self._flush()
+                    if self._unsent:
+                        return
+        self._flush()
+
+    def _next(self) -> Outgoing | None:
+        item = self.outbox.take()
+        if type(item) is not Text:
+            return item  # type: ignore[return-value]  # mypy does not narrow by exclusion here
+        parent = item.parent
+        parts = self.composer.stream(item.name, item.text, parent.header_json if parent else b"{}")
+        return self._message(Channel.IOPUB, "stream", Status.NONE, parent.key if parent else b"", parts, False)
+
+    def _queue_bytes(self, buffers: Sequence[Buffer]) -> None:
+        if self._stream is not None:
+            self._unsent.extend(map(memoryview, buffers))
+            self._unsent_bytes += sum(map(len, buffers))
+
+    def _flush(self) -> None:
+        """Write as much as the stream takes."""
+        unsent, stream = self._unsent, self._stream
+        while unsent and stream is not None:
+            buffers = [unsent[at] for at in range(min(len(unsent), WRITE_BUFFERS))]
+            try:
+                written = stream.sendmsg(buffers)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._drop_stream()
+                return
+            self._unsent_bytes -= written
+            for buffer in buffers:
+                if written < len(buffer):
+                    unsent[0] = buffer[written:]
+                    break
+                written -= len(buffer)
+                unsent.popleft()
+
+
+_STATES = {"starting": Status.STARTING, "busy": Status.BUSY, "idle": Status.IDLE}
+_CHANNEL_NAMES = (b"shell", b"control", b"stdin", b"iopub")

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
@@ -61,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     wants_json = "--json" in (sys.argv[1:] if argv is None else argv)
     try:
         args = make_parser().parse_args(argv)
-        status = COMMANDS[args.command].execute(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status = COMMANDS[args.command].execute(args)
         sys.stdout.flush()
         return int(status)
     except run.EndedBySignal as ended:
@@ -83,6 +86,10 @@ def _tell(error: Exception, wants_json: bool) -> ExitStatus:
     if wants_json:
         print(json.dumps({"status": "failed", "exit_status": status, "error": {"code": code, "text": text}}))
     return status
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(f"cellgate: warning: {one_line(str(message))}", file=sys.stderr)
 
 
 def _die_by(number: int) -> NoReturn:

@@ -60,8 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits", "Sizes may be written 512M or 1G.")
     for row in LIMIT_ROWS:
         flags = [flag for flag in (SHORT_FLAGS.get(row.name), "--" + row.name.replace("_", "-")) if flag]
-        unit = "SIZE" if row.name.endswith("_bytes") else "N"
-        group.add_argument(*flags, dest=row.name, metavar=unit, help=f"{row.unit} (default: {row.default})")
+        is_size = row.name.endswith("_bytes")
+        default = f"{int(row.default) >> 20}M" if is_size else row.default
+        group.add_argument(
+            *flags, dest=row.name, metavar="SIZE" if is_size else "N", help=f"{row.unit} (default: {default})"
+        )
 
 
 def read_limits(values: Mapping[str, str | None]) -> Limits:

@@ -35,7 +35,8 @@ def cellgate(
         timeout=SECONDS,
         check=False,
     )
-    return subprocess.CompletedProcess(run.args, run.returncode, run.stdout.decode(), run.stderr.decode())
+    said = [line for line in run.stderr.decode().splitlines(keepends=True) if not line.startswith(WARNING)]
+    return subprocess.CompletedProcess(run.args, run.returncode, run.stdout.decode(), "".join(said))
 
 
 class Terminal:
@@ -146,6 +147,13 @@ def test_output_comes_as_it_is_printed_not_at_the_end():
 def test_all_of_a_long_output_arrives():
     run = cellgate("-c", "for i in range(50_000): print(i)")
     assert run.stdout == "".join(f"{i}\n" for i in range(50_000))
+
+
+def test_the_driver_that_contains_nothing_says_so():
+    command = [sys.executable, "-m", "cellgate", "run", "--driver", "process", "-c", "1"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+    assert run.stderr.startswith(WARNING)
+    assert len(run.stderr.splitlines()) == 1
 
 
 # -- exit statuses ----------------------------------------------------------------------------------
@@ -280,7 +288,7 @@ def test_a_sandbox_cannot_steer_the_terminal_but_may_colour_it():
     with Terminal("-c", code) as terminal:
         status, seen = terminal.end()
     assert status == 0
-    assert seen == b"\x1b[31mred\r\n\x1b[0m"
+    assert seen.endswith(b"trusted code only\r\n\x1b[31mred\r\n\x1b[0m")
 
 
 def test_what_is_no_terminal_gets_every_byte():

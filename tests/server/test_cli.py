@@ -24,9 +24,13 @@ from cellgate.sandbox.limits import LIMIT_ROWS, Limits
 SECONDS = 30  # a bound on waiting for what happens in less than one
 
 
+WARNING = "cellgate: warning: the process driver contains nothing"
+
+
 def cellgate(
     *words: str, stdin: str | bytes | None = None, driver: str = "process"
 ) -> subprocess.CompletedProcess[str]:
+    """What became of one call, but for the warning that this driver owes."""
     run = subprocess.run(
         [sys.executable, "-m", "cellgate", "run", "--driver", driver, *words],
         input=stdin.encode() if isinstance(stdin, str) else stdin,

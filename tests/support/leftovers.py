@@ -1,7 +1,7 @@
 """Finds what a run of the suite left on the host: processes, cgroups, mounts, files.
 
-Processes are known by a mark in their environment, which forks keep; the rest by the prefix `cellgate`, beside what
-stood there before. Cgroups and files of another run on the same host look the same, so while processes of another
+Processes are known by a mark in their environment, which forks keep, or as orphans by their name; the rest by the
+prefix `cellgate`, beside what stood there before. Cgroups and files of another run on the same host look the same, so while processes of another
 run live, those are told and not counted as a failure.
 """
 
@@ -42,13 +42,21 @@ class Traces:
         return Traces(frozenset(cgroups), frozenset(mounts), frozenset(files))
 
 
-def processes_of(mark: str) -> Iterator[str]:
-    """The living processes of a run, but for the one that asks."""
+def processes_of(mark: str, before: frozenset[int]) -> Iterator[str]:
+    """The living processes that a run left: those that bear its mark, and what a warden left, which bears none
+    and belongs to nobody any more."""
     for pid in pids():
         if pid == os.getpid() or is_zombie(pid):
             continue
-        if f"{MARK}={mark}".encode() in read_bytes(f"/proc/{pid}/environ"):
+        marked = f"{MARK}={mark}".encode() in read_bytes(f"/proc/{pid}/environ")
+        if marked or (pid not in before and is_orphan_of_ours(pid)):
             yield f"process {pid}: {command_line(pid)}"
+
+
+def is_orphan_of_ours(pid: int) -> bool:
+    name, _, rest = read(f"/proc/{pid}/stat").rpartition(")")
+    ours = "(cellgate" in name or any(module in command_line(pid) for module in ("cellgate.sandbox", "cellgate_kernel"))
+    return ours and rest.split()[1] == "1"
 
 
 def others_are_running(mark: str) -> bool:
@@ -92,11 +100,12 @@ class Watch:
         self.mark = uuid.uuid4().hex
         os.environ[MARK] = self.mark  # xdist's workers inherit it, and whatever the tests start
         self.before = Traces.now()
+        self.pids_before = frozenset(pids())
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         deadline = time.monotonic() + SETTLE_SECONDS
-        while (processes := list(processes_of(self.mark))) or Traces.now() - self.before:
+        while (processes := list(processes_of(self.mark, self.pids_before))) or Traces.now() - self.before:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.1)

@@ -1,8 +1,8 @@
 """Finds what a run of the suite left on the host: processes, cgroups, mounts, files.
 
 Processes are known by a mark in their environment, which forks keep, or as orphans by their name; the rest by the
-prefix `cellgate`, beside what stood there before. Cgroups and files of another run on the same host look the same, so while processes of another
-run live, those are told and not counted as a failure.
+prefix `cellgate`, beside what stood there before. Cgroups and files of another run on the same host look the same, so
+while processes of another run live, those are told and not counted as a failure.
 """
 
 from __future__ import annotations

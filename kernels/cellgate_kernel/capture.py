@@ -12,7 +12,7 @@ import os
 import threading
 from contextlib import suppress
 
-from .compose import Request
+from .compose import Parent
 from .outbox import Outbox, Text
 
 __all__ = ["Capture"]
@@ -26,7 +26,7 @@ class Capture:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._lock = threading.Lock()  # held while bytes are between a pipe and the outbox
-        self._parent: Request | None = None
+        self._parent: Parent | None = None
         self._names: dict[int, str] = {}
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}
         self._log = -1
@@ -57,7 +57,7 @@ class Capture:
         with suppress(OSError):
             os.write(self._log, text.encode("utf-8", "replace"))
 
-    def begin(self, parent: Request | None) -> None:
+    def begin(self, parent: Parent | None) -> None:
         """What is written from now on belongs to this request."""
         with self._lock:
             self._parent = parent

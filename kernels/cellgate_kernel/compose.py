@@ -21,7 +21,7 @@ from typing import Any
 
 from .message import Channel, Status, split_v1
 
-__all__ = ["Composer", "Request", "RequestError", "cut", "dumps", "escape", "outcome"]
+__all__ = ["Composer", "Parent", "Request", "RequestError", "cut", "dumps", "escape", "outcome"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -117,11 +117,23 @@ class RequestError(ValueError):
     """A message that lies well in its frame but is no Jupyter message."""
 
 
-class Request:
-    """A message from a client, read as far as routing needs; its content when asked for.
-    It is the parent of all that answers it. Raises MessageError and RequestError."""
+class Parent:
+    """What an answer says about the request it belongs to."""
 
-    __slots__ = ("_content", "channel", "header", "header_json", "id", "key", "number", "parts", "size", "type")
+    __slots__ = ("header", "header_json", "id", "key")
+
+    def __init__(self, header: dict[str, Any]) -> None:
+        self.header = header
+        self.header_json = dumps(header)
+        self.id = str(header.get("msg_id", ""))
+        self.key = _utf8(self.id)  # as a tag has it
+
+
+class Request(Parent):
+    """A message from a client, read as far as routing needs; its content when asked for.
+    Raises MessageError and RequestError."""
+
+    __slots__ = ("_content", "channel", "number", "parts", "size", "type")
 
     def __init__(self, number: int, message: memoryview) -> None:
         channel, parts = split_v1(message)
@@ -133,10 +145,7 @@ class Request:
         self.channel = _CHANNELS[channel]
         self.parts = parts
         self.size = len(message)
-        self.header = header
-        self.header_json = dumps(header)
-        self.id = message_id
-        self.key = _utf8(message_id)  # as a tag's parent id
+        super().__init__(header)
         self.type = message_type
         self._content: dict[str, Any] | None = None
 
@@ -230,7 +239,9 @@ def _date(now: float) -> str:
     return f"{text}{int((now - whole) * 1e6):06d}Z"
 
 
-def cut(message_type: str, content: Mapping[str, Any], parts: Sequence[Buffer], limit: int) -> tuple[str, dict[str, Any]]:
+def cut(
+    message_type: str, content: Mapping[str, Any], parts: Sequence[Buffer], limit: int
+) -> tuple[str, dict[str, Any]]:
     """What stands for a message that is larger than `limit`: a note for the reader, and the content without
     its large values. The buffers go with them."""
     digest = hashlib.sha256()

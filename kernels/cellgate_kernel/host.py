@@ -15,25 +15,24 @@ import os
 import select
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, Protocol
 
 import msgpack
 
 from .capture import Capture
-from .compose import Composer, Request, RequestError, cut, dumps, outcome
+from .compose import Composer, Parent, Request, RequestError, cut, dumps, outcome
 from .link import Acknowledged, Hello, Link, LinkError, Message, Ping, WindowFull
 from .message import MAX_BUFFERS, Channel, MessageError, Status, Tag, join_v1
 from .outbox import Message as Outgoing
 from .outbox import Outbox, Text
 
-__all__ = ["Host", "Kernel", "Setup"]
+__all__ = ["Host", "Kernel", "Prepared", "Setup", "run"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -75,7 +74,8 @@ class Kernel(Protocol):
     """What the host asks of a kernel. All but `run` is called on the reader thread and must not block."""
 
     def run(self) -> int:
-        """On the main thread: serve what `Host.take` gives until the kernel ends; its exit code."""
+        """On the main thread: serve what `Host.take` gives until the kernel ends; its exit code, or the negative
+        of the signal that ended it: this process then ends by the same."""
 
     def wake(self) -> None:
         """There is something to `Host.take`."""
@@ -92,6 +92,13 @@ class Kernel(Protocol):
 
     def shutdown(self, restart: bool) -> None:
         """Make `run` return soon; the reply has been sent."""
+
+
+class Prepared(Protocol):
+    """A kernel that wants only a host; what a zygote makes before it forks."""
+
+    def bind(self, host: Host) -> Kernel:
+        """The kernel, speaking through this host from now on."""
 
 
 class Host:
@@ -126,11 +133,19 @@ class Host:
         """The number of the newest message that came."""
         return self._link.received
 
-    def take(self) -> Request | None:
-        """The next request for the kernel. One caller."""
-        try:
-            request = self._queue.popleft()
-        except IndexError:
+    @property
+    def has_requests(self) -> bool:
+        return bool(self._queue)
+
+    def take(self, only: Container[str] | None = None) -> Request | None:
+        """The next request for the kernel; `only` of these types if given. One caller."""
+        queue = self._queue
+        for at in range(len(queue)):  # the reader only ever appends
+            if only is None or queue[at].type in only:
+                request = queue[at]
+                del queue[at]
+                break
+        else:
             return None
         self._queued_bytes = self._queued_bytes - request.size if self._queue else 0
         return request
@@ -158,7 +173,7 @@ class Host:
         channel: Channel,
         message_type: str,
         content: Mapping[str, Any],
-        parent: Request | None = None,
+        parent: Parent | None = None,
         *,
         metadata: bytes = b"{}",
         buffers: Sequence[Buffer] = (),
@@ -182,7 +197,7 @@ class Host:
         else:
             self.outbox.write(text)
 
-    def status(self, state: str, parent: Request | None, *, soon: bool = False, wait: bool = True) -> None:
+    def status(self, state: str, parent: Parent | None, *, soon: bool = False, wait: bool = True) -> None:
         self.send(
             Channel.IOPUB,
             "status",
@@ -219,7 +234,7 @@ class Host:
         channel: Channel,
         message_type: str,
         content: Mapping[str, Any],
-        parent: Request | None,
+        parent: Parent | None,
         metadata: bytes = b"{}",
         buffers: Sequence[Buffer] = (),
         urgent: bool = False,
@@ -234,13 +249,13 @@ class Host:
         status = outcome(message_type, content)
         return self._message(channel, message_type, status, parent_id, parts, urgent), note
 
-    def _status_parts(self, state: str, parent: Request | None) -> list[Buffer]:
+    def _status_parts(self, state: str, parent: Parent | None) -> list[Buffer]:
         parent_json = parent.header_json if parent else b"{}"
         return [self.composer.header("status"), parent_json, b"{}", b'{"execution_state":"%b"}' % state.encode()]
 
     def _refusal(self, request: Request, name: str, value: str) -> list[Outgoing]:
-        error = {"ename": name, "evalue": value, "traceback": []}
-        answers = [(Channel.IOPUB, "status", {"execution_state": "busy"})]
+        error: dict[str, Any] = {"ename": name, "evalue": value, "traceback": []}
+        answers: list[tuple[Channel, str, dict[str, Any]]] = [(Channel.IOPUB, "status", {"execution_state": "busy"})]
         if request.type == "execute_request":
             answers.append((Channel.IOPUB, "error", error))
         if request.type.endswith("_request"):
@@ -284,7 +299,7 @@ class Host:
         self.outbox.is_due = True
         self._wake()
         time.sleep(END_SECONDS + 1)  # the reader ends the process
-        os._exit(code)
+        _leave(code)
 
     def _forget(self) -> None:
         """In a child that user code forked: what it prints goes to the pipes, all else nowhere; and no descriptor
@@ -313,7 +328,7 @@ class Host:
             self.capture.log(traceback.format_exc())
             os._exit(EX_BUG)
 
-    def _read(self) -> None:  # noqa: PLR0915 - one loop, read from top to bottom
+    def _read(self) -> None:
         outbox, capture = self.outbox, self.capture
         birth, wakeup = self._birth.fileno(), self._wakeup
         expect_output = False  # a request was handed on: look at the outbox soon, so that its prints need not wake us
@@ -327,10 +342,9 @@ class Host:
             if not is_stuck and (expect_output or not outbox.is_empty):
                 timeout = LINGER_SECONDS
             if self._end_by is not None:
-                if outbox.is_empty and not self._blocked and not self._unsent:
-                    os._exit(self._exit_code)
-                if time.monotonic() > self._end_by:
-                    os._exit(self._exit_code)
+                is_sent = outbox.is_empty and not self._blocked and not self._unsent
+                if is_sent or time.monotonic() > self._end_by:
+                    _leave(self._exit_code)
                 timeout = LINGER_SECONDS
 
             poll = select.poll()
@@ -562,5 +576,29 @@ class Host:
                 unsent.popleft()
 
 
+def _leave(code: int) -> NoReturn:
+    if code < 0:
+        os.kill(os.getpid(), -code)
+        time.sleep(1)  # until it has struck; the main thread takes what this one blocks
+    os._exit(code if code >= 0 else 128 - code)
+
+
 _STATES = {"starting": Status.STARTING, "busy": Status.BUSY, "idle": Status.IDLE}
 _CHANNEL_NAMES = (b"shell", b"control", b"stdin", b"iopub")
+
+
+def run(birth_fd: int, prepared: Prepared | None = None) -> NoReturn:
+    """Be the kernel of one sandbox, on this thread, for good. `prepared` is what a zygote made before the fork."""
+    host = Host(socket.socket(fileno=birth_fd))
+    host.start()
+    setup = host.wait_for_setup()
+    setup.apply()
+    if setup.kernel == "python":
+        if prepared is None:
+            from .python import prepare
+
+            prepared = prepare()
+        host.serve(prepared.bind(host))
+    from .bridge import Bridge
+
+    host.serve(Bridge(host, setup.kernel))

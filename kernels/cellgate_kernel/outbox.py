@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .compose import Request
+from .compose import Parent
 
 __all__ = ["Message", "Outbox", "Text"]
 
@@ -26,7 +26,7 @@ MAX_TEXT = 1 << 20  # characters of one stream message: what a client renders at
 class Text(NamedTuple):
     """Written to a stream; joined with what follows on the same stream in the same cell."""
 
-    parent: Request | None
+    parent: Parent | None
     name: str
     text: str
 

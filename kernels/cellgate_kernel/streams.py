@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .compose import Request
+from .compose import Parent
 from .host import Host
 from .outbox import Text
 
@@ -17,7 +17,7 @@ class Stream(io.TextIOBase):
     """Text written here belongs to the request that `parent` gives, and is never held back: what is not flushed
     leaves within some milliseconds, joined with its neighbours."""
 
-    def __init__(self, host: Host, name: str, descriptor: int, parent: Callable[[], Request | None]) -> None:
+    def __init__(self, host: Host, name: str, descriptor: int, parent: Callable[[], Parent | None]) -> None:
         self._host = host
         self._outbox = host.outbox
         self._name = name

@@ -10,7 +10,9 @@ from .host import run
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m cellgate_kernel", description="A kernel behind a link.")
     parser.add_argument("--birth-fd", type=int, required=True, help="descriptor of the socket on which links arrive")
-    run(parser.parse_args().birth_fd)
+    parser.add_argument("--kernel", default="", help="run this kernelspec, whatever the link's setup says")
+    arguments = parser.parse_args()
+    run(arguments.birth_fd, kernel=arguments.kernel)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -45,11 +46,12 @@ class LinkedKernel:
     ) -> None:
         self.birth, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = os.pathsep.join(filter(None, [str(KERNELS), os.environ.get("PYTHONPATH")]))
+        self._temporary = tempfile.TemporaryDirectory(prefix="kernel-")  # ends with it, as a sandbox's does
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cellgate_kernel", "--birth-fd", str(theirs.fileno()), *arguments],
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": path, **(env or {})},
+                env={**os.environ, "PYTHONPATH": path, "TMPDIR": self._temporary.name, **(env or {})},
                 start_new_session=True,
             )
         self.link = Link(limits)
@@ -74,6 +76,7 @@ class LinkedKernel:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
+            self._temporary.cleanup()
 
     # -- the stream -----------------------------------------------------------------------------------
 
@@ -93,7 +96,7 @@ class LinkedKernel:
 
     def send(self, msg: Mapping[str, Any], channel: Channel = Channel.SHELL) -> str:
         """Send a message as jupyter_client's Session makes it; returns its id."""
-        parts = [json.dumps(msg[name]).encode() for name in ("header", "parent_header", "metadata", "content")]
+        parts = [self.session.pack(msg[name]) for name in ("header", "parent_header", "metadata", "content")]
         message_id: str = msg["header"]["msg_id"]
         tag = Tag(channel, msg["header"]["msg_type"], Status.NONE, message_id.encode())
         self.send_parts([tag.pack(), *join_v1(CHANNELS[channel], [*parts, *msg.get("buffers", [])])])

@@ -113,6 +113,15 @@ class LinkStream:
         """A ping whose answer shows in `heard_at` alone."""
         self._write([self.link.ping(0)])
 
+    def pause(self) -> None:
+        """Read no more until `resume`: the peer's window fills, and it waits."""
+        if not self.closed.done():
+            self._loop.remove_reader(self._sock)
+
+    def resume(self) -> None:
+        if not self.closed.done():
+            self._loop.add_reader(self._sock, self._read)
+
     def close(self) -> None:
         """Drop the stream; the link keeps what is not acknowledged, for the next stream. Does nothing twice."""
         self._close(None)

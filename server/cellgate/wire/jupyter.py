@@ -56,8 +56,7 @@ def make_message(
         "version": PROTOCOL_VERSION,
     }
     parts: list[Buffer] = [_dump(part) for part in (header, parent_header or {}, metadata or {}, content)]
-    parts += [memoryview(buffer).cast("B") for buffer in buffers]  # as bytes, because sizes are counted with len()
-    return Tag(channel, msg_type, Status.NONE, msg_id.encode()), parts
+    return Tag(channel, msg_type, Status.NONE, msg_id.encode()), [*parts, *buffers]
 
 
 def execute_content(

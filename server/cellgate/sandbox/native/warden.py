@@ -1,0 +1,678 @@
+"""The warden: the one privileged process. It makes sandboxes, holds their birth sockets, and writes how they ended.
+
+It has one thread and one loop. It obeys a driver over one packet socket (`commands.py`), forks process 1 of each
+sandbox itself and has a zygote fork the kernel (`birth.py`). It reads nothing that comes out of a sandbox, knows
+no token, and no word of a client's becomes a path, an argument or a uid. When it ends, everything it made ends
+too: process 1 of every sandbox dies with it, and whatever lives beside process 1 dies with that.
+
+A sandbox's life:
+
+    starting ── kernel locked in ──▶ living ── kernel exits ──▶ ending ── all reaped, cgroup removed ──▶ gone
+        └────────── start failed, or killed ──────────────────▶ ending
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn, cast
+
+from cellgate.errors import (
+    CellgateError,
+    DriverUnavailable,
+    SandboxGone,
+    SandboxStartFailed,
+    UnknownTemplate,
+)
+from cellgate.sandbox.certificate import DeathCertificate, Reason, decide
+from cellgate.sandbox.limits import Limits, check_fits_host
+from cellgate.sandbox.native import cgroups, commands, linux, seccomp
+from cellgate.sandbox.native.birth import OK, InitJob, become_init
+from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, pack, unpack
+from cellgate.sandbox.native.rootfs import Root, plan_root
+from cellgate.sandbox.native.zygote import run_zygote
+
+__all__ = ["TEMPLATES", "main"]
+
+TEMPLATES: Final = ("python", "python-data")
+
+# Host uids of sessions: a block per warden, above what distributions, containers and systemd-nspawn hand out.
+_UID_BASE: Final = 1_900_000_000
+_UIDS_PER_WARDEN: Final = 20_000
+_UID_BLOCKS: Final = 10_000
+
+START_SECONDS: Final = 10.0  # a start takes 10 ms; one that takes this long has been starved or has hung
+REFILL_SECONDS: Final = 0.02  # a session just handed out runs its first cell before its successor is made
+REFILL_AFTER_FAILURE_SECONDS: Final = 1.0  # what fails once tends to fail again: no storm of retries
+PARK: Final = b"P"  # to a kernel that is to wait in a pool: warm up before anybody waits
+# The link's send buffer on either side. The kernel's default of 208 KiB makes a 1 MiB message wake its reader
+# five times; above this nothing is gained.
+_LINK_BUFFER_BYTES: Final = 1 << 20
+
+
+@dataclass
+class _Zygote:
+    """A template's zygote as the warden sees it."""
+
+    template: str
+    pid: int
+    socket: socket.socket
+    mount_point: str
+    root: Root
+    root_namespace: int = -1  # from `rooted` on
+    ready: bool = False
+    failure: str = ""
+    log: str = ""
+    waiting: list[_Birth] = field(default_factory=list)  # creates that came before it was ready
+
+
+@dataclass
+class _Pool:
+    """Ready sandboxes of one kind. They have run nobody's code, are handed out once, and never come back."""
+
+    command: commands.Create  # what each of them is
+    size: int
+    ready: list[_Sandbox] = field(default_factory=list)
+    coming: int = 0
+    refill_at: float = 0.0
+
+    def on_failure(self, now: float) -> None:
+        self.coming -= 1
+        self.refill_at = now + REFILL_AFTER_FAILURE_SECONDS
+
+
+@dataclass
+class _Birth:
+    """A create that is not answered yet; or one for a pool, which nobody asked for."""
+
+    reference: int
+    command: commands.Create
+    pool: _Pool | None = None
+
+
+@dataclass
+class _Sandbox:
+    id: str
+    uid: int
+    template: str
+    limits: Limits
+    group: cgroups.Group
+    birth: socket.socket
+    init: int  # pid; 0 once it is reaped
+    began: float
+    answer: _Birth | None  # what to answer when it has started
+    started: int  # the read end on which the kernel says that it is locked in; -1 once read
+    link: socket.socket | None  # the driver's end of the first link, until it is handed out
+    kernel: int | None = None  # pid, for /proc alone: signals go through the zygote, which reaps it
+    fork_over: bool = False  # the zygote has reaped the kernel, or never forked it
+    wait_status: int | None = None
+    killed_for: Reason | None = None
+    detail: str = ""
+    failure: str = ""
+    oom_kills_outlived: int = 0
+    certificate: DeathCertificate | None = None
+    watchers: list[int] = field(default_factory=list)  # references of `destroyed`
+
+
+class Warden:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._selector = selectors.DefaultSelector()
+        self._zygotes: dict[str, _Zygote] = {}
+        self._sandboxes: dict[str, _Sandbox] = {}
+        self._inits: dict[int, str] = {}
+        self._uids = _UidBlock()
+        self._next = 0
+        self._filter = seccomp.compile_filter()
+        self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._own = os.pidfd_open(os.getpid())
+        self._hierarchy = cgroups.detect()
+        self._hierarchy.prepare()
+        self._prefix = f"w{os.getpid()}-"
+        self._sweep_dead_wardens()
+        wake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the driver's to understand
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        self._wake = wake
+        self._watch(wake, self._reap)
+        self._watch(control, self._obey)
+        self._deadlines: dict[str, float] = {}
+        self._pools: dict[_Kind, _Pool] = {}
+
+    # -- the loop ------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Until the driver hangs up; then end everything and return when nothing is left."""
+        self._say({"hello": commands.VERSION, "templates": TEMPLATES, "cgroup": self._hierarchy.version.number})
+        try:
+            while True:
+                self._turn()
+        except _HungUp:
+            pass
+        finally:
+            self._end_everything()
+
+    def _turn(self) -> None:
+        due = [*self._deadlines.values(), *([refill] if (refill := self._next_refill()) is not None else [])]
+        timeout = max(0.0, min(due) - time.monotonic()) if due else None
+        for key, _ in self._selector.select(timeout):
+            cast("Callable[[], None]", key.data)()
+        self._refill()
+        for name, deadline in list(self._deadlines.items()):
+            if deadline <= time.monotonic():
+                self._on_deadline(name)
+
+    def _watch(self, fd: int | socket.socket, handle: Callable[[], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, handle)
+
+    def _say(self, message: dict[str, object], fd: int | None = None) -> None:
+        """Answer the driver. It reads all the time; one that does not for long is as good as gone."""
+        try:
+            if fd is None:
+                self._control.send(pack(message))
+            else:
+                socket.send_fds(self._control, [pack(message)], [fd])
+        except OSError as error:
+            raise _HungUp from error
+
+    def _obey(self) -> None:
+        packet = self._control.recv(MAX_PACKET_BYTES)
+        if not packet:
+            raise _HungUp
+        reference = 0
+        try:
+            reference, command = commands.parse_command(packet)
+            self._commands[type(command)](self, reference, command)
+        except CellgateError as error:
+            self._say({"failed": reference, **commands.describe(error)})
+
+    # -- commands ------------------------------------------------------------------------------------
+
+    def _create(self, reference: int, command: commands.Create) -> None:
+        _check(command)
+        if command.use_pool and (sandbox := self._take_from_pool(command)):
+            self._hand_out(sandbox, reference)
+        else:
+            self._order(_Birth(reference, command))
+
+    def _order(self, birth: _Birth) -> None:
+        zygote = self._zygote(birth.command.template)
+        if zygote.ready:
+            self._begin(zygote, birth)
+        else:
+            zygote.waiting.append(birth)
+
+    def _hand_out(self, sandbox: _Sandbox, reference: int) -> None:
+        link, sandbox.link = sandbox.link, None
+        if link is not None:
+            self._say({"created": reference, "id": sandbox.id}, link.fileno())
+            link.close()
+
+    def _keep_pool(self, reference: int, command: commands.KeepPool) -> None:
+        """Have so many ready from now on. What is too many stays until it is handed out."""
+        kind = commands.Create(command.template, command.limits, use_pool=True)
+        _check(kind)
+        pool = self._pools.setdefault(_kind(kind), _Pool(kind, 0))
+        pool.size = command.size
+        self._say({"pooled": reference})
+
+    def _take_from_pool(self, command: commands.Create) -> _Sandbox | None:
+        """The oldest ready one that still stands; those that do not are ended here."""
+        pool = self._pools.get(_kind(command))
+        while pool and pool.ready:
+            pool.refill_at = time.monotonic() + REFILL_SECONDS
+            sandbox = pool.ready.pop(0)
+            state = _process_state(sandbox.kernel) if sandbox.kernel and not sandbox.fork_over else ""
+            if state in ("S", "R", "D"):
+                return sandbox
+            self._end(sandbox, Reason.BACKEND_ERROR, "it did not stand when it was to be handed out")
+        return None
+
+    def _refill(self) -> None:
+        now = time.monotonic()
+        for pool in self._pools.values():
+            pool.ready = [sandbox for sandbox in pool.ready if sandbox.certificate is None]
+            if len(pool.ready) + pool.coming < pool.size and pool.refill_at <= now:
+                pool.coming += 1  # one at a turn, so that a create never waits behind a row of them
+                self._order(_Birth(0, pool.command, pool))
+
+    def _next_refill(self) -> float | None:
+        lacking = [p.refill_at for p in self._pools.values() if len(p.ready) + p.coming < p.size]
+        return min(lacking, default=None)
+
+    def _attach(self, reference: int, command: commands.Attach) -> None:
+        sandbox = self._living(command.id)
+        ours = self._new_link(sandbox)
+        self._say({"attached": reference}, ours.fileno())
+        ours.close()
+
+    def _interrupt(self, reference: int, command: commands.Interrupt) -> None:
+        sandbox = self._sandboxes.get(command.id)
+        if sandbox and not sandbox.fork_over:
+            self._signal_kernel(sandbox, signal.SIGINT)
+
+    def _kill(self, reference: int, command: commands.Kill) -> None:
+        sandbox = self._sandboxes.get(command.id)
+        if sandbox:
+            self._end(sandbox, command.reason, command.detail)
+
+    def _usage(self, reference: int, command: commands.Usage) -> None:
+        sandbox = self._living(command.id)
+        reading = sandbox.group.read()
+        state = _process_state(sandbox.kernel) if sandbox.kernel else ""
+        if state not in ("", "Z", "X"):
+            sandbox.oom_kills_outlived = reading.oom_kills
+        self._say(
+            {
+                "usage": reference,
+                "memory_bytes": reading.memory_bytes,
+                "memory_peak_bytes": reading.memory_peak_bytes,
+                "cpu_seconds": reading.cpu_seconds,
+                "pids": reading.pids,
+                "oom_kills": reading.oom_kills,
+                "pids_limit_hits": reading.pids_limit_hits,
+                "stopped": state in ("T", "t"),
+            }
+        )
+
+    def _list(self, reference: int, command: commands.List) -> None:
+        pooled = {sandbox.id for pool in self._pools.values() for sandbox in pool.ready}
+        for sandbox in self._sandboxes.values():
+            if sandbox.certificate is None and sandbox.answer is None and sandbox.id not in pooled:
+                limits = sandbox.limits.to_mapping()
+                self._say({"sandbox": sandbox.id, "ref": reference, "template": sandbox.template, "limits": limits})
+        self._say({"listed": reference})
+
+    def _destroyed(self, reference: int, command: commands.Destroyed) -> None:
+        sandbox = self._sandboxes.get(command.id)
+        if sandbox is None:
+            self._say({"gone": reference})
+        else:
+            sandbox.watchers.append(reference)
+
+    _commands: Final[dict[type, Callable[[Warden, int, Any], None]]] = {
+        commands.Create: _create,
+        commands.Attach: _attach,
+        commands.Interrupt: _interrupt,
+        commands.Kill: _kill,
+        commands.Usage: _usage,
+        commands.List: _list,
+        commands.Destroyed: _destroyed,
+        commands.KeepPool: _keep_pool,
+    }
+
+    def _living(self, sandbox_id: str) -> _Sandbox:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None or sandbox.certificate is not None:
+            raise SandboxGone(sandbox_id)
+        return sandbox
+
+    # -- zygotes -------------------------------------------------------------------------------------
+
+    def _zygote(self, template: str) -> _Zygote:
+        """The template's zygote, begun if there is none. It says itself when it is ready."""
+        if template in self._zygotes:
+            return self._zygotes[template]
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        mount_point = tempfile.mkdtemp(prefix="cellgate-root-")
+        os.chmod(mount_point, 0o755)
+        root = plan_root()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                linux.set_pdeathsig(signal.SIGKILL)
+                if os.getppid() == 1:
+                    os._exit(0)
+                keep = theirs.detach()
+                null = os.open("/dev/null", os.O_RDWR)
+                os.dup2(null, 0)
+                os.dup2(null, 1)
+                linux.close_range(3, keep - 1)
+                linux.close_range(keep + 1)
+                signal.set_wakeup_fd(-1)
+                own = socket.socket(fileno=keep)
+                run_zygote(own, template, root, mount_point, _GUEST_PATH)
+            finally:
+                os._exit(70)
+        theirs.close()
+        zygote = _Zygote(template, pid, ours, mount_point, root)
+        self._zygotes[template] = zygote
+        self._watch(ours, lambda: self._hear_zygote(zygote))
+        return zygote
+
+    def _hear_zygote(self, zygote: _Zygote) -> None:
+        try:
+            packet = zygote.socket.recv(MAX_PACKET_BYTES)
+        except ConnectionError:
+            packet = b""
+        if not packet:
+            self._lose_zygote(zygote)
+            return
+        said = cast("dict[str, Any]", unpack(packet))
+        if "forked" in said:
+            self._sandboxes[said["forked"]].kernel = said["pid"]
+        elif "exited" in said:
+            self._on_kernel_over(self._sandboxes[said["exited"]], said["status"])
+        elif "unforked" in said:
+            sandbox = self._sandboxes[said["unforked"]]
+            self._fail_start(sandbox, f"the kernel could not be forked: {said['error']}")
+            self._on_kernel_over(sandbox, None)
+        elif "rooted" in said:
+            zygote.root_namespace = os.open(f"/proc/{zygote.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            os.rmdir(zygote.mount_point)
+            zygote.socket.send(b"go on")
+        elif "ready" in said:
+            zygote.ready = True
+            waiting, zygote.waiting = zygote.waiting, []
+            for birth in waiting:
+                self._begin(zygote, birth)
+        elif "failed" in said:
+            zygote.failure, zygote.log = said["failed"], said["log"]
+
+    def _lose_zygote(self, zygote: _Zygote) -> None:
+        """It ended: its kernels ended with it, and nobody saw how. The next create begins another."""
+        self._selector.unregister(zygote.socket)
+        zygote.socket.close()
+        if zygote.root_namespace >= 0:
+            os.close(zygote.root_namespace)
+        with suppress(OSError):
+            os.rmdir(zygote.mount_point)
+        del self._zygotes[zygote.template]
+        reason = zygote.failure or "it ended without a word"
+        for birth in zygote.waiting:
+            step = f"the zygote of {zygote.template}"
+            self._refuse(birth, SandboxStartFailed("native", step, reason, zygote.log))
+        for sandbox in list(self._sandboxes.values()):
+            if sandbox.template == zygote.template and not sandbox.fork_over:
+                self._end(sandbox, Reason.BACKEND_ERROR, f"the zygote is gone: {reason}")
+                self._on_kernel_over(sandbox, None)
+
+    # -- a sandbox's life ----------------------------------------------------------------------------
+
+    def _begin(self, zygote: _Zygote, birth: _Birth) -> None:
+        """Make a sandbox; the answer comes when it has started. What fails before that leaves nothing."""
+        try:
+            self._make(zygote, birth)
+        except OSError as error:
+            self._refuse(birth, SandboxStartFailed("native", "making it", str(error)))
+        except CellgateError as error:
+            self._refuse(birth, error)
+
+    def _refuse(self, birth: _Birth, error: CellgateError) -> None:
+        if birth.pool is None:
+            self._say({"failed": birth.reference, **commands.describe(error)})
+        else:
+            birth.pool.on_failure(time.monotonic())
+            print(f"cellgate warden: the pool could not be filled: {error}", file=sys.stderr, flush=True)
+
+    def _make(self, zygote: _Zygote, birth: _Birth) -> None:
+        limits = birth.command.limits
+        self._next += 1
+        name = f"{self._prefix}{self._next}"
+        with ExitStack() as undo, ExitStack() as passed:
+            uid = self._uids.take()
+            undo.callback(self._uids.give_back, uid)
+            group = self._hierarchy.create(name, limits)
+            undo.callback(group.remove)
+            host_birth, guest_birth = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(host_birth.close)
+            host_birth.setblocking(False)
+            passed.callback(guest_birth.close)
+            procs = group.procs_fds()
+            ready, init_ready = os.pipe()
+            started, kernel_started = os.pipe()
+            undo.callback(os.close, started)
+            for fd in (ready, init_ready, kernel_started, *procs):
+                passed.callback(os.close, fd)
+            pid = linux.fork_as_init(self._own_pids)
+            if pid == 0:
+                try:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    root, namespace = zygote.root, zygote.root_namespace
+                    become_init(InitJob(root, limits, uid, namespace, procs, init_ready, self._own, self._filter))
+                finally:
+                    os._exit(70)  # nothing of the warden may go on in here
+            undo.pop_all()  # from here on the sandbox owns it
+            init = os.pidfd_open(pid)
+            passed.callback(os.close, init)
+            sandbox = _Sandbox(
+                name, uid, zygote.template, limits, group, host_birth, pid, time.monotonic(), birth, started, None
+            )
+            self._sandboxes[name] = sandbox
+            self._inits[pid] = name
+            self._deadlines[name] = sandbox.began + START_SECONDS
+            self._watch(started, lambda: self._on_started(sandbox))
+            request = pack({"fork": name, "limits": limits.to_mapping()})
+            socket.send_fds(zygote.socket, [request], [guest_birth.fileno(), init, ready, kernel_started, *procs])
+            if birth.pool is not None:
+                sandbox.birth.send(PARK)
+            sandbox.link = self._new_link(sandbox)
+
+    def _new_link(self, sandbox: _Sandbox) -> socket.socket:
+        """A fresh link: one end goes to the kernel, over its birth socket, the other is returned."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            for end in (ours, theirs):
+                end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _LINK_BUFFER_BYTES)
+            ours.setblocking(False)
+            socket.send_fds(sandbox.birth, [b"L"], [theirs.fileno()])
+        except OSError as error:  # a kernel that reads its birth socket no more
+            ours.close()
+            self._end(sandbox, Reason.KERNEL_UNRESPONSIVE, "it takes no link any more")
+            raise SandboxGone(sandbox.id) from error
+        finally:
+            theirs.close()
+        return ours
+
+    def _on_started(self, sandbox: _Sandbox) -> None:
+        said = os.read(sandbox.started, 512)
+        self._forget_start(sandbox)
+        if said != OK:
+            self._fail_start(sandbox, said.decode(errors="replace") or "the kernel ended without a word")
+            return
+        birth, sandbox.answer = sandbox.answer, None
+        if birth is None:
+            return
+        if birth.pool is None:
+            self._hand_out(sandbox, birth.reference)
+        else:
+            birth.pool.coming -= 1
+            birth.pool.ready.append(sandbox)
+
+    def _forget_start(self, sandbox: _Sandbox) -> None:
+        if sandbox.started >= 0:
+            self._selector.unregister(sandbox.started)
+            os.close(sandbox.started)
+            sandbox.started = -1
+            del self._deadlines[sandbox.id]
+
+    def _fail_start(self, sandbox: _Sandbox, why: str) -> None:
+        self._forget_start(sandbox)
+        sandbox.failure = sandbox.failure or why
+        self._end(sandbox, Reason.BACKEND_ERROR, why)
+
+    def _on_deadline(self, name: str) -> None:
+        self._fail_start(self._sandboxes[name], f"not ready after {START_SECONDS:.0f} s")
+
+    def _end(self, sandbox: _Sandbox, reason: Reason, detail: str) -> None:
+        """Kill it; the first reason wins. Process 1 takes everything in its pid namespace with it."""
+        if sandbox.killed_for is None and sandbox.certificate is None:
+            sandbox.killed_for, sandbox.detail = reason, detail
+        if sandbox.init:
+            os.kill(sandbox.init, signal.SIGKILL)  # not reaped yet, so it is surely itself
+
+    def _signal_kernel(self, sandbox: _Sandbox, number: int) -> None:
+        zygote = self._zygotes[sandbox.template]
+        zygote.socket.send(pack({"signal": sandbox.id, "number": number}))
+
+    def _on_kernel_over(self, sandbox: _Sandbox, wait_status: int | None) -> None:
+        """The zygote reaped the kernel (or never had it): write the certificate, then clear away the rest."""
+        sandbox.fork_over = True
+        sandbox.wait_status = wait_status
+        reading = sandbox.group.read()
+        events = reading.events(time.monotonic() - sandbox.began)
+        sandbox.certificate = decide(
+            wait_status,
+            sandbox.killed_for,
+            events,
+            oom_kills_outlived=sandbox.oom_kills_outlived,
+            detail=sandbox.detail,
+        )
+        if sandbox.answer is None:
+            self._say({"died": sandbox.id, "certificate": sandbox.certificate.to_json()})
+        self._end(sandbox, Reason.SESSION_DELETED, "")
+        self._clear_away(sandbox)
+
+    def _reap(self) -> None:
+        os.read(self._wake, 4096)
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            name = self._inits.pop(pid, None)  # a zygote tells of its end by hanging up
+            if name is not None:
+                sandbox = self._sandboxes[name]
+                sandbox.init = 0
+                if sandbox.answer is not None and not sandbox.fork_over:
+                    self._fail_start(sandbox, "process 1 ended")
+                self._clear_away(sandbox)
+
+    def _clear_away(self, sandbox: _Sandbox) -> None:
+        """When both processes are reaped: nothing lives in the pid namespace any more, so all may go."""
+        if sandbox.init or not sandbox.fork_over:
+            return
+        self._forget_start(sandbox)
+        sandbox.birth.close()
+        if sandbox.link is not None:
+            sandbox.link.close()
+        if not sandbox.group.remove():
+            sandbox.group.kill()
+            sandbox.group.remove()
+        self._uids.give_back(sandbox.uid)
+        del self._sandboxes[sandbox.id]
+        if sandbox.answer is not None:
+            why = sandbox.failure or (sandbox.certificate.sentence() if sandbox.certificate else "it ended")
+            self._refuse(sandbox.answer, SandboxStartFailed("native", "starting it", why))
+        for reference in sandbox.watchers:
+            self._say({"gone": reference})
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    def _end_everything(self) -> None:
+        """The driver is gone: end what there is, see it reaped, remove its cgroups."""
+        self._say = lambda message, fd=None: None  # type: ignore[method-assign]  # nobody listens any more
+        self._selector.unregister(self._control)
+        self._pools.clear()
+        for sandbox in list(self._sandboxes.values()):
+            self._end(sandbox, Reason.SUPERVISOR_LOST, "the warden ends")
+        deadline = time.monotonic() + 5
+        while self._sandboxes and time.monotonic() < deadline:
+            self._turn()
+        for zygote in list(self._zygotes.values()):
+            zygote.socket.close()
+            with suppress(ProcessLookupError):
+                os.kill(zygote.pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(zygote.pid, 0)
+            with suppress(OSError):
+                os.rmdir(zygote.mount_point)
+        self._hierarchy.close()
+
+    def _sweep_dead_wardens(self) -> None:
+        """Cgroups of a warden that was killed; their processes died with it."""
+        for name in self._hierarchy.names("w"):
+            owner = name[1:].partition("-")[0]
+            if owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
+                self._hierarchy.sweep(name)
+
+
+_Kind = tuple[str, Limits]
+
+
+def _kind(command: commands.Create) -> _Kind:
+    return command.template, command.limits
+
+
+def _check(command: commands.Create) -> None:
+    """Raises UnknownTemplate or LimitError."""
+    if command.template not in TEMPLATES:
+        raise UnknownTemplate(command.template, TEMPLATES)
+    check_fits_host(command.limits, host_memory_bytes=_HOST_MEMORY_BYTES, host_cpu_cores=os.cpu_count() or 1)
+
+
+class _HungUp(Exception):
+    """The driver is gone."""
+
+
+class _UidBlock:
+    """Host uids that no other sandbox on this host has: a block of them is held by a name in the abstract
+    namespace of unix sockets, which the kernel frees when the warden ends, however it ends."""
+
+    def __init__(self) -> None:
+        self._lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        start = os.getpid() % _UID_BLOCKS
+        for step in range(_UID_BLOCKS):
+            block = (start + step) % _UID_BLOCKS
+            with suppress(OSError):
+                self._lock.bind(f"\0cellgate-uids-{block}")
+                break
+        else:
+            raise DriverUnavailable("native", "every block of uids is taken", "end another cellgate")
+        first = _UID_BASE + block * _UIDS_PER_WARDEN
+        self._free = list(range(first + _UIDS_PER_WARDEN - 1, first - 1, -1))
+
+    def take(self) -> int:
+        if not self._free:
+            raise SandboxStartFailed("native", "its uid", f"{_UIDS_PER_WARDEN} sandboxes are alive already")
+        return self._free.pop()
+
+    def give_back(self, uid: int) -> None:
+        self._free.append(uid)
+
+
+_GUEST_PATH: Final = f"{sys.prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SO_SNDBUFFORCE: Final = 32
+_HOST_MEMORY_BYTES: Final = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _process_state(pid: int) -> str:
+    """The letter in /proc/pid/stat, or nothing if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return chr(file.read().rpartition(b")")[2].split()[0][0])
+    except (OSError, IndexError):
+        return ""
+
+
+def main() -> NoReturn:
+    """`python -m cellgate.sandbox.native.warden FD`: obey the driver at the other end of that descriptor."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)
+    linux.set_name("cellgate-warden")
+    try:
+        warden = Warden(control)
+    except CellgateError as error:
+        control.send(pack({"unavailable": error.code, **commands.describe(error)}))
+        sys.exit(1)
+    gc.collect()
+    gc.freeze()
+    warden.serve()
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""A zygote: a process that has everything a template's kernels need in memory, and is forked for each of them.
+
+It is the warden's child, has one thread and no secret: whatever it knows, every session knows. It talks to the
+warden alone, over one packet socket, and is the parent of its kernels: it signals and reaps them, so that a
+process id can never mean somebody else.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from typing import Any, Final, NoReturn, cast
+
+from cellgate.sandbox.limits import Limits
+from cellgate.sandbox.native import linux, seccomp
+from cellgate.sandbox.native.birth import KernelJob, become_kernel
+from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, pack, unpack
+from cellgate.sandbox.native.rootfs import HOME, WORK, Root, build_root, mount_scratch
+
+__all__ = ["run_zygote"]
+
+# What a sandbox's processes start with; nothing of the host's environment reaches them.
+_ENVIRONMENT: Final = {
+    "HOME": HOME,
+    "PWD": WORK,
+    "TMPDIR": "/tmp",
+    "USER": "user",
+    "LOGNAME": "user",
+    "SHELL": "/bin/bash",
+    "LANG": "C.UTF-8",
+    "TERM": "xterm-256color",
+}
+# Chosen before the host's own services when memory runs out for all; a sandbox's own limit comes long before that.
+_OOM_SCORE_ADJUSTMENT: Final = "300"
+
+RunKernel = Callable[[int], NoReturn]
+
+
+def run_zygote(control: socket.socket, template: str, root: Root, mount_point: str, path: str) -> NoReturn:
+    """Never returns. Says `rooted`, waits for a word, then says `ready` and serves; or `failed` with the reason."""
+    try:
+        zygote = _Zygote(control)
+        zygote.enter(template, root, mount_point, path)
+        from cellgate_kernel import host, python  # in the guest's root: whatever is loaded later is there too
+
+        prepared = python.prepare(template)
+        zygote.serve(lambda birth: host.run(birth, prepared))
+    except ConnectionError:
+        os._exit(0)  # the warden is gone
+    except BaseException as error:
+        control.send(pack({"failed": f"{type(error).__name__}: {error}", "log": traceback.format_exc()[-4000:]}))
+        os._exit(1)
+
+
+class _Zygote:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._pids: dict[str, int] = {}  # of the kernels not yet reaped, by sandbox id
+        self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, _wake_up)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._filter = seccomp.compile_filter()
+
+    def enter(self, template: str, root: Root, mount_point: str, path: str) -> None:
+        """Leave the host's file system and environment for the guests'."""
+        linux.set_name(f"zygote-{template}")
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(_OOM_SCORE_ADJUSTMENT)
+        os.environ.clear()
+        os.environ.update(_ENVIRONMENT, PATH=path)
+        linux.unshare(linux.CLONE_NEWNS)
+        build_root(root, mount_point)
+        self._control.send(pack({"rooted": True}))
+        if not self._control.recv(MAX_PACKET_BYTES):  # the warden has taken hold of the root meanwhile
+            raise ConnectionError
+        linux.unshare(linux.CLONE_NEWNS)
+        mount_scratch(root)
+
+    def serve(self, run: RunKernel) -> NoReturn:
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        self._control.send(pack({"ready": True}))
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self._wake:
+                    os.read(self._wake, 4096)
+                    self._reap()
+                else:
+                    self._obey(run)
+
+    def _obey(self, run: RunKernel) -> None:
+        packet, fds, _, _ = socket.recv_fds(self._control, MAX_PACKET_BYTES, 16)
+        if not packet:
+            raise ConnectionError
+        request = cast("dict[str, Any]", unpack(packet))  # from the warden, which is believed
+        if "fork" in request:
+            self._fork(request, fds, run)
+        elif pid := self._pids.get(request["signal"]):
+            os.killpg(pid, request["number"])
+
+    def _fork(self, request: dict[str, Any], fds: list[int], run: RunKernel) -> None:
+        birth, init, init_ready, started, *cgroup_procs = fds
+        name = request["fork"]
+        try:
+            linux.setns(init, linux.CLONE_NEWPID)  # where children are born; the zygote itself stays
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    limits = Limits.from_mapping(request["limits"])
+                    job = KernelJob(limits, cgroup_procs, init, init_ready, started, birth, self._filter)
+                    self._child(job, run)
+            finally:
+                linux.setns(self._own_pids, linux.CLONE_NEWPID)
+        except OSError as error:
+            self._control.send(pack({"unforked": name, "error": str(error)}))
+        else:
+            self._pids[name] = pid
+            self._control.send(pack({"forked": name, "pid": pid}))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _child(self, job: KernelJob, run: RunKernel) -> NoReturn:
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for fd in (self._control.detach(), self._wake, self._waker, self._own_pids):
+                os.close(fd)
+            become_kernel(job, run)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(70)  # nothing of the zygote may go on in here
+
+    def _reap(self) -> None:
+        names = {pid: name for name, pid in self._pids.items()}
+        while self._pids:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            name = names[pid]
+            del self._pids[name]
+            self._control.send(pack({"exited": name, "status": status}))
+
+
+def _wake_up(signum: int, frame: object) -> None:
+    """The signal's byte in the wake-up pipe is all that is wanted."""

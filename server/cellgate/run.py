@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, closing, contextmanager
+from contextlib import AsyncExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -209,6 +209,7 @@ async def _run(
                 sandbox = await driver.create(spec)
                 stack.push_async_callback(sandbox.destroy)
                 kernel = await stack.enter_async_context(KernelClient(sandbox, on_other=printer.show))
+                await kernel.request("kernel_info_request")  # a time limit is the code's, not that of a cold start
             started = clock()
             with signals.given_to(sandbox):
                 result = await kernel.execute(
@@ -233,8 +234,9 @@ class _Answers:
         self._lines = LineReader(0)
 
     async def __call__(self, prompt: str, is_password: bool) -> str:
-        self._printer.write("stdout", prompt)
-        return await self._lines.read_line(is_password=is_password)
+        with self._lines.hidden() if is_password else nullcontext():
+            self._printer.write("stdout", prompt)
+            return await self._lines.read_line()
 
 
 class Signals:

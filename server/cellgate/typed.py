@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import termios
 import threading
 from collections.abc import Iterator
@@ -26,16 +25,30 @@ class LineReader:
         self._descriptor = descriptor
         self._reading: asyncio.Future[bytes] | None = None
 
-    async def read_line(self, *, is_password: bool = False) -> str:
+    async def read_line(self) -> str:
         """The next line without its end. Raises EOFError."""
         if self._reading is None:
             self._reading = _in_thread(self._descriptor)
-        with _echo_off(self._descriptor) if is_password else _as_it_is():
-            line = await asyncio.shield(self._reading)
+        line = await asyncio.shield(self._reading)
         self._reading = None
         if not line:
             raise EOFError
         return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace")
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """What is typed is not shown; for a password, to be entered before it is asked for."""
+        if not os.isatty(self._descriptor):
+            yield
+            return
+        before = termios.tcgetattr(self._descriptor)
+        silent = list(before)
+        silent[3] = (before[3] & ~termios.ECHO) | termios.ECHONL
+        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, silent)
+        try:
+            yield
+        finally:
+            termios.tcsetattr(self._descriptor, termios.TCSADRAIN, before)
 
 
 def _in_thread(descriptor: int) -> asyncio.Future[bytes]:
@@ -70,24 +83,3 @@ def _read_line(descriptor: int) -> bytes:
             break
         line += byte
     return bytes(line)
-
-
-@contextmanager
-def _echo_off(descriptor: int) -> Iterator[None]:
-    if not os.isatty(descriptor):
-        yield
-        return
-    before = termios.tcgetattr(descriptor)
-    silent = list(before)
-    silent[3] &= ~termios.ECHO
-    termios.tcsetattr(descriptor, termios.TCSADRAIN, silent)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-        sys.stderr.write("\n")  # the one that was typed was not echoed
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield

@@ -229,7 +229,7 @@ def test_a_kernel_that_is_killed_ends_with_three_and_names_the_signal():
 
 
 def test_code_that_runs_too_long_is_interrupted_and_ends_with_three():
-    run = cellgate("-c", "try:\n    while True: pass\nfinally: print('tidied')", "--timeout", "0.5")
+    run = cellgate("-c", "import time\ntry: time.sleep(60)\nfinally: print('tidied')", "--timeout", "0.5")
     assert run.returncode == 3
     assert run.stdout == "tidied\n"
     assert "KeyboardInterrupt" in run.stderr

@@ -55,7 +55,11 @@ def processes_of(mark: str, before: frozenset[int]) -> Iterator[str]:
 
 def is_orphan_of_ours(pid: int) -> bool:
     name, _, rest = read(f"/proc/{pid}/stat").rpartition(")")
-    ours = "(cellgate" in name or any(module in command_line(pid) for module in ("cellgate.sandbox", "cellgate_kernel"))
+    ours = (
+        "(cellgate" in name
+        or any(module in command_line(pid) for module in ("cellgate.sandbox", "cellgate_kernel"))
+        or b"CELLGATE_SANDBOX=" in read_bytes(f"/proc/{pid}/environ")  # the process driver's mark
+    )
     return ours and rest.split()[1] == "1"
 
 

@@ -12,7 +12,6 @@ behind others.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import struct
 from collections.abc import Iterable
@@ -51,7 +50,8 @@ READ: Final = EXECUTE | READ_FILE | READ_DIR
 WRITE: Final = _ALL & ~(MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV)
 DEVICES: Final = READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | IOCTL_DEV
 
-_ON_FILES: Final = EXECUTE | READ_FILE | WRITE_FILE | TRUNCATE | IOCTL_DEV
+_RULE: Final = struct.Struct("=Qi")  # struct landlock_path_beneath_attr, packed: what is allowed, beneath what
+_PATH_BENEATH: Final = 1
 _SCOPE_ABSTRACT_UNIX_SOCKET: Final = 1
 _SCOPE_SIGNAL: Final = 2
 
@@ -92,17 +92,26 @@ class Ruleset:
 
     def restrict_self(self) -> None:
         """Put this thread, and all it starts from now on, under the rules. Paths are this process's; one that does
-        not exist is left out, since nothing can be there that needs allowing. Needs no_new_privs. Raises OSError."""
+        not exist is left out, since nothing can be there that needs allowing. Needs no_new_privs. Raises OSError,
+        also for a path that is no directory; the process should then end."""
         if self.attributes is None:
             return
         buffer = ctypes.create_string_buffer(self.attributes, len(self.attributes))
-        fd = linux.syscall(linux.NR_LANDLOCK_CREATE_RULESET, ctypes.addressof(buffer), len(self.attributes), 0)
+        address = ctypes.addressof(buffer)
+        ruleset_fd = linux.syscall(linux.NR_LANDLOCK_CREATE_RULESET, address, len(self.attributes), 0)
         try:
+            rule = ctypes.create_string_buffer(_RULE.size)
             for path, access in self.rules:
-                _allow(fd, path, access)
-            linux.syscall(linux.NR_LANDLOCK_RESTRICT_SELF, fd, 0)
+                try:
+                    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    continue
+                _RULE.pack_into(rule, 0, access, fd)
+                linux.syscall(linux.NR_LANDLOCK_ADD_RULE, ruleset_fd, _PATH_BENEATH, ctypes.addressof(rule), 0)
+                os.close(fd)
+            linux.syscall(linux.NR_LANDLOCK_RESTRICT_SELF, ruleset_fd, 0)
         finally:
-            os.close(fd)
+            os.close(ruleset_fd)
 
 
 def ruleset(read: Iterable[str], write: Iterable[str], devices: Iterable[str] = ("/dev",)) -> Ruleset:
@@ -118,23 +127,3 @@ def ruleset(read: Iterable[str], write: Iterable[str], devices: Iterable[str] = 
         for path in paths
     )
     return Ruleset(attributes if found else None, rules)
-
-
-def _allow(ruleset_fd: int, path: str, access: int) -> None:
-    try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        _add_rule(ruleset_fd, fd, access)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        _add_rule(ruleset_fd, fd, access & _ON_FILES)  # a file, for which rights on directories make no sense
-    finally:
-        os.close(fd)
-
-
-def _add_rule(ruleset_fd: int, fd: int, access: int) -> None:
-    rule = ctypes.create_string_buffer(struct.pack("=Qi", access, fd), 12)  # struct landlock_path_beneath_attr, packed
-    linux.syscall(linux.NR_LANDLOCK_ADD_RULE, ruleset_fd, 1, ctypes.addressof(rule), 0)

@@ -32,7 +32,7 @@ from .message import MAX_BUFFERS, Channel, MessageError, Status, Tag, join_v1
 from .outbox import Message as Outgoing
 from .outbox import Outbox, Text
 
-__all__ = ["Host", "Kernel", "Prepared", "Setup", "run"]
+__all__ = ["Host", "Kernel", "Prepared", "Ready", "Setup", "run"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -41,7 +41,7 @@ MAX_QUEUED = 1024  # requests that wait for the kernel: more than any notebook h
 MAX_QUEUED_BYTES = 64 << 20
 LINGER_SECONDS = 0.02  # that unflushed output waits for more: below what a person notices
 END_SECONDS = 2.0  # for the last output to leave when the kernel ends
-BUSY_END_SECONDS = 1.0  # for a running cell to end after a shutdown request
+BUSY_END_SECONDS = 3.0  # for the kernel to end after a shutdown request; then it is ended
 READ_BYTES = 256 << 10  # per read of the link: one read takes what the peer could write at once
 WRITE_BYTES = 512 << 10  # gathered per write; and a few of these are all that is ever taken from the outbox unsent
 WRITE_BUFFERS = 1000  # IOV_MAX is 1024
@@ -94,10 +94,17 @@ class Kernel(Protocol):
         """Make `run` return soon; the reply has been sent."""
 
 
+class Ready(Kernel, Protocol):
+    """A kernel made without knowing its session."""
+
+    def begin(self, setup: Setup) -> None:
+        """Once before `run`, on the main thread: the environment and directory are now as `setup` says."""
+
+
 class Prepared(Protocol):
     """A kernel that wants only a host; what a zygote makes before it forks."""
 
-    def bind(self, host: Host) -> Kernel:
+    def bind(self, host: Host) -> Ready:
         """The kernel, speaking through this host from now on."""
 
 
@@ -123,7 +130,9 @@ class Host:
         self._setup: Setup | None = None
         self._setup_came = threading.Lock()
         self._setup_came.acquire()
-        self._end_by: float | None = None  # the kernel has ended; leave when all is sent, or then
+        self._expects_output = False  # a request was handed on: look soon, so that what it prints need not wake us
+        self._end_by: float | None = None  # the process ends then at the latest
+        self._is_over = False  # the kernel has ended: leave when all is sent
         self._exit_code = 0
 
     # -- the kernel's side: any thread ------------------------------------------------------------------
@@ -285,21 +294,31 @@ class Host:
 
     def serve(self, kernel: Kernel) -> NoReturn:
         """Run the kernel on this thread until it ends, send what is left, and end the process."""
+        self.attach(kernel)
+        self.end(kernel.run())
+
+    def attach(self, kernel: Kernel) -> None:
+        """From now on requests wake this kernel."""
         self._kernel = kernel
         if self._queue:
             kernel.wake()
-        code = kernel.run()
-        self.end(code)
 
     def end(self, code: int) -> NoReturn:
         """Send what is left and end the process."""
         self.capture.drain(final=True)
         self._exit_code = code
+        self._is_over = True
         self._end_by = time.monotonic() + END_SECONDS
         self.outbox.is_due = True
         self._wake()
         time.sleep(END_SECONDS + 1)  # the reader ends the process
         _leave(code)
+
+    def close(self) -> None:
+        """Of a host that was not started: give its descriptors back."""
+        self._drop_stream()
+        self._birth.close()
+        os.close(self._wakeup)
 
     def _forget(self) -> None:
         """In a child that user code forked: what it prints goes to the pipes, all else nowhere; and no descriptor
@@ -323,61 +342,61 @@ class Host:
 
     def _read_forever(self) -> None:
         try:
-            self._read()
+            while True:
+                self.turn()
         except BaseException:  # a bug, or user code that took our descriptors: either way this kernel is deaf
             self.capture.log(traceback.format_exc())
             os._exit(EX_BUG)
 
-    def _read(self) -> None:
+    def turn(self, *, wait: bool = True) -> None:
+        """Once around: send what is due, wait for what comes, take it. The reader thread does nothing else; a
+        rehearsal, which has no such thread, calls it without waiting."""
         outbox, capture = self.outbox, self.capture
-        birth, wakeup = self._birth.fileno(), self._wakeup
-        expect_output = False  # a request was handed on: look at the outbox soon, so that its prints need not wake us
-        while True:
-            if outbox.is_due:
-                outbox.is_due = False
-                self._pump()
-            # While the link is stuck its progress wakes us, and nothing else need.
-            is_stuck = self._blocked is not None or bool(self._unsent)
-            timeout: float | None = None
-            if not is_stuck and (expect_output or not outbox.is_empty):
-                timeout = LINGER_SECONDS
-            if self._end_by is not None:
-                is_sent = outbox.is_empty and not self._blocked and not self._unsent
-                if is_sent or time.monotonic() > self._end_by:
-                    _leave(self._exit_code)
-                timeout = LINGER_SECONDS
+        if outbox.is_due:
+            outbox.is_due = False
+            self._pump()
+        # While the link is stuck its progress wakes us, and nothing else need.
+        is_stuck = self._blocked is not None or bool(self._unsent)
+        timeout: float | None = None
+        if not is_stuck and (self._expects_output or not outbox.is_empty):
+            timeout = LINGER_SECONDS
+        if self._end_by is not None:
+            is_sent = outbox.is_empty and not is_stuck
+            if (self._is_over and is_sent) or time.monotonic() > self._end_by:
+                _leave(self._exit_code)
+            timeout = LINGER_SECONDS
 
-            poll = select.poll()
-            poll.register(birth, select.POLLIN)
-            poll.register(wakeup, select.POLLIN)
-            if self._stream is not None:
-                poll.register(self._stream, select.POLLIN | (select.POLLOUT if self._unsent else 0))
-            if not outbox.is_full:
-                for pipe in capture.pipes:
-                    poll.register(pipe, select.POLLIN)
+        poll = select.poll()
+        poll.register(self._birth, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
+        link = -1
+        if self._stream is not None:
+            link = self._stream.fileno()
+            poll.register(link, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        if not outbox.is_full:
+            for pipe in capture.pipes:
+                poll.register(pipe, select.POLLIN)
 
-            outbox.is_awake = is_stuck
-            outbox.is_watched = is_stuck or timeout is not None
-            if not is_stuck and (outbox.is_due or (timeout is None and not outbox.is_empty)):
-                continue  # something came before the flags said that we sleep
-            ready = poll.poll(None if timeout is None else timeout * 1000)
-            outbox.is_awake = outbox.is_watched = True
+        outbox.is_awake = is_stuck
+        outbox.is_watched = is_stuck or timeout is not None
+        if not is_stuck and (outbox.is_due or (timeout is None and not outbox.is_empty)):
+            return  # something came before the flags said that we sleep
+        ready = poll.poll(0 if not wait else None if timeout is None else timeout * 1000)
+        outbox.is_awake = outbox.is_watched = True
 
-            expect_output = False
-            if not ready:
-                outbox.is_due = True
-            for descriptor, _events in ready:
-                if descriptor == wakeup:
-                    with suppress(BlockingIOError):
-                        os.eventfd_read(wakeup)
-                elif descriptor == birth:
-                    self._take_stream()
-                elif self._stream is not None and descriptor == self._stream.fileno():
-                    expect_output |= self._receive()
-                else:
-                    capture.read(descriptor)
-            if is_stuck:
-                outbox.is_due = True
+        self._expects_output = False
+        if not ready or is_stuck:
+            outbox.is_due = True
+        for descriptor, _events in ready:
+            if descriptor == link:
+                self._receive()
+            elif descriptor == self._wakeup:
+                with suppress(BlockingIOError):
+                    os.eventfd_read(descriptor)
+            elif descriptor == self._birth.fileno():
+                self._take_stream()
+            else:
+                capture.read(descriptor)
 
     def _take_stream(self) -> None:
         """A fresh link stream; the newest replaces what there is."""
@@ -404,39 +423,38 @@ class Host:
         self._unsent.clear()
         self._unsent_bytes = 0
 
-    def _receive(self) -> bool:
-        """Read the link once. Whether a request was handed to the kernel."""
-        assert self._stream is not None
+    def _receive(self) -> None:
+        """Read the link once."""
+        if self._stream is None:
+            return
         try:
             data = self._stream.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
-            return False
+            return
         except OSError:
             data = b""
         if not data:
             self._drop_stream()
-            return False
+            return
         try:
             events = self._link.receive(data)
         except LinkError as error:
             self.capture.log(f"cellgate_kernel: link dropped: {error}\n")
             self._drop_stream()
-            return False
-        handed_on = False
+            return
         for event in events:
             if type(event) is Message:
-                handed_on |= self._dispatch(event)
+                self._dispatch(event)
             elif type(event) is Acknowledged:
                 self.outbox.is_due = True
             elif type(event) is Hello:
                 self._greet(event)
-            elif type(event) is Ping:
-                self._queue_bytes([self._link.pong(event.token)])
+        pings = [event for event in events if type(event) is Ping]
+        if pings:  # the newest asks for all
+            self._queue_bytes([self._link.pong(pings[-1].token)])
         if acknowledgement := self._link.acknowledge():
             self._queue_bytes([acknowledgement])
-        if self._unsent:
-            self._flush()
-        return handed_on
+        self._flush()
 
     def _greet(self, hello: Hello) -> None:
         self._queue_bytes(hello.resend)
@@ -450,40 +468,36 @@ class Host:
 
     # -- what comes ---------------------------------------------------------------------------------------------
 
-    def _dispatch(self, message: Message) -> bool:
-        """Answer or hand on one message. Whether it went to the kernel's queue."""
+    def _dispatch(self, message: Message) -> None:
+        """Answer one message or hand it on."""
         try:
             _tag, body = Tag.unpack(message.body)
             request = Request(message.number, body)
         except (MessageError, RequestError) as error:  # nobody to answer to: say it where the operator looks
             self.capture.log(f"cellgate_kernel: message {message.number} ignored: {error}\n")
-            return False
+            return
         kernel = self._kernel
         kind = request.type
         if kind == "kernel_info_request" and kernel is not None and (info := kernel.info()) is not None:
             self._answer(request, "kernel_info_reply", {"status": "ok", **info})
-            return False
-        if kind == "interrupt_request":
+        elif kind == "interrupt_request":
             if kernel is not None:
                 kernel.interrupt()
             self._answer(request, "interrupt_reply", {"status": "ok"})
-            return False
-        if kind == "shutdown_request":
+        elif kind == "shutdown_request":
             self._shutdown(request)
-            return False
-        if request.channel in (Channel.CONTROL, Channel.STDIN):
+        elif request.channel in (Channel.CONTROL, Channel.STDIN):
             if (kernel is None or not kernel.control(request)) and kind.endswith("_request"):
                 self._put_now(self._refusal(request, "NotSupported", f"this kernel does not answer {kind[:100]}"))
-            return False
-        if len(self._queue) >= MAX_QUEUED or self._queued_bytes + request.size > MAX_QUEUED_BYTES:
+        elif len(self._queue) >= MAX_QUEUED or self._queued_bytes + request.size > MAX_QUEUED_BYTES:
             limit = f"{MAX_QUEUED} requests and {MAX_QUEUED_BYTES >> 20} MiB"
             self._put_now(self._refusal(request, "queue_full", f"the kernel's queue is full; it holds {limit}"))
-            return False
-        self._queue.append(request)
-        self._queued_bytes += request.size
-        if kernel is not None:
-            kernel.wake()
-        return True
+        else:
+            self._queue.append(request)
+            self._queued_bytes += request.size
+            self._expects_output = True
+            if kernel is not None:
+                kernel.wake()
 
     def _answer(self, request: Request, message_type: str, content: Mapping[str, Any]) -> None:
         self._put_now(
@@ -503,6 +517,7 @@ class Host:
         self._answer(request, "shutdown_reply", {"status": "ok", "restart": restart})
         if self._kernel is None:
             os._exit(0)
+        self._end_by = time.monotonic() + BUSY_END_SECONDS
         self._kernel.shutdown(restart)
 
     def _put_now(self, messages: Any) -> None:
@@ -587,18 +602,22 @@ _STATES = {"starting": Status.STARTING, "busy": Status.BUSY, "idle": Status.IDLE
 _CHANNEL_NAMES = (b"shell", b"control", b"stdin", b"iopub")
 
 
-def run(birth_fd: int, prepared: Prepared | None = None) -> NoReturn:
-    """Be the kernel of one sandbox, on this thread, for good. `prepared` is what a zygote made before the fork."""
+def run(birth_fd: int, prepared: Prepared | None = None, kernel: str = "") -> NoReturn:
+    """Be the kernel of one sandbox, on this thread, for good. `prepared` is what a zygote made before the fork;
+    `kernel` is a kernelspec's name, to be run whatever the setup says."""
     host = Host(socket.socket(fileno=birth_fd))
     host.start()
+    ready = prepared.bind(host) if prepared is not None else None  # while the first link is on its way
     setup = host.wait_for_setup()
     setup.apply()
-    if setup.kernel == "python":
-        if prepared is None:
-            from .python import prepare
+    kernel = kernel or setup.kernel
+    if kernel != "python":
+        from . import bridge
 
-            prepared = prepare()
-        host.serve(prepared.bind(host))
-    from .bridge import Bridge
+        bridge.serve(host, setup, kernel)
+    if ready is None:
+        from .python import start
 
-    host.serve(Bridge(host, setup.kernel))
+        ready = start().bind(host)
+    ready.begin(setup)
+    host.serve(ready)

@@ -1,16 +1,72 @@
-"""Makes an IPython kernel ready: once in a zygote, to be forked per session, or at the start of a plain process."""
+"""Makes an IPython kernel ready: once in a zygote, to be forked per session, or at the start of a plain process.
+
+What can be done before a session is known is done here: everything is imported, the shell is built, and the way of a
+request is gone several times over a link to nobody, so that a fork writes to as few pages as can be. What is left is
+one thread, no socket, no event loop, a frozen heap and an empty namespace.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
+import json
+import linecache
+import os
+import random
+import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .host import Host
-from .shell import SandboxKernel, current
-from .streams import Stream
+from IPython.core.history import HistoryManager
+from traitlets.config import Config
 
-__all__ = ["Prepared", "prepare"]
+from .host import Host
+from .link import Link, Message
+from .message import Channel, Status, Tag, join_v1
+from .shell import SandboxKernel, follow_threads
+
+__all__ = ["TEMPLATES", "Prepared", "prepare"]
+
+# What a template imports beside the kernel. A missing one is an error: a template is offered when it is there.
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "python": (),
+    "python-data": ("numpy", "pandas", "matplotlib", "matplotlib.pyplot", "matplotlib_inline.backend_inline"),
+}
+
+# Modules that the kernel, the shell or an ordinary cell would import later.
+_LATER = (
+    *("IPython.core.completer", "IPython.core.debugger", "IPython.core.interactiveshell", "IPython.core.oinspect"),
+    *("IPython.core.ultratb", "IPython.core.tbtools", "IPython.display", "IPython.lib.display", "IPython.lib.pretty"),
+    *("IPython.core.magics.basic", "IPython.core.magics.execution", "IPython.core.pylabtools", "IPython.utils.timing"),
+    *("asyncio", "concurrent.futures.thread", "ctypes", "multiprocessing", "multiprocessing.util", "sqlite3"),
+    *("jedi", "jedi.api", "parso", "pygments", "pygments.lexers.python", "pygments.formatters.terminal256"),
+    *("pygments.formatters.html", "pygments.styles", "pexpect", "IPython.utils._process_posix"),
+    *("collections", "dataclasses", "datetime", "decimal", "fractions", "functools", "itertools", "statistics"),
+    *("csv", "glob", "hashlib", "html", "io", "json", "math", "pathlib", "pickle", "pprint", "random", "re", "shutil"),
+    *("base64", "bdb", "copy", "difflib", "doctest", "getpass", "heapq", "inspect", "linecache", "operator", "pdb"),
+    *("secrets", "select", "socket", "string", "subprocess", "tempfile", "textwrap", "threading", "time", "timeit"),
+    *("tokenize", "traceback", "types", "typing", "unittest.mock", "urllib.parse", "uuid", "warnings", "zlib"),
+    *("encodings.idna", "encodings.latin_1", "encodings.ascii", "encodings.utf_16"),
+)
+
+REHEARSALS = 25  # of the first kind of cell: after some 25 turns, further ones hardly touch new pages (measured)
+_TRY = """
+import sys
+print("x"); print("y", flush=True); print("z", file=sys.stderr)
+class C:
+    def _repr_html_(self): return "<b>c</b>"
+display(C()); C()
+"""
+_FAIL = "def f(n):\n    return 1 / n\nf(0)"
+_AWAIT = "import asyncio\nawait asyncio.sleep(0)"
+_DATA = """
+import numpy, pandas, matplotlib.pyplot as plt
+display(pandas.DataFrame({"a": numpy.arange(3), "b": list("xyz")}))
+plt.plot([1, 2, 3]); plt.title("t"); plt.show()
+"""
 
 
 @dataclass(frozen=True)
@@ -20,24 +76,147 @@ class Prepared:
     kernel: SandboxKernel
 
     def bind(self, host: Host) -> SandboxKernel:
-        sys.stdout = Stream(host, "stdout", 1, current)
-        sys.stderr = Stream(host, "stderr", 2, current)
+        """The kernel in this process, which may be a fork of the one it was prepared in."""
+        _reseed()
         self.kernel.bind(host)
         return self.kernel
 
 
 def prepare(template: str = "python") -> Prepared:
-    from traitlets.config import Config
+    """A kernel with what the template names imported. Raises KeyError for an unknown template, ImportError for one
+    whose libraries are not here. Writes no file, starts no thread and leaves no descriptor open."""
+    libraries = TEMPLATES[template]
+    for name in _LATER:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    sys.modules["jedi"].settings.use_filesystem_cache = False  # a sandbox's files do not outlive it
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    kernel = _build()
+    for name in libraries:
+        importlib.import_module(name)
+    follow_threads()
+    _rehearse(kernel, [_DATA] if libraries else [])
+    _forget(kernel)
+    kernel.info()
+    gc.collect()
+    gc.freeze()
+    return Prepared(kernel)
 
-    held: Any = sys.modules.get("debugpy")
+
+def start() -> Prepared:
+    """A kernel for this process alone: no more is done ahead than must be."""
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    kernel = _build()
+    follow_threads()
+    return Prepared(kernel)
+
+
+def _build() -> SandboxKernel:
+    held: Any = sys.modules.get("debugpy", _absent := object())
     sys.modules["debugpy"] = None  # type: ignore[assignment]  # 10 MB for a debugger that is not offered
     try:
         config = Config()
         config.HistoryManager.hist_file = ":memory:"
-        kernel = SandboxKernel.instance(config=config)
+        config.InteractiveShell.colors = "nocolor" if os.environ.get("NO_COLOR") else "linux"
+        kernel: SandboxKernel = SandboxKernel.instance(config=config)
     finally:
-        if held is None:
+        if held is _absent:
             del sys.modules["debugpy"]
         else:
             sys.modules["debugpy"] = held
-    return Prepared(kernel)
+    return kernel
+
+
+def _reseed() -> None:
+    """Give this process entropy of its own. Python's own generators reseed at a fork; numpy's does not."""
+    random.seed()
+    if numpy_random := sys.modules.get("numpy.random"):
+        numpy_random.seed()
+    if uuid := sys.modules.get("uuid"):
+        uuid._node = uuid._last_timestamp = None  # uuid1's
+
+
+# -- the rehearsal ------------------------------------------------------------------------------------
+
+
+def _rehearse(kernel: SandboxKernel, more: list[str]) -> None:
+    """Go the way of each kind of request, over a link whose other end is here."""
+    with _audience(kernel) as ask:
+        for _ in range(REHEARSALS):
+            ask("execute_request", _cell("1+1"))
+        for code in (_TRY, _FAIL, _AWAIT, "1 +", "%time 1", *more):
+            for _ in range(3):
+                ask("execute_request", _cell(code))
+        for code in ("pri", "x = 1\nx.", "%ti"):  # jedi takes half a second to read the types of the builtins
+            ask("complete_request", {"code": code, "cursor_pos": len(code)})
+        for code in ("print", "json.dumps", "f"):
+            ask("inspect_request", {"code": code, "cursor_pos": len(code), "detail_level": 0})
+        ask("is_complete_request", {"code": "for x in y:"})
+        ask("history_request", {"hist_access_type": "tail", "n": 3, "output": False, "raw": True})
+        ask("comm_info_request", {})
+        ask("kernel_info_request", {})
+
+
+def _cell(code: str) -> dict[str, Any]:
+    return {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+
+
+@contextlib.contextmanager
+def _audience(kernel: SandboxKernel) -> Iterator[Any]:
+    """A function that sends the kernel a request and lets it be answered, without a reader thread."""
+    with contextlib.ExitStack() as stack:
+        birth, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stack.enter_context(birth)
+        host = Host(theirs)
+        stack.callback(host.close)
+        stream, other = socket.socketpair()
+        stack.enter_context(stream)
+        with other:
+            socket.send_fds(birth, [b"L"], [other.fileno()])
+        link = Link()
+        kernel.bind(host)
+        stack.callback(kernel.unbind)
+        stream.sendall(link.open())
+        host.attach(kernel)
+        for _ in range(3):  # the link, its HELLO, and what has been waiting for it
+            host.outbox.is_due = True
+            host.turn(wait=False)
+        link.receive(stream.recv(1 << 20))
+        numbers = iter(range(1 << 20))
+
+        def ask(kind: str, content: dict[str, Any]) -> None:
+            name = f"rehearsal-{next(numbers)}"
+            header = {"msg_id": name, "msg_type": kind, "session": "s", "username": "u", "date": "", "version": "5.3"}
+            parts = [json.dumps(part).encode() for part in (header, {}, {}, content)]
+            tag = Tag(Channel.SHELL, kind, Status.NONE, name.encode()).pack()
+            stream.sendall(b"".join(link.send([tag, *join_v1(b"shell", parts)], urgent=True)))
+            host.turn(wait=False)
+            kernel.rehearse(host)
+            host.outbox.is_due = True
+            host.turn(wait=False)
+            answers = [event for event in link.receive(stream.recv(1 << 20)) if isinstance(event, Message)]
+            assert answers, f"nothing came for {kind}"
+            stream.sendall(link.acknowledge())
+            host.turn(wait=False)
+
+        yield ask
+
+
+def _forget(kernel: SandboxKernel) -> None:
+    """As if nothing had been run."""
+    shell = kernel.shell
+    shell.reset(new_session=False)
+    old = shell.history_manager
+    shell.configurables.remove(old)
+    old.db.close()
+    HistoryManager._instances.discard(old)
+    shell.init_history()
+    shell.init_user_ns()
+    shell.execution_count = 1
+    shell.displayhook.flush()
+    shell.last_execution_result = None
+    for name in [name for name in linecache.cache if "ipykernel_" in name]:
+        del linecache.cache[name]
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        with contextlib.suppress(AttributeError):
+            delattr(sys, name)

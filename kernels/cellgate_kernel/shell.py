@@ -8,9 +8,12 @@ serving of requests one after another, and the little that a sandbox does differ
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import traceback
@@ -32,15 +35,17 @@ from jupyter_client.session import Session, extract_header
 from traitlets import Type, observe
 
 from .compose import Parent, Request, RequestError, dumps
-from .host import Host
+from .host import Host, Setup
 from .message import Channel
+from .streams import Stream
 
-__all__ = ["SandboxKernel", "SandboxShell", "current"]
+__all__ = ["SandboxKernel", "SandboxShell", "current", "follow_threads"]
 
 NO_NETWORK = (
     "this sandbox has no network, so %{0} cannot fetch packages. "
     "What is installed can be imported; anything else must be part of the sandbox's image."
 )
+_INSTALLS = re.compile(r"\s*(\S*python[\d.]*\s+-m\s+)?(pip[\d.]*|conda|mamba|uv\s+pip)\s+(install|download)\b")
 COMM_TYPES = frozenset({"comm_open", "comm_msg", "comm_close"})
 
 # The request that what runs now belongs to: of this task, else of the cell that started this thread.
@@ -55,7 +60,7 @@ def current() -> Parent | None:
         return _latest
 
 
-def _follow_threads() -> None:
+def follow_threads() -> None:
     """Let a thread's output belong to the cell that started the thread, as a task's belongs to its own."""
     start, bootstrap = threading.Thread.start, threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
 
@@ -182,7 +187,7 @@ class NoNetworkMagics(Magics):
     @line_magic
     def pip(self, line: str) -> None:
         """There is no network to install from; what does not need one still runs."""
-        if line.split(maxsplit=1)[:1] in (["install"], ["download"], ["wheel"], ["search"], ["index"]):
+        if line.split(maxsplit=1)[:1] != ["list"] and line.split(maxsplit=1)[:1] != ["show"]:
             raise UsageError(NO_NETWORK.format("pip"))
         self.shell.system(f"{sys.executable} -m pip {line}")
 
@@ -204,6 +209,13 @@ class SandboxShell(_FollowsCurrent, ZMQInteractiveShell):
     def init_profile_dir(self, profile_dir: Any) -> None:
         self.profile_dir = LazyProfileDir(location=os.path.join(self.ipython_dir, "profile_default"))
 
+    def set_home(self, home: str) -> None:
+        """The home directory is known only after the fork."""
+        self.home_dir = home
+        if self.ipython_dir != (directory := os.path.join(home, ".ipython")):
+            self.ipython_dir = directory
+            self.init_profile_dir(None)
+
     def _ipython_dir_changed(self, change: Any) -> None:  # no longer an observer: the base makes the directory
         pass
 
@@ -213,6 +225,30 @@ class SandboxShell(_FollowsCurrent, ZMQInteractiveShell):
 
     def get_parent(self) -> dict[str, Any]:
         return self.parent_header
+
+    def system_piped(self, cmd: str) -> None:
+        """As ipykernel's where there are terminals to make; else through the pipes behind descriptors 1 and 2."""
+        if _INSTALLS.match(cmd):
+            print(f"UsageError: {NO_NETWORK.format('pip')}", file=sys.stderr)
+            self.user_ns["_exit_code"] = 1
+            return
+        if os.path.exists("/dev/ptmx"):
+            super().system_piped(cmd)
+            return
+        if cmd.rstrip().endswith("&"):
+            raise OSError("Background processes not supported.")
+        with subprocess.Popen(self.var_expand(cmd, depth=1), shell=True) as process:
+            try:
+                code = process.wait()
+            except KeyboardInterrupt:
+                process.send_signal(signal.SIGINT)
+                code = process.wait()
+        self.user_ns["_exit_code"] = code
+        self.kernel.host.capture.drain()
+        if getattr(self, "system_raise_on_error", False) and code != 0:
+            raise subprocess.CalledProcessError(code, cmd)
+
+    system = system_piped
 
     @observe("exit_now")
     def _update_exit_now(self, change: Any) -> None:
@@ -263,6 +299,7 @@ class SandboxKernel(IPythonKernel):
         self._aborts_to = 0  # execute requests up to this number are aborted
         self._interrupt_pending = False
         self._stdin_replies: SimpleQueue[Request] = SimpleQueue()
+        self._info: Mapping[str, Any] | None = None
         self._exit_code = 0
 
     @property
@@ -279,7 +316,9 @@ class SandboxKernel(IPythonKernel):
     # -- what the host asks (host.Kernel); reader thread but for `run` ----------------------------------
 
     def info(self) -> Mapping[str, Any]:
-        return self.kernel_info
+        if self._info is None:
+            self._info = {**self.kernel_info, "supported_features": []}  # no debugger, no subshells
+        return self._info
 
     def wake(self) -> None:
         self.loop.call_soon_threadsafe(self._look)
@@ -299,6 +338,25 @@ class SandboxKernel(IPythonKernel):
 
     def shutdown(self, restart: bool) -> None:
         self.loop.call_soon_threadsafe(self.stop_soon)
+        if self._running is not None:
+            self.interrupt()
+
+    def bind(self, host: Host) -> None:
+        """Speak through this host from now on."""
+        self.host = self.session.host = host
+        self.session.session = host.composer.session
+        self._aborts_to = 0  # numbers are the link's
+        self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        sys.stdout = Stream(host, "stdout", 1, current)
+        sys.stderr = Stream(host, "stderr", 2, current)
+
+    def begin(self, setup: Setup) -> None:
+        self.shell.set_home(os.path.expanduser("~"))
+        if setup.cwd:
+            self.shell.user_ns["_dh"][:] = [os.getcwd()]  # what `%cd -` goes back to
+        if setup.startup:
+            self.shell.run_cell(setup.startup, silent=True, store_history=False)
 
     def run(self) -> int:
         signal.signal(signal.SIGINT, self._interrupted_between_cells)
@@ -309,13 +367,29 @@ class SandboxKernel(IPythonKernel):
                 self.loop.run_forever()
             except KeyboardInterrupt:
                 pass  # it struck a task of the user's; that task has ended with it
+        try:
+            atexit._run_exitfuncs()
+        except BaseException:  # the user's last words
+            self.host.capture.log(traceback.format_exc())
         return self._exit_code
 
-    def bind(self, host: Host) -> None:
-        """Speak through this host from now on."""
-        self.host = self.session.host = host
-        self.loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self.loop)
+    def rehearse(self, host: Host) -> None:
+        """Serve what the host has, and return. For warming up without a reader thread."""
+        while host.has_requests or self._running is not None:
+            self._look()
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+    def unbind(self) -> None:
+        """Undo `bind`: no loop, no host."""
+        if self._serving is not None:
+            self._serving.cancel()
+            self.loop.run_until_complete(asyncio.gather(self._serving, return_exceptions=True))
+        self._serving = None
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+        asyncio.set_event_loop(None)
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        del self.host, self.session.host, self.loop
 
     # -- serving -------------------------------------------------------------------------------------------
 

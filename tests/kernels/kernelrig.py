@@ -272,3 +272,86 @@ def cold(setup: dict[str, Any] | None = None, limits: LinkLimits | None = None) 
         yield rig
     finally:
         rig.close()
+
+
+class Zygote:
+    """A process that has prepared a kernel and forks it on demand, with no isolation."""
+
+    def __init__(self, template: str = "python") -> None:
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, template, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+            )
+        assert self.control.recv(16) == b"ready"
+
+    def fork(self, theirs: socket.socket) -> int:
+        socket.send_fds(self.control, [b"fork"], [theirs.fileno()])
+        return int(self.control.recv(16))
+
+    @contextlib.contextmanager
+    def kernel(self, setup: dict[str, Any] | None = None, limits: LinkLimits | None = None) -> Iterator[Rig]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            pid = self.fork(theirs)
+        rig = ForkedRig(pid, ours, Client(ours, setup, limits), self)
+        try:
+            yield rig
+        finally:
+            rig.close()
+
+    def reap(self, pid: int) -> int:
+        self.control.send(b"reap %d" % pid)
+        return int(self.control.recv(16))
+
+    def close(self) -> None:
+        self.control.close()
+        self.process.wait(TIMEOUT)
+
+
+@dataclass
+class ForkedRig(Rig):
+    zygote: Zygote
+
+    def wait(self, timeout: float = TIMEOUT) -> int:
+        pid, self.pid = self.pid, 0
+        descriptor = os.pidfd_open(pid)
+        try:
+            if not select.select([descriptor], [], [], timeout)[0]:
+                raise TimeoutError("the kernel has not ended")
+        finally:
+            os.close(descriptor)
+        return self.zygote.reap(pid)
+
+    def close(self) -> None:
+        self.client.detach()
+        self.birth.close()
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            self.zygote.reap(self.pid)
+            self.pid = 0
+
+
+def be_zygote(template: str, control: socket.socket) -> None:
+    from cellgate_kernel.host import run
+    from cellgate_kernel.python import prepare
+
+    prepared = prepare(template)
+    control.send(b"ready")
+    while True:
+        order, descriptors, _, _ = socket.recv_fds(control, 64, 1)
+        if not order:
+            return
+        if order.startswith(b"reap"):
+            control.send(b"%d" % os.waitstatus_to_exitcode(os.waitpid(int(order[5:]), 0)[1]))
+        elif pid := os.fork():
+            os.close(descriptors[0])
+            control.send(b"%d" % pid)
+        else:
+            control.close()
+            os.setpgid(0, 0)
+            run(descriptors[0], prepared)
+
+
+if __name__ == "__main__":
+    be_zygote(sys.argv[1], socket.socket(fileno=int(sys.argv[2])))

@@ -16,7 +16,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -346,6 +346,16 @@ class Hierarchy:
     def create(self, name: str, limits: Limits) -> Group:
         """A new group with its limits set, and no process yet. The caller owes a `remove`. Raises OSError,
         and leaves nothing then."""
+        try:
+            return self._create(name, limits)
+        except FileNotFoundError:  # another warden ended, and took the empty parent with it
+            for fd in self._fds.values():
+                os.close(fd)
+            self._fds = {}
+            self.prepare()
+            return self._create(name, limits)
+
+    def _create(self, name: str, limits: Limits) -> Group:
         group = Group(name, self)
         made = []
         try:
@@ -357,7 +367,8 @@ class Hierarchy:
                     group.write(setting)
         except BaseException:
             for fd in made:
-                os.rmdir(name, dir_fd=fd)
+                with suppress(FileNotFoundError):
+                    os.rmdir(name, dir_fd=fd)
             raise
         return group
 

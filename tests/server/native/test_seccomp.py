@@ -48,8 +48,6 @@ def run_filter(program, arch, number, arguments=()):
             accumulator = struct.unpack_from("=I", data, operand)[0]
         elif operation == 0x54:  # and
             accumulator &= operand
-        elif operation == 0x05:  # ja
-            at += operand
         elif operation == 0x15:  # jeq
             at += if_true if accumulator == operand else if_false
         elif operation == 0x35:  # jge

@@ -244,7 +244,7 @@ def policy(machine: str) -> dict[int, Action]:
 Instruction = tuple[int, int, int, int]  # code, how far to jump if true, if false, operand
 Code = list[Instruction]
 
-_LOAD, _AND, _JUMP, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x54, 0x05, 0x15, 0x35, 0x06
+_LOAD, _AND, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 _NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16  # struct seccomp_data
 _MAX_SKIP: Final = 255  # a conditional jump's distance is one byte
 _MAX_INSTRUCTIONS: Final = 4096  # BPF_MAXINSNS
@@ -291,9 +291,8 @@ def _tree(segments: Sequence[tuple[int, Action]]) -> Code:
         return _act(segments[0][1])
     middle = len(segments) // 2
     below, rest = _tree(segments[:middle]), _tree(segments[middle:])
-    if len(below) <= _MAX_SKIP:
-        return [(_IF_AT_LEAST, len(below), 0, segments[middle][0]), *below, *rest]
-    return [(_IF_AT_LEAST, 0, 1, segments[middle][0]), (_JUMP, 0, 0, len(below)), *below, *rest]
+    assert len(below) <= _MAX_SKIP  # some 150 today
+    return [(_IF_AT_LEAST, len(below), 0, segments[middle][0]), *below, *rest]
 
 
 def _act(action: Action) -> Code:

@@ -4,12 +4,13 @@ The kernel is a child of the host and speaks ZMQ over unix sockets in a director
 Messages pass as they are; header, parent and status are read for the tag. The host answers what it always answers,
 and `kernel_info` from what the kernel said at its start. Queues, windows and the link are the host's business.
 
-What holds for output. Our side of the iopub socket has no high-water mark, and ZMQ's own thread empties the unix
-socket whatever Python does, so the kernel's PUB socket (which drops beyond its mark, 1000 messages in a stock
-kernel) has a queue only while that thread waits for the processor. When the link's window is full we do not let
-messages pile up here: the kernel is stopped (SIGSTOP to its process group) until there is room. So `print` waits in
-any kernel, nothing is dropped, and what waits here is bounded by what was on its way. Processes that a kernel put
-into groups of their own are not stopped; they wait when the kernel does not read what they write.
+What holds for output. Our side of the iopub socket has no high-water mark. The kernel's own side is a PUB socket,
+which drops beyond its mark, 1000 messages unless somebody changed it; on a busy machine ZMQ's threads come too late
+often enough for that (467 of 5,000 flushed lines were once lost). A kernel that is started as `python -m module` is
+therefore started with its mark removed, and drops nothing. Any other kernel is as its author left it.
+When the link's window is full we do not let messages pile up here: the kernel is stopped (SIGSTOP to its process
+group) until there is room. So `print` waits in any kernel, and what waits here is bounded by what was on its way.
+Processes that a kernel put into groups of their own are not stopped; they wait when it does not read them.
 """
 
 from __future__ import annotations
@@ -55,6 +56,19 @@ SHUTDOWN_SECONDS = 3.0  # for a kernel to end by itself when asked
 LAST_WORDS_SECONDS = 1.0  # for what a dead kernel had written to come through
 QUIET_MILLISECONDS = 50  # without a word after its death, and it has said all
 PR_SET_PDEATHSIG = 1
+# What `python -m module` becomes, to remove the high-water marks of publishing sockets.
+WITHOUT_MARK = """
+import runpy, sys, zmq
+make = zmq.Context.socket
+def socket(self, kind, *args, **kwargs):
+    made = make(self, kind, *args, **kwargs)
+    if kind in (zmq.PUB, zmq.XPUB):
+        made.sndhwm = 0
+    return made
+zmq.Context.socket = socket
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
 EX_NO_KERNEL = 78  # exit code: no such kernelspec, or its program does not start (EX_CONFIG)
 
 
@@ -328,9 +342,9 @@ def _receive_now(socket: zmq.Socket[bytes]) -> list[bytes] | None:
 def _start(spec: KernelSpec, connection_file: str) -> subprocess.Popen[bytes]:
     """The kernel's process: leader of a group of its own, and killed when the host dies."""
     values = {"connection_file": connection_file, "resource_dir": spec.resource_dir, "prefix": sys.prefix}
-    command = [re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), word) for word in spec.argv]
-    if command and re.fullmatch(rf"python({sys.version_info[0]}(\.{sys.version_info[1]})?)?", command[0]):
-        command[0] = sys.executable  # as Jupyter does: the one on the path may be another
+    command = _without_mark(
+        [re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), word) for word in spec.argv]
+    )
     environment = {
         **os.environ,
         **{name: Template(text).safe_substitute(os.environ) for name, text in spec.env.items()},
@@ -344,3 +358,17 @@ def _start(spec: KernelSpec, connection_file: str) -> subprocess.Popen[bytes]:
         start_new_session=True,
         preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),  # noqa: PLW1509 - one call, no imports
     )
+
+
+def _without_mark(command: list[str]) -> list[str]:
+    """The same command; if it is `python -m module`, with WITHOUT_MARK."""
+    if not command:
+        raise ValueError("its argv is empty")
+    program = Path(command[0]).name
+    if command[0] in ("python", "python3", f"python3.{sys.version_info[1]}"):
+        command[0] = sys.executable  # as Jupyter does: the one on the path may be another
+    at = command.index("-m") if "-m" in command else 0
+    is_option = all(word.startswith("-") for word in command[1:at])  # else it is an argument of something else
+    if at and is_option and re.fullmatch(r"python[\d.]*", program):
+        return [*command[:at], "-c", WITHOUT_MARK, *command[at + 1 :]]
+    return command

@@ -56,7 +56,7 @@ class InitJob:
     cgroup_procs: Sequence[int]
     ready: int  # written once: OK, or why not
     warden: int  # a pidfd of the warden
-    filter: bytes
+    program: bytes  # the seccomp filter
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class KernelJob:
     init_ready: int  # read once: see InitJob.ready
     started: int  # written once: OK, or why not
     birth: int  # the kernel host's birth socket
-    filter: bytes
+    program: bytes  # the seccomp filter
 
 
 def become_init(job: InitJob) -> NoReturn:
@@ -126,7 +126,7 @@ def _make_sandbox(job: InitJob) -> None:
         raise RuntimeError("the warden is gone")
     linux.close_range(3, job.ready - 1)  # the warden's own descriptors, other sandboxes' links among them
     linux.close_range(job.ready + 1)
-    _give_up_everything(job.filter, None)
+    _give_up_everything(job.program, None)
 
 
 def become_kernel(job: KernelJob, run: Callable[[int], NoReturn]) -> NoReturn:
@@ -160,7 +160,7 @@ def _join_sandbox(job: KernelJob) -> None:
     linux.set_dumpable(True)  # or its own /proc/self would be closed to it
     linux.set_pdeathsig(signal.SIGKILL)
     os.umask(0o022)
-    _give_up_everything(job.filter, landlock.ruleset(read=("/",), write=(HOME, WORK, "/tmp", "/dev/shm", "/dev/pts")))
+    _give_up_everything(job.program, landlock.ruleset(read=("/",), write=(HOME, WORK, "/tmp", "/dev/shm", "/dev/pts")))
 
 
 def _set_resource_limits(limits: Limits) -> None:
@@ -178,7 +178,7 @@ def _set_resource_limits(limits: Limits) -> None:
         resource.setrlimit(what, (value, value))
 
 
-def _give_up_everything(filter: bytes, ruleset: landlock.Ruleset | None) -> None:
+def _give_up_everything(program: bytes, ruleset: landlock.Ruleset | None) -> None:
     linux.drop_bounding_set()
     linux.set_securebits(_SECUREBITS)
     linux.clear_ambient()
@@ -186,4 +186,4 @@ def _give_up_everything(filter: bytes, ruleset: landlock.Ruleset | None) -> None
     linux.set_no_new_privs()
     if ruleset is not None:
         ruleset.restrict_self()
-    seccomp.install(filter)
+    seccomp.install(program)

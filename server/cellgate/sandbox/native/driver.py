@@ -161,8 +161,8 @@ class NativeDriver:
             elif not answer.done():
                 answer.set_result(link)
         elif "died" in said:
-            if sandbox := self._sandboxes.get(said["died"]):
-                sandbox.on_death(DeathCertificate.from_json(said["certificate"]))
+            if dead := self._sandboxes.get(said["died"]):
+                dead.on_death(DeathCertificate.from_json(said["certificate"]))
         elif "usage" in said:
             self._answer(said.pop("usage"), Usage(**said))
         elif "gone" in said:
@@ -229,9 +229,9 @@ class NativeSandbox:
     driver = "native"
 
     def __init__(
-        self, owner: NativeDriver, id: str, template: str, limits: Limits, link: socket.socket | None = None
+        self, owner: NativeDriver, sandbox_id: str, template: str, limits: Limits, link: socket.socket | None
     ) -> None:
-        self.id = id
+        self.id = sandbox_id
         self.template = template
         self.limits = limits
         self.death: asyncio.Future[DeathCertificate] = asyncio.get_running_loop().create_future()

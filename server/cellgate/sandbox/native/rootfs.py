@@ -145,11 +145,12 @@ def plan_root(extra: Iterable[str] = ()) -> Root:
         for number, top in enumerate(tops)
         if any(top.startswith(over + "/") for over in WORKSPACE.values())
     )
-    covers = []
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() and entry.name not in _PROC_KEPT and not entry.is_symlink():
-            covers.append((f"/proc/{entry.name}", entry.is_dir(follow_symlinks=False)))
-    return Root(tuple((top, top) for top in tops), tuple(links.items()), tuple(covers), rebinds)
+    covers = tuple(
+        (entry.path, entry.is_dir(follow_symlinks=False))
+        for entry in os.scandir("/proc")
+        if not entry.name.isdigit() and entry.name not in _PROC_KEPT and not entry.is_symlink()
+    )
+    return Root(tuple((top, top) for top in tops), tuple(links.items()), covers, rebinds)
 
 
 def build_root(root: Root, at: str) -> None:
@@ -233,7 +234,9 @@ def mount_private(root: Root, limits: Limits, uid: int) -> None:
     /proc. The last is writable still: the caller has a use for that, and makes it read-only."""
     _mount_workspace(root, f"size={limits.workspace_bytes},nr_inodes={limits.workspace_inodes},mode=0755", uid)
     linux.mount("shm", "/dev/shm", "tmpfs", _NOSUID_NODEV, f"size={limits.shm_bytes},nr_inodes=4096,mode=1777")
-    linux.mount("devpts", "/dev/pts", "devpts", linux.MS_NOSUID | linux.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
+    linux.mount(
+        "devpts", "/dev/pts", "devpts", linux.MS_NOSUID | linux.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"
+    )
     linux.mount("proc", "/proc", "proc", _NOSUID_NODEV | linux.MS_NOEXEC)
     for path, is_directory in root.covers:
         with suppress(FileNotFoundError):

@@ -21,6 +21,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ _UID_BLOCKS: Final = 10_000
 START_SECONDS: Final = 10.0  # a start takes 10 ms; one that takes this long has been starved or has hung
 REFILL_SECONDS: Final = 0.02  # a session just handed out runs its first cell before its successor is made
 REFILL_AFTER_FAILURE_SECONDS: Final = 1.0  # what fails once tends to fail again: no storm of retries
+MAX_UNSAID: Final = 10_000  # answers that wait for a driver which does not read: some 300 bytes each
 PARK: Final = b"P"  # to a kernel that is to wait in a pool: warm up before anybody waits
 # The link's send buffer on either side. The kernel's default of 208 KiB makes a 1 MiB message wake its reader
 # five times; above this nothing is gained.
@@ -148,6 +150,8 @@ class Warden:
         self._watch(control, self._obey)
         self._deadlines: dict[str, float] = {}
         self._pools: dict[_Kind, _Pool] = {}
+        self._unsaid: deque[tuple[bytes, socket.socket | None]] = deque()
+        self._is_ending = False
 
     # -- the loop ------------------------------------------------------------------------------------
 
@@ -175,18 +179,44 @@ class Warden:
     def _watch(self, fd: int | socket.socket, handle: Callable[[], None]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, handle)
 
-    def _say(self, message: dict[str, object], fd: int | None = None) -> None:
-        """Answer the driver. It reads all the time; one that does not for long is as good as gone."""
+    def _say(self, message: dict[str, object], link: socket.socket | None = None) -> None:
+        """Tell the driver. A driver that is stopped for a while loses nothing and holds nobody up."""
+        if self._is_ending:
+            return
+        if self._unsaid or not self._try_to_say(pack(message), link):
+            if len(self._unsaid) >= MAX_UNSAID:
+                raise _HungUp
+            if not self._unsaid:
+                self._selector.modify(self._control, selectors.EVENT_READ | selectors.EVENT_WRITE, self._obey)
+            self._unsaid.append((pack(message), link.dup() if link else None))
+
+    def _try_to_say(self, packet: bytes, link: socket.socket | None) -> bool:
+        fds = [link.fileno()] if link else []
         try:
-            if fd is None:
-                self._control.send(pack(message))
-            else:
-                socket.send_fds(self._control, [pack(message)], [fd])
+            socket.send_fds(self._control, [packet], fds, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
         except OSError as error:
             raise _HungUp from error
+        return True
+
+    def _say_the_rest(self) -> None:
+        while self._unsaid and self._try_to_say(*self._unsaid[0]):
+            _, link = self._unsaid.popleft()
+            if link is not None:
+                link.close()
+        if not self._unsaid:
+            self._selector.modify(self._control, selectors.EVENT_READ, self._obey)
 
     def _obey(self) -> None:
-        packet = self._control.recv(MAX_PACKET_BYTES)
+        if self._unsaid:
+            self._say_the_rest()
+        try:
+            packet = self._control.recv(MAX_PACKET_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise _HungUp from error
         if not packet:
             raise _HungUp
         reference = 0
@@ -215,8 +245,8 @@ class Warden:
     def _hand_out(self, sandbox: _Sandbox, reference: int) -> None:
         link, sandbox.link = sandbox.link, None
         if link is not None:
-            self._say({"created": reference, "id": sandbox.id}, link.fileno())
-            link.close()
+            with link:
+                self._say({"created": reference, "id": sandbox.id}, link)
 
     def _keep_pool(self, reference: int, command: commands.KeepPool) -> None:
         """Have so many ready from now on. What is too many stays until it is handed out."""
@@ -252,9 +282,8 @@ class Warden:
 
     def _attach(self, reference: int, command: commands.Attach) -> None:
         sandbox = self._living(command.id)
-        ours = self._new_link(sandbox)
-        self._say({"attached": reference}, ours.fileno())
-        ours.close()
+        with self._new_link(sandbox) as link:
+            self._say({"attached": reference}, link)
 
     def _interrupt(self, reference: int, command: commands.Interrupt) -> None:
         sandbox = self._sandboxes.get(command.id)
@@ -413,7 +442,8 @@ class Warden:
             self._say({"failed": birth.reference, **commands.describe(error)})
         else:
             birth.pool.on_failure(time.monotonic())
-            print(f"cellgate warden: the pool could not be filled: {error}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"cellgate warden: the pool could not be filled: {error}\n")
+            sys.stderr.flush()
 
     def _make(self, zygote: _Zygote, birth: _Birth) -> None:
         limits = birth.command.limits
@@ -574,7 +604,7 @@ class Warden:
 
     def _end_everything(self) -> None:
         """The driver is gone: end what there is, see it reaped, remove its cgroups."""
-        self._say = lambda message, fd=None: None  # type: ignore[method-assign]  # nobody listens any more
+        self._is_ending = True
         self._selector.unregister(self._control)
         self._pools.clear()
         for sandbox in list(self._sandboxes.values()):

@@ -429,10 +429,18 @@ def test_two_groups_of_one_name_cannot_be(hierarchy):
     assert group.remove()
 
 
+def test_a_parent_group_that_another_warden_took_away_is_made_anew(hierarchy):
+    for parent in set(hierarchy.parents.values()):
+        os.rmdir(parent)
+    group = hierarchy.create("t-1", LIMITS)
+    assert hierarchy.names() == ["t-1"]
+    assert group.remove()
+
+
 def test_a_group_whose_limits_cannot_be_set_leaves_nothing(hierarchy, monkeypatch):
-    impossible = (cgroups.Setting(next(iter(hierarchy.parents)), "cgroup.no_such_file", b"1"),)
+    impossible = (cgroups.Setting(next(iter(hierarchy.parents)), "cgroup.procs", b"nobody"),)
     monkeypatch.setattr(hierarchy, "version", dataclasses.replace(hierarchy.version, settings=lambda _: impossible))
-    with pytest.raises(OSError, match="no_such_file"):
+    with pytest.raises(OSError, match="Invalid argument"):
         hierarchy.create("t-1", LIMITS)
     assert hierarchy.names() == []
 

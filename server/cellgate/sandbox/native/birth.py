@@ -28,7 +28,9 @@ __all__ = ["INSIDE_ID", "OK", "InitJob", "KernelJob", "become_init", "become_ker
 INSIDE_ID: Final = 1000  # the uid and gid that the session's own look like from inside
 OK: Final = b"1"  # what a process writes when it is ready; anything else is the reason why it is not
 
-_CAP_SYS_ADMIN: Final = 1 << 21
+# Held while the user namespace is made: CAP_SYS_ADMIN for hosts that forbid it to users, CAP_SETFCAP for a warden
+# that is root of a user namespace alone, whose 0 a map may name only so (user_namespaces(7)).
+_CAPS_FOR_NAMESPACE: Final = 1 << 21 | 1 << 31
 _SECUREBITS: Final = (
     linux.SECBIT_NOROOT
     | linux.SECBIT_NOROOT_LOCKED
@@ -40,6 +42,9 @@ _SECUREBITS: Final = (
 )
 _OWN_NAMESPACES: Final = (
     linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP
+)
+_READ_ONLY_AGAIN: Final = (  # 7 microseconds; mount_setattr, cold, takes 200
+    linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 )
 # 1, not 0: a core pattern that pipes into a handler runs it at 0, and is refused at 1 (core(5)).
 _CORE_BYTES: Final = 1
@@ -69,6 +74,7 @@ class KernelJob:
     init_ready: int  # read once: see InitJob.ready
     started: int  # written once: OK, or why not
     birth: int  # the kernel host's birth socket
+    is_host_root: bool
     program: bytes  # the seccomp filter
 
 
@@ -76,10 +82,11 @@ def become_init(job: InitJob) -> NoReturn:
     """In the warden's child, which is process 1 of a new pid namespace: make the sandbox, then reap for ever."""
     try:
         _make_sandbox(job)
-        os.write(job.ready, OK)
+        os.write(job.ready, OK)  # the kernel may go on: the rest takes only from this process, which hears nobody
+        _give_up_everything(job.program, None)
         linux.close_range(0)
     except BaseException as error:
-        os.write(job.ready, f"{type(error).__name__}: {error}".encode()[:400])
+        os.write(job.ready, _reason(error))
         os._exit(1)
     while True:  # from inside the namespace nothing but a handled signal reaches process 1, and none is handled
         signal.sigwait({signal.SIGCHLD})
@@ -102,14 +109,15 @@ def _make_sandbox(job: InitJob) -> None:
     linux.bring_loopback_up()
     # A second, detached view of /proc: the one that stays becomes read-only, and the maps must be written below.
     proc = linux.open_tree(linux.AT_FDCWD, "/proc", linux.OPEN_TREE_CLONE)
-    linux.mount_setattr(linux.AT_FDCWD, "/proc", 0, linux.MOUNT_ATTR_RDONLY)
+    linux.mount("none", "/proc", None, _READ_ONLY_AGAIN)
     # The user namespace comes last, so that all others belong to the one outside: whatever capability is ever
     # gained in here says nothing about these mounts, this network or these processes.
     linux.set_keepcaps(True)
-    os.setgroups([])
+    if job.uid:  # 0 when the warden is root of a user namespace alone, where groups are for ever denied
+        os.setgroups([])
     os.setresgid(job.uid, job.uid, job.uid)
     os.setresuid(job.uid, job.uid, job.uid)
-    linux.capset(_CAP_SYS_ADMIN, _CAP_SYS_ADMIN)  # hosts that forbid user namespaces to users ask for it
+    linux.capset(_CAPS_FOR_NAMESPACE, _CAPS_FOR_NAMESPACE)
     linux.unshare(linux.CLONE_NEWUSER)
     linux.set_dumpable(True)  # or /proc/1 belongs to root and the maps cannot be written
     for name, text in (
@@ -126,7 +134,6 @@ def _make_sandbox(job: InitJob) -> None:
         raise RuntimeError("the warden is gone")
     linux.close_range(3, job.ready - 1)  # the warden's own descriptors, other sandboxes' links among them
     linux.close_range(job.ready + 1)
-    _give_up_everything(job.program, None)
 
 
 def become_kernel(job: KernelJob, run: Callable[[int], NoReturn]) -> NoReturn:
@@ -136,7 +143,7 @@ def become_kernel(job: KernelJob, run: Callable[[int], NoReturn]) -> NoReturn:
         os.write(job.started, OK)
         os.close(job.started)
     except BaseException as error:
-        os.write(job.started, f"{type(error).__name__}: {error}".encode()[:400])
+        os.write(job.started, _reason(error))
         os._exit(1)
     run(job.birth)
 
@@ -151,7 +158,8 @@ def _join_sandbox(job: KernelJob) -> None:
     if said != OK:
         raise RuntimeError(f"process 1: {said.decode(errors='replace') or 'ended without a word'}")
     os.close(job.init_ready)
-    os.setgroups([])
+    if job.is_host_root:
+        os.setgroups([])
     linux.setns(job.init, linux.CLONE_NEWUSER | _OWN_NAMESPACES)
     os.close(job.init)
     os.chdir(WORK)
@@ -161,6 +169,15 @@ def _join_sandbox(job: KernelJob) -> None:
     linux.set_pdeathsig(signal.SIGKILL)
     os.umask(0o022)
     _give_up_everything(job.program, landlock.ruleset(read=("/",), write=(HOME, WORK, "/tmp", "/dev/shm", "/dev/pts")))
+
+
+def _reason(error: BaseException) -> bytes:
+    """What failed, and at which line of this file: enough to tell a host that lacks something from a bug."""
+    at, trace = 0, error.__traceback__
+    while trace is not None:
+        at = trace.tb_lineno if trace.tb_frame.f_code.co_filename == __file__ else at
+        trace = trace.tb_next
+    return f"{type(error).__name__}: {error} (birth.py, line {at})".encode()[:400]
 
 
 def _set_resource_limits(limits: Limits) -> None:

@@ -153,7 +153,7 @@ def plan_root(extra: Iterable[str] = ()) -> Root:
     return Root(tuple((top, top) for top in tops), tuple(links.items()), covers, rebinds)
 
 
-def build_root(root: Root, at: str) -> None:
+def build_root(root: Root, at: str, *, is_host_root: bool) -> None:
     """In a mount namespace of the caller's own: build the root on the empty directory `at` and make it `/`.
 
     The caller must have left the host's mount namespace before. Afterwards the host's files are out of reach
@@ -196,6 +196,8 @@ def build_root(root: Root, at: str) -> None:
             linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC,
             linux.MOUNT_ATTR_NODEV,
         )
+    if not is_host_root:  # whoever is root in a user namespace alone may mount a /proc only where one is in sight
+        linux.mount("/proc", str(inside / "proc"), None, linux.MS_BIND | linux.MS_REC)
     os.chdir(at)
     linux.pivot_root(".", ".")
     linux.umount(".", linux.MNT_DETACH)

@@ -77,13 +77,13 @@ class Rule:
 
     cases: tuple[tuple[Condition, ...], ...]
     verdict: Verdict
-    otherwise: Verdict
+    otherwise: Verdict | Rule
 
 
 Action = Verdict | Rule
 
 
-def _allow_if(*cases: tuple[Condition, ...], otherwise: Verdict = REFUSE) -> Rule:
+def _allow_if(*cases: tuple[Condition, ...], otherwise: Verdict | Rule = REFUSE) -> Rule:
     return Rule(cases, ALLOW, otherwise)
 
 
@@ -171,7 +171,12 @@ REFUSED_WITH: Final[Mapping[str, Verdict]] = {
 _NEW_NAMESPACE: Final = 0x7E020080
 _NO_NAMESPACES: Final = _allow_if((Condition(0, (0,), _NEW_NAMESPACE),))
 
-_AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+# libzmq asks for the interfaces before it binds to tcp, as every ipykernel does at its start, and aborts the process
+# if that fails otherwise than it does under WSL.
+_NO_FAMILY: Final = Rule(
+    ((Condition(0, (_AF_NETLINK,)),),), Errno(errno.EOPNOTSUPP), otherwise=Errno(errno.EAFNOSUPPORT)
+)
 _SOCK_STREAM, _SOCK_DGRAM = 1, 2
 _SOCK_TYPE: Final = 0xF  # the rest of the type argument is SOCK_NONBLOCK and SOCK_CLOEXEC
 _IPPROTO_TCP, _IPPROTO_UDP = 6, 17  # not SCTP, MPTCP, UDP-Lite, ICMP: kernel code that no notebook needs
@@ -198,7 +203,7 @@ CHECKED: Final[Mapping[str, Rule]] = {
             Condition(1, (_SOCK_STREAM, _SOCK_DGRAM), _SOCK_TYPE),
             Condition(2, (0, _IPPROTO_TCP, _IPPROTO_UDP)),
         ),
-        otherwise=Errno(errno.EAFNOSUPPORT),
+        otherwise=_NO_FAMILY,
     ),
     "socketpair": _allow_if((Condition(0, (_AF_UNIX,)),), otherwise=Errno(errno.EAFNOSUPPORT)),
     # (level, option) that bring a program or a protocol module into the kernel.

@@ -40,7 +40,7 @@ from cellgate.sandbox.native import cgroups, commands, linux, seccomp
 from cellgate.sandbox.native.birth import OK, InitJob, become_init
 from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, pack, unpack
 from cellgate.sandbox.native.rootfs import Root, plan_root
-from cellgate.sandbox.native.zygote import run_zygote
+from cellgate.sandbox.native.zygote import Home, run_zygote
 
 __all__ = ["TEMPLATES", "main"]
 
@@ -126,21 +126,23 @@ class _Sandbox:
 
 
 class Warden:
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, prefix: str, *, is_host_root: bool) -> None:
         self._control = control
+        self._prefix = prefix  # of its sandboxes' ids
+        self._is_host_root = is_host_root
         self._selector = selectors.DefaultSelector()
         self._zygotes: dict[str, _Zygote] = {}
         self._sandboxes: dict[str, _Sandbox] = {}
         self._inits: dict[int, str] = {}
-        self._uids = _UidBlock()
+        self._uids: _UidBlock | _OneUid = _UidBlock() if is_host_root else _OneUid()
         self._next = 0
         self._filter = seccomp.compile_filter()
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._own = os.pidfd_open(os.getpid())
         self._hierarchy = cgroups.detect()
         self._hierarchy.prepare()
-        self._prefix = f"w{os.getpid()}-"
-        self._sweep_dead_wardens()
+        if is_host_root:  # and so sees every process of the host
+            self._sweep_dead_wardens()
         wake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the driver's to understand
@@ -157,7 +159,14 @@ class Warden:
 
     def serve(self) -> None:
         """Until the driver hangs up; then end everything and return when nothing is left."""
-        self._say({"hello": commands.VERSION, "templates": TEMPLATES, "cgroup": self._hierarchy.version.number})
+        self._say(
+            {
+                "hello": commands.VERSION,
+                "is_host_root": self._is_host_root,
+                "templates": TEMPLATES,
+                "cgroup": self._hierarchy.version.number,
+            }
+        )
         try:
             while True:
                 self._turn()
@@ -356,11 +365,12 @@ class Warden:
         mount_point = tempfile.mkdtemp(prefix="cellgate-root-")
         os.chmod(mount_point, 0o755)
         root = plan_root()
+        warden = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
                 linux.set_pdeathsig(signal.SIGKILL)
-                if os.getppid() == 1:
+                if os.getppid() != warden:  # it ended before the line above
                     os._exit(0)
                 keep = theirs.detach()
                 null = os.open("/dev/null", os.O_RDWR)
@@ -370,7 +380,7 @@ class Warden:
                 linux.close_range(keep + 1)
                 signal.set_wakeup_fd(-1)
                 own = socket.socket(fileno=keep)
-                run_zygote(own, template, root, mount_point, _GUEST_PATH)
+                run_zygote(own, template, root, Home(mount_point, _GUEST_PATH, self._is_host_root))
             finally:
                 os._exit(70)
         theirs.close()
@@ -494,7 +504,8 @@ class Warden:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             for end in (ours, theirs):
-                end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _LINK_BUFFER_BYTES)
+                option = _SO_SNDBUFFORCE if self._is_host_root else socket.SO_SNDBUF
+                end.setsockopt(socket.SOL_SOCKET, option, _LINK_BUFFER_BYTES)
             ours.setblocking(False)
             socket.send_fds(sandbox.birth, [b"L"], [theirs.fileno()])
         except OSError as error:  # a kernel that reads its birth socket no more
@@ -648,6 +659,17 @@ class _HungUp(Exception):
     """The driver is gone."""
 
 
+class _OneUid:
+    """Without root: every session has the host uid of whoever started the warden, which is 0 in the warden's own
+    user namespace. What parts them then is their namespaces alone."""
+
+    def take(self) -> int:
+        return 0
+
+    def give_back(self, uid: int) -> None:
+        pass
+
+
 class _UidBlock:
     """Host uids that no other sandbox on this host has: a block of them is held by a name in the abstract
     namespace of unix sockets, which the kernel frees when the warden ends, however it ends."""
@@ -688,13 +710,41 @@ def _process_state(pid: int) -> str:
         return ""
 
 
+def _start_again_as_root_of_a_namespace(control: socket.socket, prefix: str) -> NoReturn:
+    """Raises DriverUnavailable where the host does not let users make user namespaces."""
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID)
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+        linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
+        if warden := os.fork():  # a process that sends its children into other pid namespaces must own its own
+            control.close()
+            _, status = os.waitpid(warden, 0)
+            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+        linux.set_pdeathsig(signal.SIGKILL)
+        linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+    except OSError as error:
+        remedy = "start cellgate as root, allow them (sysctl user.max_user_namespaces), or use the docker driver"
+        raise DriverUnavailable("native", f"this is not root, and user namespaces fail ({error})", remedy) from error
+    control.set_inheritable(True)
+    # Only an exec makes the memory itself belong to the namespace, without which a zygote may not join a sandbox.
+    os.execv(sys.executable, [sys.executable, "-I", "-m", __spec__.name, str(control.fileno()), prefix])
+
+
 def main() -> NoReturn:
-    """`python -m cellgate.sandbox.native.warden FD`: obey the driver at the other end of that descriptor."""
+    """`python -m cellgate.sandbox.native.warden FD`: obey the driver at the other end of that descriptor.
+    Started without root it starts itself again inside a user namespace, with the prefix of its ids behind FD."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     linux.set_name("cellgate-warden")
+    is_host_root = len(sys.argv) == 2 and os.geteuid() == 0
+    prefix = f"w{os.getpid()}-" if len(sys.argv) == 2 else sys.argv[2]
     try:
-        warden = Warden(control)
+        if os.geteuid():
+            _start_again_as_root_of_a_namespace(control, prefix)
+        warden = Warden(control, prefix, is_host_root=is_host_root)
     except CellgateError as error:
         control.send(pack({"unavailable": error.code, **commands.describe(error)}))
         sys.exit(1)

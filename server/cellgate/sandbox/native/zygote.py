@@ -13,6 +13,7 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
 from cellgate.sandbox.limits import Limits
@@ -21,7 +22,7 @@ from cellgate.sandbox.native.birth import KernelJob, become_kernel
 from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, pack, unpack
 from cellgate.sandbox.native.rootfs import HOME, WORK, Root, build_root, mount_scratch
 
-__all__ = ["run_zygote"]
+__all__ = ["Home", "run_zygote"]
 
 # What a sandbox's processes start with; nothing of the host's environment reaches them.
 _ENVIRONMENT: Final = {
@@ -37,14 +38,24 @@ _ENVIRONMENT: Final = {
 # Chosen before the host's own services when memory runs out for all; a sandbox's own limit comes long before that.
 _OOM_SCORE_ADJUSTMENT: Final = "300"
 
+
+@dataclass(frozen=True)
+class Home:
+    """Where a zygote settles, and how."""
+
+    mount_point: str  # an empty directory of the host to build the root on
+    path: str  # the guests' PATH
+    is_host_root: bool  # not merely root of a user namespace
+
+
 RunKernel = Callable[[int], NoReturn]
 
 
-def run_zygote(control: socket.socket, template: str, root: Root, mount_point: str, path: str) -> NoReturn:
+def run_zygote(control: socket.socket, template: str, root: Root, home: Home) -> NoReturn:
     """Never returns. Says `rooted`, waits for a word, then says `ready` and serves; or `failed` with the reason."""
     try:
-        zygote = _Zygote(control)
-        zygote.enter(template, root, mount_point, path)
+        zygote = _Zygote(control, is_host_root=home.is_host_root)
+        zygote.enter(template, root, home)
         from cellgate_kernel import host, python  # in the guest's root: whatever is loaded later is there too
 
         prepared = python.prepare(template)
@@ -57,8 +68,9 @@ def run_zygote(control: socket.socket, template: str, root: Root, mount_point: s
 
 
 class _Zygote:
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, *, is_host_root: bool) -> None:
         self._control = control
+        self._is_host_root = is_host_root
         self._pids: dict[str, int] = {}  # of the kernels not yet reaped, by sandbox id
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, _wake_up)
@@ -66,15 +78,15 @@ class _Zygote:
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._filter = seccomp.compile_filter()
 
-    def enter(self, template: str, root: Root, mount_point: str, path: str) -> None:
+    def enter(self, template: str, root: Root, home: Home) -> None:
         """Leave the host's file system and environment for the guests'."""
         linux.set_name(f"zygote-{template}")
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(_OOM_SCORE_ADJUSTMENT)
         os.environ.clear()
-        os.environ.update(_ENVIRONMENT, PATH=path)
+        os.environ.update(_ENVIRONMENT, PATH=home.path)
         linux.unshare(linux.CLONE_NEWNS)
-        build_root(root, mount_point)
+        build_root(root, home.mount_point, is_host_root=home.is_host_root)
         self._control.send(pack({"rooted": True}))
         if not self._control.recv(MAX_PACKET_BYTES):  # the warden has taken hold of the root meanwhile
             raise ConnectionError
@@ -113,7 +125,9 @@ class _Zygote:
                 pid = os.fork()
                 if pid == 0:
                     limits = Limits.from_mapping(request["limits"])
-                    job = KernelJob(limits, cgroup_procs, init, init_ready, started, birth, self._filter)
+                    job = KernelJob(
+                        limits, cgroup_procs, init, init_ready, started, birth, self._is_host_root, self._filter
+                    )
                     self._child(job, run)
             finally:
                 linux.setns(self._own_pids, linux.CLONE_NEWPID)

@@ -7,7 +7,6 @@ Needs nothing but the standard library, because the warden imports it.
 
 from __future__ import annotations
 
-import math
 import os
 import signal as signals
 from collections.abc import Callable
@@ -169,6 +168,9 @@ _SENTENCES: dict[Reason, Callable[[DeathCertificate], str]] = {
 }
 
 
+_MAX_SECONDS = 1e10  # 300 years, of one core or of many
+
+
 def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 63
 
@@ -178,7 +180,7 @@ def _is_count_or_none(value: object) -> bool:
 
 
 def _is_seconds(value: object) -> bool:
-    return (type(value) is int or type(value) is float) and 0 <= value < math.inf  # false for NaN
+    return (type(value) is int or type(value) is float) and 0 <= value <= _MAX_SECONDS  # false for NaN
 
 
 _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {

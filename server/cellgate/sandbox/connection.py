@@ -111,7 +111,7 @@ class LinkStream:
 
     def post_ping(self) -> None:
         """A ping whose answer shows in `heard_at` alone."""
-        self._write([self.link.ping(0)])
+        self._write([self.link.ping(next(self._tokens))])
 
     def pause(self) -> None:
         """Read no more until `resume`: the peer's window fills, and it waits."""
@@ -160,9 +160,10 @@ class LinkStream:
                 self._wake_senders()
             elif type(event) is Ping:
                 self._owes_pong = event.token  # of many pings in a batch the last is answered: no flood of pongs
-            elif type(event) is Pong:
-                if (pong := self._pings.get(event.token)) and not pong.done():
-                    pong.set_result(None)
+            elif type(event) is Pong:  # answers every ping before it too: only the newest needs its answer
+                for token, pong in self._pings.items():
+                    if token <= event.token and not pong.done():
+                        pong.set_result(None)
             elif type(event) is Hello:
                 self._out.extend(event.resend)
                 self._wake_senders()

@@ -248,7 +248,12 @@ class _Kernel:
 
     def emit(self, channel: Channel, kind: str, content: Mapping[str, Any], status: Status = Status.NONE) -> None:
         work = self._send(channel, kind, content, self._parent, status)
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        try:
+            sent = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # the loop was closed: nobody is left
+            work.close()
+            raise _Ended from None
+        sent.result()
 
     def end(self, wait_status: int, oom_kills: int = 0) -> NoReturn:
         """The cell has ended its own process."""
@@ -314,7 +319,7 @@ class _Kernel:
 
     def _run(self) -> None:
         sys.settrace(self._trace)
-        with contextlib.suppress(_Ended, RuntimeError):  # RuntimeError: the loop was closed, nobody is left
+        with contextlib.suppress(_Ended):
             while not self._has_ended.is_set():
                 with contextlib.suppress(queue.Empty):
                     self._serve(self._requests.get(timeout=0.1))
@@ -340,7 +345,8 @@ class _Kernel:
         if reply["status"] == "error" and request["content"].get("stop_on_error", True):
             while not self._requests.empty():  # before the reply, on which the next request may follow
                 behind.append(self._requests.get())
-        self.emit(Channel.SHELL, _reply_type(kind), reply, STATUS_OF_REPLY[reply["status"]])
+        if kind.endswith("_request"):  # comm messages have no reply
+            self.emit(Channel.SHELL, _reply_type(kind), reply, STATUS_OF_REPLY[reply["status"]])
         self.emit(Channel.IOPUB, "status", {"execution_state": "idle"}, Status.IDLE)
         for aborted in behind:
             self._serve(aborted, aborts=True)

@@ -57,6 +57,7 @@ parent, root, *limits = sys.argv[1:6]
 ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 if os.getppid() != int(parent):
     os._exit(1)  # it died before we could ask to be told
+signal.signal(signal.SIGINT, lambda *_: None)  # until the kernel has a handler of its own, an interrupt is no end
 for name, value in zip(("RLIMIT_DATA", "RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_CORE"), (*limits, "0")):
     kind = getattr(resource, name)
     hard = resource.getrlimit(kind)[1]

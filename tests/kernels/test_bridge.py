@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -13,9 +14,14 @@ from typing import Any
 import psutil
 import pytest
 
+from cellgate.sandbox.base import SandboxSpec
+from cellgate.sandbox.certificate import DeathCertificate, Reason
+from cellgate.sandbox.client import KernelClient
+from cellgate.sandbox.drivers import open_driver
 from cellgate_kernel.bridge import EX_NO_KERNEL
 from cellgate_kernel.host import MAX_MESSAGE_BYTES
 from cellgate_kernel.message import Channel, Status
+from tests.support import native
 from tests.support.linked_kernel import TIMEOUT_SECONDS, LinkedKernel, text_of
 
 # A kernel that speaks only enough to be joined, and then sends what no kernel should.
@@ -344,3 +350,34 @@ def test_a_kernel_that_does_not_start_ends_the_host_with_a_status_that_tells(spe
         assert ended_with(kernel) == status
         with pytest.raises(Empty):
             kernel.next(Channel.IOPUB, timeout=0)
+
+
+# -- in a sandbox -------------------------------------------------------------------------------------
+
+
+def test_a_bridged_kernel_runs_and_dies_in_a_native_sandbox():
+    """Its seccomp filter once made libzmq abort: every ipykernel binds a TCP port at its start."""
+    native.skip_without_native()
+
+    async def cells() -> tuple[str, str, DeathCertificate]:
+        driver = await open_driver("native")
+        try:
+            sandbox = await driver.create(SandboxSpec(use_pool=False))
+            async with KernelClient(sandbox, setup={"kernel": "python3"}) as kernel:
+                printed = await kernel.execute("for i in range(1000): print(i, flush=True)", timeout=TIMEOUT_SECONDS)
+                begun = asyncio.Event()
+                code = "print(flush=True); import time; time.sleep(600)"
+                cell = asyncio.create_task(kernel.execute(code, timeout=60, on_output=lambda _: begun.set()))
+                await asyncio.wait_for(begun.wait(), TIMEOUT_SECONDS)
+                await sandbox.interrupt()
+                interrupted = await cell
+                await kernel.execute("import os; os.kill(os.getpid(), 11)", timeout=TIMEOUT_SECONDS)
+            text = "".join(m["content"]["text"] for m in printed.outputs if m["msg_type"] == "stream")
+            assert text.split() == [str(i) for i in range(1000)]
+            return printed.status, interrupted.reply["ename"], await sandbox.wait()
+        finally:
+            await driver.close()
+
+    status, name, certificate = asyncio.run(cells())
+    assert (status, name) == ("ok", "KeyboardInterrupt")
+    assert (certificate.reason, certificate.signal) == (Reason.KERNEL_SIGNAL, signal.SIGSEGV)

@@ -63,7 +63,7 @@ def expected(action, arguments):
     for case in action.cases:
         if all(arguments[c.argument] & 0xFFFFFFFF & c.mask in c.values for c in case):
             return action.verdict.value
-    return action.otherwise.value
+    return expected(action.otherwise, arguments)
 
 
 @pytest.fixture(scope="module", params=MACHINES)
@@ -151,8 +151,9 @@ DANGEROUS = """
         pytest.param("socket", (2, 1, 262), AF_NOT, id="mptcp"),
         *(
             pytest.param("socket", (family, 2, 0), AF_NOT, id=f"family-{family}")
-            for family in (0, 3, 9, 15, 16, 17, 21, 29, 30, 31, 38, 40, 42, 43, 44, 45, 2**32 - 1)
+            for family in (0, 3, 9, 15, 17, 21, 29, 30, 31, 38, 40, 42, 43, 44, 45, 2**32 - 1)
         ),
+        pytest.param("socket", (16, 3 | 0o2000000, 0), 0x50000 | errno.EOPNOTSUPP, id="netlink"),
         pytest.param("socketpair", (1, 1, 0), ALLOW, id="socketpair"),
         pytest.param("socketpair", (30, 1, 0), AF_NOT, id="socketpair-tipc"),
         pytest.param("setsockopt", (3, 6, 1), ALLOW, id="nodelay"),
@@ -251,7 +252,8 @@ def test_new_namespaces_raw_sockets_and_typing_into_a_terminal_fail():
         )
 
     families, namespaces, typing = in_child(attempts)
-    assert families == dict.fromkeys(("AF_NETLINK", "AF_PACKET", "AF_VSOCK", "AF_ALG"), errno.EAFNOSUPPORT)
+    assert families.pop("AF_NETLINK") == errno.EOPNOTSUPP  # or libzmq aborts
+    assert families == dict.fromkeys(("AF_PACKET", "AF_VSOCK", "AF_ALG"), errno.EAFNOSUPPORT)
     assert namespaces == [-errno.EPERM, -errno.EPERM, -errno.ENOSYS]
     assert typing == -errno.EPERM
 

@@ -229,7 +229,7 @@ class SandboxShell(_FollowsCurrent, ZMQInteractiveShell):
     def system_piped(self, cmd: str) -> None:
         """As ipykernel's where there are terminals to make; else through the pipes behind descriptors 1 and 2."""
         if _INSTALLS.match(cmd):
-            print(f"UsageError: {NO_NETWORK.format('pip')}", file=sys.stderr)
+            sys.stderr.write(f"UsageError: {NO_NETWORK.format('pip')}\n")
             self.user_ns["_exit_code"] = 1
             return
         if os.path.exists("/dev/ptmx"):
@@ -465,6 +465,8 @@ class SandboxKernel(IPythonKernel):
         result = handler(Channel.SHELL, [], request.message)
         if isawaitable(result):
             await result
+        if request.type == "execute_request" and not self.session.has_replied:
+            raise RequestError("content: `code` must be there")  # ipykernel is silent then
 
     def _reply(self, request: Request, content: dict[str, Any]) -> None:
         kind = request.type.removesuffix("_request") + "_reply"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cellgate.sandbox.certificate import Reason
-from cellgate_kernel import link, message
+from cellgate_kernel import bridge, host, link, message
 
 PAGE = (Path(__file__).parents[2] / "server" / "PROTOCOL.md").read_text()
 
@@ -51,6 +51,17 @@ def test_limits():
         if re.fullmatch(r"MAX_\w+|URGENT_\w+", name) and name != "MAX_OFFSETS"  # follows from MAX_BUFFERS
     }
     assert {row[0]: int(row[1]) for row in table("limit | default")} == defaults | rest
+
+
+def test_limits_of_the_kernel_host():
+    values = {name: value for name, value in vars(host).items() if re.fullmatch(r"MAX_\w+", name)}
+    values = {name: value for name, value in values.items() if not hasattr(message, name)}  # imported from there
+    assert {row[0]: int(row[1]) for row in table("limit of the kernel host | value")} == values
+
+
+def test_exit_statuses():
+    values = {name: value for module in (host, bridge) for name, value in vars(module).items() if name[:3] == "EX_"}
+    assert {row[1]: int(row[0]) for row in table("status | name")} == values
 
 
 def test_error_codes():

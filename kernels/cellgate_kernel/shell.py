@@ -381,6 +381,8 @@ class SandboxKernel(IPythonKernel):
 
     def unbind(self) -> None:
         """Undo `bind`: no loop, no host."""
+        global _latest
+        _latest = None
         if self._serving is not None:
             self._serving.cancel()
             self.loop.run_until_complete(asyncio.gather(self._serving, return_exceptions=True))

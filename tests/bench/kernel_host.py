@@ -66,7 +66,6 @@ def flood(rig: Rig, name: str, code: str, count: int, size: int) -> None:
     """Run code that sends `count` messages; little work per message here, lest the client be what is measured."""
     client = rig.client
     assert client.stream is not None
-    client.execute("")  # so that the link is open
     begin = time.perf_counter()
     client.start(code)
     messages = total = 0

@@ -81,6 +81,7 @@ class Client:
         self.setup = msgpack.packb(setup) if setup else b""
         self.link = Link(limits)
         self.auto_ack = True
+        self.read_bytes = 1 << 20
         self.received: list[Received] = []  # not yet asked for
         self.on_input: Callable[[dict[str, Any]], str | None] | None = None
         self.stream: socket.socket | None = None
@@ -95,6 +96,9 @@ class Client:
             socket.send_fds(self.birth, [b"L"], [theirs.fileno()])
         self.stream = ours
         ours.sendall(self.link.open(self.setup))
+        while not self.link.is_open:
+            if not self.step():
+                raise EOFError("the kernel ended before its HELLO")
 
     def detach(self) -> None:
         if self.stream is not None:
@@ -107,7 +111,7 @@ class Client:
         if not select.select([self.stream], [], [], timeout)[0]:
             raise TimeoutError(f"nothing came in {timeout} s")
         try:
-            data = self.stream.recv(1 << 20)
+            data = self.stream.recv(self.read_bytes)
         except ConnectionResetError:
             data = b""
         if not data:

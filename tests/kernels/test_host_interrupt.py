@@ -84,7 +84,7 @@ def test_output_is_whole_after_many_interrupts(client):
 
 def test_alarms_that_raise_leave_output_whole(client):
     code = """
-    import signal
+    import signal, sys
     class Alarm(Exception): pass
     def ring(*_): raise Alarm
     signal.signal(signal.SIGALRM, ring)
@@ -94,7 +94,7 @@ def test_alarms_that_raise_leave_output_whole(client):
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.0005)
             while True:
-                print(n, flush=True); n += 1
+                sys.stdout.write(f'{n}\\n'); sys.stdout.flush(); n += 1
         except Alarm:
             rings += 1
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -129,7 +129,9 @@ def test_shutdown_is_answered_and_ends_a_running_cell(rig, client):
 
 
 def test_shutdown_ends_even_a_cell_that_ignores_interrupts(rig, client):
-    client.start("print('begun', flush=True)\nwhile True:\n    try:\n        while True: pass\n    except BaseException: pass")
+    client.start(
+        "print('begun', flush=True)\nwhile True:\n    try:\n        while True: pass\n    except BaseException: pass"
+    )
     client.await_text("begun")
     client.request("shutdown_request", {"restart": True}, Channel.CONTROL)
     assert rig.wait() == 0

@@ -206,7 +206,9 @@ def test_a_thread_displays_in_the_name_of_its_cell(client):
 
 
 def test_an_asynchronous_generator_and_a_timer_survive_cells(client):
-    client.execute("import asyncio\nasync def g():\n    for i in range(3):\n        yield i\n        await asyncio.sleep(0)")
+    client.execute(
+        "import asyncio\nasync def g():\n    for i in range(3):\n        yield i\n        await asyncio.sleep(0)"
+    )
     assert client.execute("[i async for i in g()]").result == "[0, 1, 2]"
 
 

@@ -13,6 +13,7 @@ SKIPS_ALLOWED_IN_CI = (
     "cgroup v2 is not mounted here",
     "user namespaces are not allowed here",
     "needs Python ",
+    "driver does not promise this",
 )
 
 

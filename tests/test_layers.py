@@ -52,10 +52,16 @@ RULES = [
             "jupyter_client",
             "msgpack",
             *("matplotlib", "matplotlib_inline", "numpy", "pandas"),  # when they are there: templates, reseeding
-            "zmq",  # held by the rule below
+            *("tornado", "zmq"),  # held by the rules below
         ),
     ),
     Rule("cellgate_kernel", "Python kernels use no ZMQ", forbidden=("zmq",), but=("cellgate_kernel.bridge",)),
+    Rule(
+        "cellgate_kernel",
+        "only libraries that ask ipykernel for its loop need one",
+        forbidden=("tornado",),
+        but=("cellgate_kernel.shell",),
+    ),
     Rule("cellgate", "one process speaks HTTP", forbidden=("tornado",), but=("cellgate.gateway",)),
     Rule("cellgate", "one driver speaks to Docker", forbidden=("docker",), but=("cellgate.sandbox.docker",)),
     Rule("cellgate", "there is no ZMQ between host and sandbox", forbidden=("zmq", "jupyter_client")),

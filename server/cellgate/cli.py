@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = make_parser().parse_args(argv)
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
             status = COMMANDS[args.command].execute(args)
         sys.stdout.flush()
         return int(status)
@@ -82,14 +82,14 @@ def _tell(error: Exception, wants_json: bool) -> ExitStatus:
     if not isinstance(error, CellgateError):
         traceback.print_exception(error)
     text = str(error) or type(error).__name__
-    print(f"cellgate: error[{code}]: {one_line(text)}", file=sys.stderr)
+    _say(f"error[{code}]: {text}")
     if wants_json:
         print(json.dumps({"status": "failed", "exit_status": status, "error": {"code": code, "text": text}}))
     return status
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
-    print(f"cellgate: warning: {one_line(str(message))}", file=sys.stderr)
+def _say(text: str) -> None:
+    print(f"cellgate: {one_line(text)}", file=sys.stderr)
 
 
 def _die_by(number: int) -> NoReturn:

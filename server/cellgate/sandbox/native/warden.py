@@ -373,14 +373,17 @@ class Warden:
                 if os.getppid() != warden:  # it ended before the line above
                     os._exit(0)
                 keep = theirs.detach()
+                signal.set_wakeup_fd(-1)
+                home = Home(mount_point, _GUEST_PATH, self._is_host_root)
+                self.__dict__.clear()  # what a zygote knows every session knows: let it not be about other sessions
+                gc.collect()
                 null = os.open("/dev/null", os.O_RDWR)
                 os.dup2(null, 0)
                 os.dup2(null, 1)
                 linux.close_range(3, keep - 1)
                 linux.close_range(keep + 1)
-                signal.set_wakeup_fd(-1)
                 own = socket.socket(fileno=keep)
-                run_zygote(own, template, root, Home(mount_point, _GUEST_PATH, self._is_host_root))
+                run_zygote(own, template, root, home)
             finally:
                 os._exit(70)
         theirs.close()

@@ -13,6 +13,7 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
@@ -114,7 +115,8 @@ class _Zygote:
         if "fork" in request:
             self._fork(request, fds, run)
         elif pid := self._pids.get(request["signal"]):
-            os.killpg(pid, request["number"])
+            with suppress(ProcessLookupError):  # a moment after its fork it has no group of its own yet
+                os.killpg(pid, request["number"])
 
     def _fork(self, request: dict[str, Any], fds: list[int], run: RunKernel) -> None:
         birth, init, init_ready, started, *cgroup_procs = fds
@@ -146,9 +148,9 @@ class _Zygote:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for fd in (self._control.detach(), self._wake, self._waker, self._own_pids):
                 os.close(fd)
+            self._pids.clear()  # the names of other sessions
+            os.dup2(0, 2)  # the operator's terminal or log is no place for hostile code to write to
             become_kernel(job, run)
-        except BaseException:
-            traceback.print_exc()
         finally:
             os._exit(70)  # nothing of the zygote may go on in here
 

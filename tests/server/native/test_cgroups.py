@@ -32,6 +32,7 @@ def test_limits_in_the_words_of_version_1():
     assert as_files(V1.settings(LIMITS)) == {
         "memory.limit_in_bytes": b"67108864",
         "memory.memsw.limit_in_bytes": b"67108864",
+        "memory.kmem.tcp.limit_in_bytes": b"16777216",
         "pids.max": b"20",
         "cpu.cfs_quota_us": b"50000",
     }

@@ -96,6 +96,9 @@ def _settings_v1(limits: Limits) -> tuple[Setting, ...]:
         Setting("memory", "memory.limit_in_bytes", memory),
         # Memory and swap together, so none is left for swap. After the limit, which may not exceed it.
         Setting("memory", "memory.memsw.limit_in_bytes", memory, optional=True),  # absent: swap is not accounted
+        # What waits in TCP and UDP sockets is counted apart here, and not at all without a limit: on its own
+        # loopback one sandbox could bring the whole host's TCP to its limit (net.ipv4.tcp_mem).
+        Setting("memory", "memory.kmem.tcp.limit_in_bytes", b"%d" % (limits.memory_bytes // 4), optional=True),
         Setting("pids", "pids.max", b"%d" % limits.pids),
         Setting("cpu", "cpu.cfs_quota_us", b"%d" % _quota(limits)),
     )

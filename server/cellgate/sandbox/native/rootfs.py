@@ -94,6 +94,7 @@ _PROC_KEPT: Final = frozenset(
 _COVER_FILE: Final = "/dev/null"
 _COVER_DIRECTORY: Final = "/var/empty"
 
+MAX_TERMINALS: Final = 64  # of one sandbox; Linux has some 3000 for all of them
 _COPIED_BYTES: Final = 1 << 20  # a file of /etc above this is left out; ld.so.cache, the largest, has some 50 KB
 _NOSUID_NODEV: Final = linux.MS_NOSUID | linux.MS_NODEV
 
@@ -236,9 +237,9 @@ def mount_private(root: Root, limits: Limits, uid: int) -> None:
     /proc. The last is writable still: the caller has a use for that, and makes it read-only."""
     _mount_workspace(root, f"size={limits.workspace_bytes},nr_inodes={limits.workspace_inodes},mode=0755", uid)
     linux.mount("shm", "/dev/shm", "tmpfs", _NOSUID_NODEV, f"size={limits.shm_bytes},nr_inodes=4096,mode=1777")
-    linux.mount(
-        "devpts", "/dev/pts", "devpts", linux.MS_NOSUID | linux.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"
-    )
+    # Without a maximum one sandbox could hold all terminals that the host has for containers (kernel.pty.max).
+    options = f"newinstance,ptmxmode=0666,mode=0620,max={MAX_TERMINALS}"
+    linux.mount("devpts", "/dev/pts", "devpts", linux.MS_NOSUID | linux.MS_NOEXEC, options)
     linux.mount("proc", "/proc", "proc", _NOSUID_NODEV | linux.MS_NOEXEC)
     for path, is_directory in root.covers:
         with suppress(FileNotFoundError):

@@ -95,7 +95,7 @@ def test_every_number_gets_the_action_of_its_row(machine, program):
         if isinstance(action, Rule):
             conditions = [c for case in action.cases for c in case]
             interesting += [v + high for c in conditions for v in c.values for high in (0, 1 << 32)]
-            width = 3
+            width = max(3, 1 + max(c.argument for c in conditions))
         else:
             width = 1
         for arguments in itertools.product(interesting, repeat=width):

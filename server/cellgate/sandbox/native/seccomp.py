@@ -94,12 +94,12 @@ def _refuse_if(*cases: tuple[Condition, ...], verdict: Verdict = REFUSE) -> Rule
 # What an ordinary program does: allowed whatever its arguments.
 ALLOWED: Final[Mapping[str, str]] = {
     "memory": """
-        brk mmap munmap mremap mprotect msync mincore mlock mlock2 munlock mlockall munlockall memfd_create mseal
+        brk munmap mremap mprotect msync mincore mlock mlock2 munlock mlockall munlockall mseal
         membarrier pkey_alloc pkey_free pkey_mprotect map_shadow_stack get_mempolicy
     """,
     "files": """
         open openat openat2 creat close close_range read write readv writev pread64 pwrite64 preadv pwritev preadv2
-        pwritev2 lseek dup dup2 dup3 fcntl flock fsync fdatasync sync_file_range truncate ftruncate fallocate fadvise64
+        pwritev2 lseek dup dup2 dup3 flock fsync fdatasync sync_file_range truncate ftruncate fallocate fadvise64
         readahead sendfile copy_file_range splice tee umask
         stat fstat lstat newfstatat statx statfs fstatfs access faccessat faccessat2 getdents getdents64
         getcwd chdir fchdir mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat
@@ -194,6 +194,11 @@ _PRCTL_OPTIONS: Final[Mapping[str, int]] = {
 
 # Allowed or refused by their arguments.
 CHECKED: Final[Mapping[str, Rule]] = {
+    # MAP_HUGETLB, MFD_HUGETLB: no cgroup limit is on huge pages, and a host that has some has them for a purpose.
+    "mmap": _refuse_if((Condition(3, (0x40000,), 0x40000),), verdict=Errno(errno.ENOMEM)),
+    "memfd_create": _refuse_if((Condition(1, (4,), 4),), verdict=Errno(errno.ENOMEM)),
+    # F_SETLEASE and F_NOTIFY: to delay, and to hear of, what others do with files that all sandboxes share.
+    "fcntl": _refuse_if((Condition(1, (1024, 1026)),), verdict=Errno(errno.EINVAL)),
     "clone": _NO_NAMESPACES,
     "unshare": _NO_NAMESPACES,
     "socket": _allow_if(

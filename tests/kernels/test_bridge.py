@@ -124,8 +124,9 @@ def test_bash_reports_a_command_that_failed(bash):
 
 @pytest.mark.parametrize("way", ["signal", "message"])
 def test_bash_is_interrupted(bash, way):
-    cell = bash.execute("echo begun; sleep 600; echo not reached")
-    wait_for_output(bash, "begun")
+    cell = bash.execute("sleep 600; echo not reached")
+    host = psutil.Process(bash.process.pid)  # wait for its grandchild: while bash forks, it forgets a Ctrl-C
+    bash.pump_until(lambda: any(p.name() == "sleep" for p in host.children(recursive=True)), "sleep")
     if way == "signal":
         bash.interrupt()
     else:

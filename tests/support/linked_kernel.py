@@ -187,7 +187,7 @@ class LinkedKernel:
         while not done():
             left = deadline - time.monotonic()
             assert left > 0, f"no {what} in {timeout} s"
-            if not self.pump(left) and not done():
+            if not self.pump(min(left, 0.05)) and not done():  # what is awaited may not be a message
                 raise ConnectionError(f"the stream closed before {what}")
 
     def next(self, channel: Channel, timeout: float = TIMEOUT_SECONDS) -> dict[str, Any]:

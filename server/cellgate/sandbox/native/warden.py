@@ -497,10 +497,13 @@ class Warden:
             self._deadlines[name] = sandbox.began + START_SECONDS
             self._watch(started, lambda: self._on_started(sandbox))
             request = pack({"fork": name, "limits": limits.to_mapping()})
-            socket.send_fds(zygote.socket, [request], [guest_birth.fileno(), init, ready, kernel_started, *procs])
-            if birth.pool is not None:
-                sandbox.birth.send(PARK)
-            sandbox.link = self._new_link(sandbox)
+            try:
+                socket.send_fds(zygote.socket, [request], [guest_birth.fileno(), init, ready, kernel_started, *procs])
+                if birth.pool is not None:
+                    sandbox.birth.send(PARK)
+                sandbox.link = self._new_link(sandbox)
+            except (OSError, SandboxGone) as error:  # the zygote ended just now, or our descriptors did
+                self._fail_start(sandbox, str(error))
 
     def _new_link(self, sandbox: _Sandbox) -> socket.socket:
         """A fresh link: one end goes to the kernel, over its birth socket, the other is returned."""

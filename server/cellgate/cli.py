@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(status)
     except run.EndedBySignal as ended:
         _die_by(ended.number)
+    except KeyboardInterrupt:  # before anything was begun
+        _die_by(signal.SIGINT)
     except BrokenPipeError:
         _die_by(signal.SIGPIPE)
     except Exception as error:

@@ -199,8 +199,8 @@ async def _run(
 ) -> Outcome:
     printer = Printer(sys.stdout, sys.stderr)
     clock = time.monotonic
-    with closing(printer), Signals(printer.broken) as signals:
-        async with AsyncExitStack() as stack:
+    with closing(printer):
+        async with Signals(printer.broken) as signals, AsyncExitStack() as stack:
             with _notice("cellgate: starting a sandbox"):
                 began = clock()
                 driver = await open_driver(driver_name)
@@ -254,7 +254,7 @@ class Signals:
         self._why: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def __enter__(self) -> Signals:
+    async def __aenter__(self) -> Signals:
         self._loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None  # in a coroutine there is one
@@ -264,9 +264,10 @@ class Signals:
         self._broken.add_done_callback(lambda broken: self._stop(broken.exception()))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         for number in _STOPPING:
             self._loop.remove_signal_handler(number)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._why and kind is asyncio.CancelledError:
             raise self._why from None
 

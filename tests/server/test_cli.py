@@ -5,6 +5,7 @@ The driver is `process`, which starts sooner; what might differ runs with `nativ
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from contextlib import contextmanager
 
@@ -76,7 +78,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(slave)
         self.seen = b""
@@ -397,6 +399,18 @@ def test_a_signal_to_the_command_ends_it_and_leaves_nothing(number, driver):
     assert status == (1 if number == signal.SIGINT else -number)  # an interrupt goes to the code
     assert children
     assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+def test_ctrl_c_while_the_code_is_still_awaited_ends_the_command_without_a_word():
+    command = [sys.executable, "-m", "cellgate", "run", "--driver", "process", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdin.write(b"#")
+        process.stdin.flush()
+        while fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)) != bytes(4):  # until it has come to reading
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b""
+        assert process.wait(SECONDS) == -signal.SIGINT
 
 
 def test_a_kill_of_the_command_leaves_no_process(driver, tmp_path):

@@ -208,7 +208,7 @@ def test_version_2_hands_controllers_down_and_sets_limits(fake_v2, tmp_path):
     assert (made / "cgroup.freeze").read_text() == "1"
     assert group.kill()
     assert (made / "cgroup.kill").read_text() == "1"
-    (fd,) = group.procs_fds()
+    (fd,) = group.entrances()
     os.write(fd, b"0")
     os.close(fd)
     assert (made / "cgroup.procs").read_text() == "0"
@@ -273,7 +273,7 @@ def hierarchy(request):
 
 def start(group, function):
     """A child in the group that runs `function`; returns its pid when it has entered."""
-    fds = group.procs_fds()
+    fds = group.entrances()
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:

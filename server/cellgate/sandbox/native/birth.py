@@ -58,7 +58,7 @@ class InitJob:
     limits: Limits
     uid: int
     root_namespace: int
-    cgroup_procs: Sequence[int]
+    entrances: Sequence[int]
     ready: int  # written once: OK, or why not
     warden: int  # a pidfd of the warden
     program: bytes  # the seccomp filter
@@ -69,7 +69,7 @@ class KernelJob:
     """What the kernel process needs."""
 
     limits: Limits
-    cgroup_procs: Sequence[int]
+    entrances: Sequence[int]
     init: int  # a pidfd of process 1
     init_ready: int  # read once: see InitJob.ready
     started: int  # written once: OK, or why not
@@ -100,7 +100,7 @@ def become_init(job: InitJob) -> NoReturn:
 def _make_sandbox(job: InitJob) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGCHLD})  # taken by sigwait, so none is missed
     linux.set_name("cellgate-init")
-    for fd in job.cgroup_procs:  # before anything that costs memory, and before the cgroup namespace takes its root
+    for fd in job.entrances:  # before anything that costs memory, and before the cgroup namespace takes its root
         os.write(fd, b"0")
     linux.setns(job.root_namespace, linux.CLONE_NEWNS)
     linux.unshare(_OWN_NAMESPACES)
@@ -150,7 +150,7 @@ def become_kernel(job: KernelJob, run: Callable[[int], NoReturn]) -> NoReturn:
 
 def _join_sandbox(job: KernelJob) -> None:
     os.setsid()
-    for fd in job.cgroup_procs:
+    for fd in job.entrances:
         os.write(fd, b"0")
         os.close(fd)
     _set_resource_limits(job.limits)

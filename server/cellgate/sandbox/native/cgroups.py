@@ -4,7 +4,7 @@ Both versions of the kernel's interface: 1, where each controller is a tree of i
 differs between them is in two values of `Version`: pure functions from limits to file contents and back. All
 else is the same: directories are made, descriptors are handed out, small files are read and written.
 
-A sandbox's processes enter by writing b"0" into the descriptors of `Group.procs_fds`, before they give up the
+A sandbox's processes enter by writing b"0" into the descriptors of `Group.entrances`, before they give up the
 right to. Who makes groups, when, and what follows from a reading is for others to say. Runs as root (or in a
 delegated version 2 tree); uses only the standard library.
 """
@@ -76,6 +76,9 @@ class Version:
     """What the two versions of control groups call things. Pure: knows no directory."""
 
     number: int
+    # Where a process with a single thread enters by writing b"0". Version 1's `cgroup.procs` would do as well, but
+    # takes a lock over all forks of the host, and waits milliseconds for it; a lone thread needs no such lock.
+    entrance: str
     required: tuple[str, ...]
     optional: tuple[str, ...]
     settings: Callable[[Limits], tuple[Setting, ...]]
@@ -157,6 +160,7 @@ def _entry(text: str, key: str) -> int:
 
 V1: Final = Version(
     number=1,
+    entrance="tasks",
     required=("memory", "pids", "cpu"),
     optional=("cpuacct", "freezer"),  # to measure CPU time; to pause
     settings=_settings_v1,
@@ -169,6 +173,7 @@ V1: Final = Version(
 
 V2: Final = Version(
     number=2,
+    entrance="cgroup.procs",
     required=("memory", "pids", "cpu"),
     optional=(),
     settings=_settings_v2,
@@ -414,17 +419,16 @@ class Group:
         self.name = name
         self._hierarchy = hierarchy
 
-    def procs_fds(self) -> list[int]:
-        """Descriptors into which a process writes b"0" to enter, all of them. The caller closes them."""
-        return [self._open("cgroup.procs", os.O_WRONLY, fd) for fd in self._hierarchy._fds.values()]
+    def entrances(self) -> list[int]:
+        """Descriptors into which a process with one thread writes b"0" to enter, all of them. The caller closes
+        them."""
+        entrance = self._hierarchy.version.entrance
+        return [self._open(entrance, os.O_WRONLY, fd) for fd in self._hierarchy._fds.values()]
 
     def add(self, pid: int) -> None:
         """Bring in another process. Raises OSError: it may have ended."""
-        for fd in self.procs_fds():
-            try:
-                os.write(fd, b"%d" % pid)
-            finally:
-                os.close(fd)
+        for fd in self._hierarchy._fds.values():
+            self._write_at("cgroup.procs", b"%d" % pid, fd)
 
     def read(self) -> Reading:
         """What it has used. Zero and None for a group that is gone."""

@@ -471,11 +471,11 @@ class Warden:
             undo.callback(host_birth.close)
             host_birth.setblocking(False)
             passed.callback(guest_birth.close)
-            procs = group.procs_fds()
+            entrances = group.entrances()
             ready, init_ready = os.pipe()
             started, kernel_started = os.pipe()
             undo.callback(os.close, started)
-            for fd in (ready, init_ready, kernel_started, *procs):
+            for fd in (ready, init_ready, kernel_started, *entrances):
                 passed.callback(os.close, fd)
             pid = linux.fork_as_init(self._own_pids)
             if pid == 0:
@@ -483,7 +483,7 @@ class Warden:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     root, namespace = zygote.root, zygote.root_namespace
-                    become_init(InitJob(root, limits, uid, namespace, procs, init_ready, self._own, self._filter))
+                    become_init(InitJob(root, limits, uid, namespace, entrances, init_ready, self._own, self._filter))
                 finally:
                     os._exit(70)  # nothing of the warden may go on in here
             undo.pop_all()  # from here on the sandbox owns it
@@ -498,7 +498,9 @@ class Warden:
             self._watch(started, lambda: self._on_started(sandbox))
             request = pack({"fork": name, "limits": limits.to_mapping()})
             try:
-                socket.send_fds(zygote.socket, [request], [guest_birth.fileno(), init, ready, kernel_started, *procs])
+                socket.send_fds(
+                    zygote.socket, [request], [guest_birth.fileno(), init, ready, kernel_started, *entrances]
+                )
                 if birth.pool is not None:
                     sandbox.birth.send(PARK)
                 sandbox.link = self._new_link(sandbox)

@@ -119,7 +119,7 @@ class _Zygote:
                 os.killpg(pid, request["number"])
 
     def _fork(self, request: dict[str, Any], fds: list[int], run: RunKernel) -> None:
-        birth, init, init_ready, started, *cgroup_procs = fds
+        birth, init, init_ready, started, *entrances = fds
         name = request["fork"]
         try:
             linux.setns(init, linux.CLONE_NEWPID)  # where children are born; the zygote itself stays
@@ -128,7 +128,7 @@ class _Zygote:
                 if pid == 0:
                     limits = Limits.from_mapping(request["limits"])
                     job = KernelJob(
-                        limits, cgroup_procs, init, init_ready, started, birth, self._is_host_root, self._filter
+                        limits, entrances, init, init_ready, started, birth, self._is_host_root, self._filter
                     )
                     self._child(job, run)
             finally:

@@ -11,6 +11,7 @@ that arrives goes on where the last one stopped. The birth socket's end means th
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 import signal
@@ -279,10 +280,9 @@ class Host:
         """Take over file descriptors 0 to 2 and start the reader thread."""
         self.capture.start()
         os.register_at_fork(after_in_child=self._forget)
-        thread = threading.Thread(target=self._read_forever, name="cellgate-host", daemon=True)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the thread inherits it
-        try:
-            thread.start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))  # the thread inherits it
+        try:  # not a threading.Thread: those are the user's, and take a hundred pages more to start after a fork
+            _thread.start_new_thread(self._read_forever, ())
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

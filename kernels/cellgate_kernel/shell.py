@@ -83,7 +83,7 @@ class LinkSession(Session):
     host: Host
     has_replied = False  # since the one who serves requests last set it
 
-    def send(  # type: ignore[override]  # the base takes ZMQ's types
+    def send(  # the base takes ZMQ's types
         self,
         stream: Any,
         msg_or_type: Any,
@@ -178,7 +178,7 @@ class SandboxDisplayHook(_FollowsCurrent, ZMQShellDisplayHook):
 class LazyProfileDir(ProfileDir):
     """A profile that nothing is read from, and nothing written to until user code stores something."""
 
-    def _location_changed(self, change: Any) -> None:  # type: ignore[override]  # no longer an observer
+    def _location_changed(self, change: Any) -> None:  # no longer an observer
         pass
 
 
@@ -189,6 +189,7 @@ class NoNetworkMagics(Magics):
         """There is no network to install from; what does not need one still runs."""
         if line.split(maxsplit=1)[:1] != ["list"] and line.split(maxsplit=1)[:1] != ["show"]:
             raise UsageError(NO_NETWORK.format("pip"))
+        assert self.shell is not None
         self.shell.system(f"{sys.executable} -m pip {line}")
 
     @line_magic
@@ -202,6 +203,13 @@ class NoNetworkMagics(Magics):
 class SandboxShell(_FollowsCurrent, ZMQInteractiveShell):
     displayhook_class = Type(SandboxDisplayHook)
     display_pub_class = Type(SandboxDisplayPublisher)
+    transformed: tuple[str, str] | None = None  # the cell that runs, and what became of it
+
+    def transform_cell(self, raw_cell: str) -> str:
+        """As IPython's, once for a cell that ipykernel transforms before IPython does."""
+        if self.transformed is None or self.transformed[0] is not raw_cell:
+            self.transformed = (raw_cell, super().transform_cell(raw_cell))
+        return self.transformed[1]
 
     def init_ipython_dir(self, ipython_dir: Any) -> None:
         self.ipython_dir = os.path.expanduser("~/.ipython")
@@ -282,7 +290,7 @@ class SandboxKernel(IPythonKernel):
     host: Host  # from `bind` on
     loop: asyncio.AbstractEventLoop
 
-    _execute_sleep = 0  # type: ignore[assignment]  # output keeps its order without it
+    _execute_sleep = 0  # output keeps its order without it
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
@@ -307,7 +315,7 @@ class SandboxKernel(IPythonKernel):
         return False
 
     @property
-    def io_loop(self) -> Any:
+    def io_loop(self) -> Any:  # type: ignore[override]  # ipykernel sets it at start
         """Tornado's view of our loop, for libraries that ask the kernel for it."""
         from tornado.ioloop import IOLoop
 
@@ -511,6 +519,7 @@ class SandboxKernel(IPythonKernel):
             return await super().do_execute(*args, **kwargs)
         finally:
             signal.signal(signal.SIGINT, before)
+            self.shell.transformed = None
             self.host.capture.drain(final=True)
 
     def _interrupted_between_cells(self, signum: int, frame: FrameType | None) -> None:

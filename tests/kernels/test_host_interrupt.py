@@ -21,7 +21,7 @@ DEAF_TO_NOTHING = {
     "await-python": "import asyncio\nawait asyncio.sleep(0)\nwhile True: pass",
     "print": "while True: print('x', flush=True)",
     "display": "while True: display(1)",
-    "thread-join": "import threading; t = threading.Thread(target=threading.Event().wait, daemon=True); t.start(); t.join()",
+    "join": "import threading as T; t = T.Thread(target=T.Event().wait, daemon=True); t.start(); t.join()",
 }
 
 

@@ -211,7 +211,8 @@ def _fill_holes() -> Iterator[list[object]]:
     for size in range(16, 513, 16):  # the size classes of Python's allocator
         kept: list[object] = []
         last = in_a_row = 0
-        while in_a_row < 16384 // size and len(kept) < 100_000:  # until a fresh pool of 16 KiB is being filled
+        # Until half a fresh pool of 16 KiB was filled: the whole would never be, for its first bytes are its header.
+        while in_a_row < 8192 // size and len(kept) < 100_000:
             one: object = object() if size == 16 else float(len(kept)) if size == 32 else bytes(size - 33)
             in_a_row = in_a_row + 1 if id(one) == last + size else 0
             last = id(one)

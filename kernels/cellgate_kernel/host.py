@@ -46,6 +46,7 @@ BUSY_END_SECONDS = 3.0  # for the kernel to end after a shutdown request; then i
 READ_BYTES = 256 << 10  # per read of the link: one read takes what the peer could write at once
 WRITE_BYTES = 512 << 10  # gathered per write; and a few of these are all that is ever taken from the outbox unsent
 WRITE_BUFFERS = 1000  # IOV_MAX is 1024
+_SIGNALS = (*range(1, 32), *range(34, signal.NSIG))  # 32 and 33 are the C library's: naming them warns
 EX_LOST = 69  # exit code: the supervisor is gone (EX_UNAVAILABLE)
 EX_BUG = 70  # exit code: the host itself failed (EX_SOFTWARE)
 
@@ -280,7 +281,7 @@ class Host:
         """Take over file descriptors 0 to 2 and start the reader thread."""
         self.capture.start()
         os.register_at_fork(after_in_child=self._forget)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))  # the thread inherits it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the thread inherits it
         try:  # not a threading.Thread: those are the user's, and take a hundred pages more to start after a fork
             _thread.start_new_thread(self._read_forever, ())
         finally:

@@ -348,7 +348,7 @@ def test_its_folder_is_private_and_goes_with_it(tmp_path):
 def test_a_kernel_that_does_not_start_ends_the_host_with_a_status_that_tells(specs, name, status):
     with LinkedKernel("--kernel", name, env=specs) as kernel:
         assert ended_with(kernel) == status
-        assert {message["content"].get("execution_state") for message in kernel.waiting[Channel.IOPUB]} <= {"starting"}
+        assert not any(kernel.waiting.values())
 
 
 # -- in a sandbox -------------------------------------------------------------------------------------

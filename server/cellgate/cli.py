@@ -1,6 +1,6 @@
 """The command `cellgate`: reads the command line, hands over to a command, and turns errors into exit statuses.
 
-A command is a module with `HELP`, `add_arguments(parser)` and `execute(args)`; what it does is decided there.
+A command is a module with `HELP`, `EXITS`, `add_arguments(parser)` and `execute(args)`; what it does is decided there.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from cellgate import run
+from cellgate import doctor, run
 from cellgate.errors import CellgateError, UsageError
 from cellgate.exits import ExitStatus, exits_as_text, status_of_error
 from cellgate.terminal import one_line
 
 __all__ = ["main"]
 
-COMMANDS: dict[str, ModuleType] = {"run": run}
+COMMANDS: dict[str, ModuleType] = {"run": run, "doctor": doctor}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
                 name,
                 help=command.HELP,
                 description=command.__doc__,
-                epilog=exits_as_text(),
+                epilog=command.EXITS,
                 formatter_class=argparse.RawDescriptionHelpFormatter,
                 allow_abbrev=False,
             )

@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 
 from cellgate.errors import LimitError, UsageError
-from cellgate.exits import ExitStatus, status_of_run
+from cellgate.exits import ExitStatus, exits_as_text, status_of_run
 from cellgate.output import Printer
 from cellgate.sandbox.base import Sandbox, SandboxSpec
 from cellgate.sandbox.certificate import Reason
@@ -28,9 +28,10 @@ from cellgate.terminal import one_line
 from cellgate.typed import LineReader
 from cellgate.wire.jupyter import JupyterMessage
 
-__all__ = ["HELP", "EndedBySignal", "add_arguments", "execute"]
+__all__ = ["EXITS", "HELP", "EndedBySignal", "add_arguments", "execute"]
 
 HELP = "run code in a fresh sandbox"
+EXITS = exits_as_text()
 MAX_CODE_BYTES = 8 << 20  # a message of the link takes 16 MiB, and JSON may double the size of what it quotes
 NOTICE_AFTER_SECONDS = 1.0  # a start takes milliseconds; who waits longer wants to know for what
 MAX_TIMEOUT_SECONDS = 365 * 24 * 3600  # a year is as good as no limit, and fits every clock

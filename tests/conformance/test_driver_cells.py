@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 
-from cellgate.sandbox.base import Driver, Sandbox, SandboxSpec
+import pytest
+
+from cellgate.sandbox.base import Sandbox
 from cellgate.sandbox.client import KernelClient
 from cellgate_kernel.message import Channel
+from tests.support.drivers import Create
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 BOUND = 20.0  # seconds to wait for an event that is to come; far more than any takes on a busy machine
 
@@ -154,8 +159,8 @@ async def test_a_cell_out_of_time_is_interrupted_and_the_kernel_goes_on(kernel: 
     assert (await kernel.execute("1+1", timeout=BOUND)).value == "2"
 
 
-async def test_two_sandboxes_share_no_names(driver: Driver, spec: SandboxSpec):
-    one, other = await driver.create(spec), await driver.create(spec)
+async def test_two_sandboxes_share_no_names(create: Create):
+    one, other = await create(), await create()
     async with KernelClient(one) as first, KernelClient(other) as second:
         await asyncio.gather(first.execute("mine = 1", timeout=BOUND), second.execute("mine = 2", timeout=BOUND))
         assert (await first.execute("mine", timeout=BOUND)).value == "1"

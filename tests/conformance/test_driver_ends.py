@@ -15,6 +15,9 @@ from cellgate.sandbox.base import Driver, Sandbox, SandboxSpec
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sandbox.client import ExecuteResult, KernelClient
 from cellgate_kernel.message import Channel
+from tests.support.drivers import Create, open_driver
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 BOUND = 20.0
 PROMISED_SECONDS = 2.0  # between an end and its certificate
@@ -199,8 +202,8 @@ async def test_the_certificate_says_what_the_protocol_names(sandbox: Sandbox):
 # -- the driver --------------------------------------------------------------------------------------
 
 
-async def test_the_driver_lists_the_living(driver: Driver, spec: SandboxSpec):
-    one, other = await driver.create(spec), await driver.create(spec)
+async def test_the_driver_lists_the_living(driver: Driver, create: Create):
+    one, other = await create(), await create()
     assert {sandbox.id for sandbox in await driver.sandboxes()} == {one.id, other.id}
     await one.destroy()
     assert [sandbox.id for sandbox in await driver.sandboxes()] == [other.id]
@@ -251,8 +254,9 @@ async def test_many_sandboxes_made_and_destroyed_leave_no_descriptor(driver: Dri
 
 
 async def test_closing_the_driver_ends_what_does_not_outlive_it(driver: Driver, spec: SandboxSpec):
-    sandbox = await driver.create(spec)
-    await driver.close()
+    own = await open_driver(driver.name)
+    sandbox = await own.create(spec)
+    await own.close()
     assert (await asyncio.wait_for(sandbox.wait(), PROMISED_SECONDS)).reason in (
         Reason.SESSION_DELETED,
         Reason.SUPERVISOR_LOST,

@@ -15,6 +15,8 @@ from cellgate.wire.jupyter import execute_content, make_message, parse_message
 from cellgate_kernel.link import Link, LinkLimits, WindowFull
 from cellgate_kernel.message import Channel, Status, Tag
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 BOUND = 20.0
 
 

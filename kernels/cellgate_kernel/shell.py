@@ -302,6 +302,7 @@ class SandboxKernel(IPythonKernel):
             **kwargs,
         )
         self._running: Request | None = None
+        self._is_serving = False  # from before a request is taken until the queue was empty
         self._serving: asyncio.Task[None] | None = None
         self._woken: asyncio.Event
         self._aborts_to = 0  # execute requests up to this number are aborted
@@ -338,7 +339,10 @@ class SandboxKernel(IPythonKernel):
         return False
 
     def interrupt(self) -> None:
-        """SIGINT, also to children when they are ours alone to signal."""
+        """SIGINT, also to children when they are ours alone to signal. When nothing is to be interrupted, nothing:
+        the signal could be late and strike a cell that came after it."""
+        if not self._is_serving and not self.host.has_requests:
+            return
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGINT)
         else:
@@ -425,8 +429,10 @@ class SandboxKernel(IPythonKernel):
         """One task for all requests, so that context variables set in one cell are there in the next."""
         while True:
             self._woken.clear()
+            self._is_serving = True
             while not self.shell.exit_now and (request := self.host.take()):
                 await self._serve(request)
+            self._is_serving = False
             if self.shell.exit_now:
                 self.loop.stop()
                 return
@@ -452,6 +458,8 @@ class SandboxKernel(IPythonKernel):
             self._running = None
             self._interrupt_pending = False
         if host.is_child:  # user code forked and let the child run out of its cell
+            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(0)
         host.capture.drain()
         host.status("idle", request, wait=False)
@@ -524,7 +532,7 @@ class SandboxKernel(IPythonKernel):
 
     def _interrupted_between_cells(self, signum: int, frame: FrameType | None) -> None:
         """Meant for a cell that was sent and has not begun; if there is none, for nobody."""
-        if self._running is not None or self.host.has_requests:
+        if self._is_serving or self.host.has_requests:
             self._interrupt_pending = True
 
     @contextmanager

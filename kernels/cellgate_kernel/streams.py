@@ -23,6 +23,7 @@ class Stream(io.TextIOBase):
         self._name = name
         self._descriptor = descriptor
         self._parent = parent
+        self._line = ""  # in a forked child: what waits for its end
 
     @property
     def name(self) -> str:
@@ -42,8 +43,10 @@ class Stream(io.TextIOBase):
         if self.closed:
             raise ValueError("I/O operation on closed file")
         if text:
-            if self._host.is_child:
-                self._host.write(Text(None, self._name, text))
+            if self._host.is_child:  # whole lines, so that those of several children do not mix
+                self._line += text
+                if "\n" in text:
+                    self.flush()
             else:
                 self._outbox.write(Text(self._parent(), self._name, text))
         return len(text)
@@ -55,6 +58,9 @@ class Stream(io.TextIOBase):
     def flush(self) -> None:
         if not self._host.is_child:
             self._outbox.flush()
+        elif self._line:
+            line, self._line = self._line, ""
+            self._host.write(Text(None, self._name, line))
 
     def close(self) -> None:
         """Nothing: libraries that close what they were given must not end the output of the session."""

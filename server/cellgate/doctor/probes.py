@@ -260,10 +260,10 @@ def _own_uid(facts: Facts) -> Judgement:
 
 def _inside_uid(facts: Facts) -> Judgement:
     found = facts.inside["identity"]
-    uids = {_whole(uid) for uid in found["uids"]}
+    uids = [_whole(found["uids"][which]) for which in range(3)]
     result = _whole(found["becomes_root"]["said"][0])
     refused = "refused" if result else "allowed"
-    return _holds_if(bool(uids) and 0 not in uids and result != 0, f"uid {_listed(uids, '?')}; setuid(0) {refused}")
+    return _holds_if(0 not in uids and result != 0, f"uid {_listed(sorted(set(uids)), '')}; setuid(0) {refused}")
 
 
 def _one_id(facts: Facts) -> Judgement:
@@ -385,10 +385,13 @@ def _out_of_sight(paths: Sequence[str], canary: bool = False) -> Judge:
 
 
 def _neighbour_files(facts: Facts) -> Judgement:
-    ours, theirs = facts.inside["places"], facts.neighbour["places"]
-    ours = {place: _whole(device) for place, device in ours.items()}
+    ours, theirs = (
+        {place: _whole(device) for place, device in said["places"].items()} for said in (facts.inside, facts.neighbour)
+    )
+    if not ours or not theirs:
+        raise Unmeasured("its list of places is empty")
     shared = [place for place, device in ours.items() if device in theirs.values()]
-    return _holds_if(bool(ours) and not shared, f"shared: {_listed(shared, '')}" if shared else _listed(ours, "none"))
+    return _holds_if(not shared, f"shared: {_listed(shared, '')}" if shared else ", ".join(ours))
 
 
 def _devices(facts: Facts) -> Judgement:
@@ -415,7 +418,9 @@ def _steering(facts: Facts) -> Judgement:
 
 def _interfaces(facts: Facts) -> Judgement:
     found = [str(name) for name in facts.inside["interfaces"]]
-    return _holds_if(set(found) <= {"lo"}, _listed(found, "none at all"))
+    if "lo" not in found:
+        raise Unmeasured("its list of interfaces has no loopback")
+    return _holds_if(set(found) == {"lo"}, ", ".join(found))
 
 
 def _routes(facts: Facts) -> Judgement:
@@ -497,7 +502,7 @@ def _process_1_is_hidden(facts: Facts) -> Judgement:
 
 
 def _descriptors(facts: Facts) -> Judgement:
-    targets = [str(target) for target in facts.inside["descriptors"].values()]
+    targets = [str(target) for fd, target in facts.inside["descriptors"].items() if int(fd) >= 0]
     if not targets:
         raise Unmeasured("its list of descriptors is empty")
     files = sorted({target for target in targets if target.startswith("/") and target != "/dev/null"})
@@ -506,8 +511,8 @@ def _descriptors(facts: Facts) -> Judgement:
 
 def _environment(facts: Facts) -> Judgement:
     found = facts.inside["environment"]
-    if not found:
-        raise Unmeasured("its environment is empty")
+    if "PATH" not in found:
+        raise Unmeasured("its environment has no PATH")
     ours = facts.host.environment.items()
     shared = sorted(name for name, value in ours if name not in _COMMON_VARIABLES and found.get(name) == value)
     return _holds_if(not shared, f"also {_listed(shared, '')}" if shared else f"{len(found)} variables, none of ours")
@@ -516,7 +521,9 @@ def _environment(facts: Facts) -> Judgement:
 def _entropy(facts: Facts) -> Judgement:
     ours, theirs = facts.inside["entropy"], facts.neighbour["entropy"]
     same = [name for name in ours if ours[name] == theirs[name]]
-    return _holds_if(bool(ours) and not same, f"the same twice: {_listed(same, '')}" if same else _listed(ours, ""))
+    if not ours:
+        raise Unmeasured("it gave no random numbers")
+    return _holds_if(not same, f"the same twice: {_listed(same, '')}" if same else ", ".join(ours))
 
 
 # -- the table -------------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ _WORDS: Mapping[tuple[bool, Mark], str] = {
     (False, Mark.UNKNOWN): "?",
 }
 _COLOURS = {"ok": "32", "weaker": "33", "unknown": "33", "MISSING": "1;31"}
-LEGEND = "In brackets: not promised, but so here.   -  neither promised nor there.   ?  not promised, not measured."
+LEGEND = "In brackets: not promised, but so here.  - neither promised nor there.  ? not promised, not measured."
 MIN_WIDTH, MAX_WIDTH = 80, 100
 _TITLE_WIDTH = 44
 _MARK_WIDTH = 10
@@ -198,7 +198,7 @@ def _table(reports: Sequence[Report], width: int, colour: bool) -> Iterator[str]
             line += _cut(row.seen, width - _TITLE_WIDTH - _MARK_WIDTH)
         yield line.rstrip()
     if any(not finding.promised for findings in by_id for finding in findings.values()):
-        yield LEGEND
+        yield from wrap(LEGEND, width)
 
 
 def _trouble(reports: Sequence[Report], width: int) -> Iterator[str]:

@@ -146,15 +146,29 @@ def landlock_layers(given: Given) -> Any:
 
 
 def mounts(given: Given) -> Any:
-    """[place, type, is it writable, options] of every mount."""
+    """[place, type, is it writable, options] of every mount that can be reached: not of those that others cover."""
     rows = []
     for line in read("/proc/self/mountinfo").splitlines():
         of_mount, _, of_system = line.partition(" - ")
-        place, options = of_mount.split()[4:6]
+        number, _, _, _, place, options = of_mount.split()[:6]
         kind, _, system_options = of_system.split(" ", 2)
         writable = "rw" in options.split(",") and "rw" in system_options.split(",")
-        rows.append([place, kind, writable, options.split(",")])
+        if number == mount_at(place.encode().decode("unicode_escape").encode("latin-1")):  # a blank comes as \040
+            rows.append([place, kind, writable, options.split(",")])
     return rows
+
+
+def mount_at(place: bytes) -> str | None:
+    """The number of the mount that a path leads to; None when it leads nowhere."""
+    try:
+        fd = os.open(place, os.O_PATH)
+    except OSError:
+        return None
+    try:
+        lines = (line.split() for line in read(f"/proc/self/fdinfo/{fd}").splitlines())
+        return next(words[1] for words in lines if words[0] == "mnt_id:")
+    finally:
+        os.close(fd)
 
 
 def writing(given: Given) -> Any:
@@ -289,13 +303,20 @@ def process_1(given: Given) -> Any:
         name: outcome(lambda p: os.close(os.open(p, os.O_RDONLY)), f"/proc/1/{name}") for name in ("environ", "mem")
     }
     entries |= {name: outcome(os.readlink, f"/proc/1/{name}") for name in ("root", "cwd", "exe")}
-    entries["fd"] = outcome(os.listdir, "/proc/1/fd")
+    entries["fd"] = outcome(read_a_link, "/proc/1/fd")
     return {
         "entries": entries,
         "signal": outcome(os.kill, 1, 0),
         "orphan": orphan(),
         "name": read("/proc/1/comm").strip(),
     }
+
+
+def read_a_link(directory: str) -> None:
+    names = os.listdir(directory)  # without root its numbers may be listed; what they stand for is another question
+    if not names:
+        raise OSError(errno.ENOENT, "empty")
+    os.readlink(f"{directory}/{names[0]}")
 
 
 def orphan() -> str:

@@ -33,20 +33,27 @@ LONG_TEXT = 4096  # characters from which looking for control characters first i
 # -- JSON ---------------------------------------------------------------------------------------------
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: Any, levels: int = 2) -> bytes:
     """Any object as valid JSON. What JSON cannot say is made to fit: bytes become base64, NaN and the
     infinities their names, lone surrogates U+FFFD, unknown objects their repr; what nests too deep or is
-    too large to be written becomes a string that says so."""
+    too large to be written becomes a string that says so, where it stands in the first `levels` of objects:
+    a message's content must stay an object."""
     try:
         text = _encode(value)
     except (TypeError, ValueError):  # NaN, keys that are not strings, cycles, unknown objects, huge integers
         try:
             text = _encode(_clean(value))
         except (TypeError, ValueError, RecursionError) as error:
-            text = json.dumps(f"<not shown: {type(error).__name__} while encoding it as JSON>")
+            return _piecewise(value, levels, f"{type(error).__name__} while encoding it as JSON")
     except RecursionError:
-        text = json.dumps("<not shown: nested too deep for JSON>")
+        return _piecewise(value, levels, "nested too deep for JSON")
     return _utf8(text)
+
+
+def _piecewise(value: Any, levels: int, why: str) -> bytes:
+    if levels and isinstance(value, Mapping):
+        return b"{%b}" % b",".join(dumps(str(name)) + b":" + dumps(of, levels - 1) for name, of in value.items())
+    return dumps(f"<not shown: {why}>")
 
 
 def _default(value: Any) -> Any:

@@ -547,8 +547,8 @@ class Host:
                 self._blocked = message
                 break
             except ValueError as error:  # larger than this peer takes
-                self.capture.log(f"cellgate_kernel: message dropped: {error}\n")
-                frame = []
+                self._blocked = self._apology(message, str(error))
+                continue
             self._blocked = None
             if frame:
                 self._queue_bytes(frame)
@@ -565,6 +565,14 @@ class Host:
         parent = item.parent
         parts = self.composer.stream(item.name, item.text, parent.header_json if parent else b"{}")
         return self._message(Channel.IOPUB, "stream", Status.NONE, parent.key if parent else b"", parts, False)
+
+    def _apology(self, message: Outgoing, reason: str) -> Outgoing:
+        """What tells the reader that a message could not be sent."""
+        tag, _ = Tag.unpack(memoryview(message.parts[0]))
+        parent = Parent({"msg_id": tag.parent_id.decode()})
+        text = f"[{tag.message_type or 'message'} not shown: {reason}]\n"
+        parts = self.composer.stream("stderr", text, parent.header_json)
+        return self._message(Channel.IOPUB, "stream", Status.NONE, parent.key, parts, message.urgent)
 
     def _queue_bytes(self, buffers: Sequence[Buffer]) -> None:
         if self._stream is not None:
@@ -606,6 +614,7 @@ _CHANNEL_NAMES = (b"shell", b"control", b"stdin", b"iopub")
 def run(birth_fd: int, prepared: Prepared | None = None, kernel: str = "") -> NoReturn:
     """Be the kernel of one sandbox, on this thread, for good. `prepared` is what a zygote made before the fork;
     `kernel` is a kernelspec's name, to be run whatever the setup says."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # until there is a kernel to interrupt
     host = Host(socket.socket(fileno=birth_fd))
     host.start()
     ready = prepared.bind(host) if prepared is not None else None  # while the first link is on its way

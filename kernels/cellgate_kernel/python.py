@@ -89,7 +89,6 @@ def prepare(template: str = "python") -> Prepared:
     for name in _LATER:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    sys.modules["jedi"].settings.use_filesystem_cache = False  # a sandbox's files do not outlive it
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     kernel = _build()
     for name in libraries:
@@ -118,13 +117,16 @@ def _build() -> SandboxKernel:
     try:
         config = Config()
         config.HistoryManager.hist_file = ":memory:"
-        config.InteractiveShell.colors = "nocolor" if os.environ.get("NO_COLOR") else "linux"
         kernel: SandboxKernel = SandboxKernel.instance(config=config)
     finally:
         if held is _absent:
             del sys.modules["debugpy"]
         else:
             sys.modules["debugpy"] = held
+    extensions: Any = kernel.shell.extension_manager
+    extensions.load_extension("storemagic")  # as every IPython application does
+    if jedi := sys.modules.get("jedi"):
+        jedi.settings.use_filesystem_cache = False  # the files would not outlive the sandbox
     return kernel
 
 

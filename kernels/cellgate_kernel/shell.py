@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from types import FrameType
 from typing import Any
 
 from ipykernel.displayhook import ZMQShellDisplayHook
+from ipykernel.eventloops import enable_gui
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.zmqshell import ZMQDisplayPublisher, ZMQInteractiveShell
 from IPython.core.error import UsageError
@@ -147,10 +149,17 @@ class _FollowsCurrent:
 
     @parent_header.setter
     def parent_header(self, value: dict[str, Any]) -> None:
-        """Only the kernel sets it, for all at once."""
+        """Set where ipykernel makes its parts, before anything runs."""
 
     def set_parent(self, parent: dict[str, Any]) -> None:
-        """Only the kernel sets it, for all at once."""
+        """For libraries: what this thread or task sends from now on belongs to this request."""
+        self.set_thread_parent(parent)
+
+    def set_thread_parent(self, parent: dict[str, Any]) -> Any:
+        return _current.set(_as_parent(extract_header(parent)) if parent else None)
+
+    def reset_thread_parent(self, token: Any) -> None:
+        _current.reset(token)
 
 
 class SandboxDisplayPublisher(_FollowsCurrent, ZMQDisplayPublisher):
@@ -231,8 +240,16 @@ class SandboxShell(_FollowsCurrent, ZMQInteractiveShell):
         super().init_magics()
         self.register_magics(NoNetworkMagics)
 
-    def get_parent(self) -> dict[str, Any]:
-        return self.parent_header
+    def get_parent(self) -> Any:
+        return self.kernel.get_parent()
+
+    def enable_gui(self, gui: Any = None) -> None:
+        """As ipykernel's, which finds its kernel through an application that is not there."""
+        try:
+            enable_gui(gui, self.kernel)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        self.active_eventloop = gui
 
     def system_piped(self, cmd: str) -> None:
         """As ipykernel's where there are terminals to make; else through the pipes behind descriptors 1 and 2."""
@@ -364,6 +381,11 @@ class SandboxKernel(IPythonKernel):
         sys.stderr = Stream(host, "stderr", 2, current)
 
     def begin(self, setup: Setup) -> None:
+        sys.argv = [""]
+        if "" not in sys.path:
+            sys.path.insert(0, "")  # modules in the working directory can be imported
+        if "TMPDIR" in setup.env:
+            tempfile.tempdir = None  # found out again when it is asked for
         self.shell.set_home(os.path.expanduser("~"))
         if setup.cwd:
             self.shell.user_ns["_dh"][:] = [os.getcwd()]  # what `%cd -` goes back to
@@ -508,8 +530,7 @@ class SandboxKernel(IPythonKernel):
 
     def set_parent(self, ident: Any, parent: dict[str, Any], channel: str = "shell") -> None:
         """For libraries that serve requests themselves: what is sent from now on belongs to this one."""
-        header = extract_header(parent) if parent else {}
-        _current.set(_as_parent(header))
+        self.shell.set_parent(parent)
 
     def get_parent(self, channel: str | None = None) -> dict[str, Any]:
         parent = current()

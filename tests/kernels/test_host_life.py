@@ -49,7 +49,7 @@ def test_a_later_setup_is_not_honoured(client):
 
 def test_forked_kernels_differ_in_their_entropy(zygote):
     code = "import os, random, uuid, secrets\n"
-    code += "(random.random(), uuid.uuid4(), uuid.uuid1(), secrets.token_hex(), os.urandom(8))"
+    code += "(random.random(), uuid.uuid4(), uuid.uuid1(), secrets.token_hex(), os.urandom(8).hex())"
     seen = set()
     for _ in range(3):
         with zygote.kernel() as rig:

@@ -136,6 +136,13 @@ def test_an_enormous_error_still_ends_the_cell(client):
     assert client.execute("1").result == "1"
 
 
+def test_what_this_peer_does_not_take_is_told(zygote):
+    with zygote.kernel(limits=LinkLimits(max_body_bytes=1 << 20)) as rig:
+        answer = rig.client.execute("display({'text/plain': 'x' * (2 << 20)}, raw=True)")
+        assert "display_data not shown" in answer.text("stderr")
+        assert answer.reply["status"] == "ok"
+
+
 # -- hostile values -------------------------------------------------------------------------------------------
 
 VALUES = {

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from cellgate_kernel.message import Channel
+from tests.kernels.kernelrig import Zygote
 
 
 def test_a_cell_is_answered_in_the_order_of_the_specification(client):
@@ -391,3 +392,83 @@ def test_magics(client):
 def test_shell_output_is_in_order_with_prints(client):
     answer = client.execute("print('a'); get_ipython().system('echo b'); print('c')")
     assert answer.text().replace("\r", "") == "a\nb\nc\n"
+
+
+# -- the process that user code finds ------------------------------------------------------------------------
+
+
+def test_modules_in_the_working_directory_can_be_imported(zygote, tmp_path):
+    (tmp_path / "beside.py").write_text("x = 'found'")
+    with zygote.kernel({"cwd": str(tmp_path)}) as rig:
+        assert rig.client.execute("import beside; beside.x").result == "'found'"
+
+
+def test_classes_made_in_a_cell_can_be_pickled(client):
+    client.execute("class C: pass\nimport pickle")
+    assert client.execute("type(pickle.loads(pickle.dumps(C()))) is C, __name__").result == "(True, '__main__')"
+
+
+def test_nothing_of_the_host_is_in_the_way(client):
+    code = "import sys, threading, signal\n"
+    code += "(sys.argv, threading.enumerate(), signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    assert client.execute(code).result.startswith("([''], [<_MainThread(MainThread")
+    assert client.execute("signal.getsignal(signal.SIGINT) is signal.default_int_handler").result == "True"
+
+
+def test_an_output_widget_can_be_entered(client):
+    pytest.importorskip("ipywidgets")
+    answer = client.execute("import ipywidgets as w\no = w.Output()\nwith o: print('inside')", timeout=60)
+    assert answer.reply["status"] == "ok"
+    ids = [c["data"]["state"].get("msg_id") for c in answer.contents("comm_msg")]
+    assert ids == [answer.id, ""]
+
+
+def test_logging_goes_to_stderr(client):
+    answer = client.execute("import logging; logging.warning('careful'); logging.getLogger().handlers.clear()")
+    assert "careful" in answer.text("stderr")
+
+
+def test_an_unhandled_error_in_a_thread_is_shown(client):
+    answer = client.execute("import threading\nt = threading.Thread(target=lambda: 1/0); t.start(); t.join()")
+    assert "ZeroDivisionError" in answer.text("stderr")
+
+
+def test_stored_values_go_to_the_profile_of_the_home_directory(zygote, tmp_path):
+    with zygote.kernel({"env": {"HOME": str(tmp_path)}}) as rig:
+        rig.client.execute("x = 5")
+        assert list(tmp_path.iterdir()) == []
+        assert rig.client.execute("%store x").reply["status"] == "ok"
+        assert (tmp_path / ".ipython" / "profile_default" / "db").is_dir()
+
+
+# -- the template with data libraries --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data_zygote():
+    for name in ("numpy", "pandas", "matplotlib"):
+        pytest.importorskip(name)
+    zygote = Zygote("python-data")
+    yield zygote
+    zygote.close()
+
+
+def test_data_libraries_are_there_and_draw(data_zygote):
+    with data_zygote.kernel() as rig:
+        assert rig.client.execute("import sys; {'numpy', 'pandas', 'matplotlib'} <= set(sys.modules)").result == "True"
+        code = "import matplotlib.pyplot as plt\nplt.get_fignums(), plt.plot([1, 2])[0].axes.figure.number"
+        answer = rig.client.execute(code)
+        assert answer.result == "([], 1)"
+        assert len(answer.contents("display_data")) == 1
+        assert rig.client.execute("%matplotlib inline\nplt.plot([3]);").contents("display_data")
+        frame = rig.client.execute("import pandas\npandas.DataFrame({'a': [1]})").contents("execute_result")[0]
+        assert "<table" in frame["data"]["text/html"]
+
+
+def test_forked_generators_of_numpy_differ(data_zygote):
+    seen = set()
+    for _ in range(3):
+        with data_zygote.kernel() as rig:
+            seen.add(rig.client.execute("import numpy; numpy.random.random()").result)
+            seen.add(rig.client.execute("numpy.random.default_rng().random()").result)
+    assert len(seen) == 6

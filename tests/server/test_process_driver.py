@@ -152,6 +152,16 @@ async def test_a_daemon_that_outlived_the_kernel_is_found_by_its_mark(driver):
         os.close(pidfd)
 
 
+async def test_closing_the_driver_clears_away_what_had_ended_by_itself(driver):
+    sandbox = await driver.create(SandboxSpec())
+    async with KernelClient(sandbox) as kernel:
+        workspace = Path((await kernel.execute("import os\nprint(os.getcwd(), end='')", timeout=BOUND)).text())
+        await kernel.execute("os._exit(0)")
+    assert await driver.sandboxes() == []
+    await driver.close()
+    assert not workspace.exists()
+
+
 async def test_no_warning_is_left_when_a_driver_is_closed_with_kernels_alive(driver):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

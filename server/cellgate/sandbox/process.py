@@ -88,12 +88,12 @@ class ProcessDriver:
             ContainsNothingWarning,
             stacklevel=2,
         )
-        self._living: dict[str, ProcessSandbox] = {}
+        self._kept: dict[str, ProcessSandbox] = {}  # until they are destroyed
 
     async def create(self, spec: SandboxSpec) -> ProcessSandbox:
         if spec.template not in TEMPLATES:
             raise UnknownTemplate(spec.template, TEMPLATES)
-        sandbox = ProcessSandbox(spec, self._living)
+        sandbox = ProcessSandbox(spec, self._kept)
         try:
             await sandbox.wait_until_up()
         except BaseException:  # a cancellation too leaves nothing behind
@@ -102,10 +102,10 @@ class ProcessDriver:
         return sandbox
 
     async def sandboxes(self) -> list[Sandbox]:
-        return list(self._living.values())
+        return [sandbox for sandbox in self._kept.values() if not sandbox.has_ended]
 
     async def close(self) -> None:
-        await asyncio.gather(*(sandbox.destroy() for sandbox in list(self._living.values())))
+        await asyncio.gather(*(sandbox.destroy() for sandbox in list(self._kept.values())))
 
 
 class ProcessSandbox:
@@ -113,12 +113,12 @@ class ProcessSandbox:
 
     driver = "process"
 
-    def __init__(self, spec: SandboxSpec, living: dict[str, ProcessSandbox]) -> None:
+    def __init__(self, spec: SandboxSpec, kept: dict[str, ProcessSandbox]) -> None:
         """Start the process. Raises SandboxStartFailed, and then nothing is left."""
         self.id = uuid.uuid4().hex
         self.template = spec.template
         self.limits = spec.limits
-        self._living = living
+        self._kept = kept
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[DeathCertificate] = self._loop.create_future()
         self._born = time.monotonic()
@@ -138,7 +138,7 @@ class ProcessSandbox:
         self._pid = self._process.pid
         self._pidfd = os.pidfd_open(self._pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
-        self._living[self.id] = self
+        self._kept[self.id] = self
         self._first_link: socket.socket | None = self._new_link()
 
     def _spawn(self, birth_fd: int) -> subprocess.Popen[bytes]:
@@ -179,6 +179,10 @@ class ProcessSandbox:
         finally:
             self._loop.remove_reader(link)
         raise SandboxStartFailed("process", "waiting for the kernel's first word", detail, self._log_tail())
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.done()
 
     # -- the Sandbox protocol -----------------------------------------------------------------------
 
@@ -254,7 +258,6 @@ class ProcessSandbox:
             wall_seconds=time.monotonic() - self._born,
         )
         self._ended.set_result(decide(status, self._killed_for, events, detail=self._detail))
-        self._living.pop(self.id, None)
 
     async def _destroy(self) -> DeathCertificate:
         await self.kill(Reason.SESSION_DELETED)
@@ -267,6 +270,7 @@ class ProcessSandbox:
             self._first_link.close()
         self._log.close()
         shutil.rmtree(self._workspace, ignore_errors=True)
+        self._kept.pop(self.id, None)
         return certificate
 
     def _members(self) -> Iterator[tuple[int, _Facts]]:

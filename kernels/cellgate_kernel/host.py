@@ -342,6 +342,7 @@ class Host:
             os.eventfd_write(self._wakeup, 1)
 
     def _read_forever(self) -> None:
+        self.outbox.reader = threading.get_ident()
         try:
             while True:
                 self.turn()

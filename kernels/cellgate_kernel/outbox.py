@@ -44,8 +44,10 @@ class Outbox:
         """`wake` makes the reader thread look here; it is called only when that one would not by itself."""
         self._wake = wake
         self._items: deque[Text | Message | None] = deque()  # None ends a stream message: a flush
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler, or a finalizer that the collector runs, may print anywhere, here too.
+        self._lock = threading.RLock()
         self._room = threading.Condition(self._lock)
+        self.reader = 0  # the thread that must never wait here, not even when a finalizer prints in it
         self._waiting_bytes = 0
         self._offset = 0  # into the first item's text: a long one leaves in pieces
         self.is_due = False  # something waits that should not wait for company
@@ -94,6 +96,8 @@ class Outbox:
 
     def _wait_for_room(self) -> None:
         self._hurry()
+        if threading.get_ident() == self.reader:
+            return
         with self._room:
             while self._waiting_bytes > MAX_WAITING_BYTES // 2:
                 self._room.wait()

@@ -240,6 +240,15 @@ class SandboxShell(_FollowsCurrent, ZMQInteractiveShell):
         super().init_magics()
         self.register_magics(NoNetworkMagics)
 
+    @property
+    def parent_header(self) -> Any:
+        """The whole request, as ipykernel's shell has it."""
+        return self.kernel.get_parent() if self.kernel else {}
+
+    @parent_header.setter
+    def parent_header(self, value: Any) -> None:
+        """Set where ipykernel makes its parts, before anything runs."""
+
     def get_parent(self) -> Any:
         return self.kernel.get_parent()
 

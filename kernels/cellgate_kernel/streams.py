@@ -27,15 +27,11 @@ class Stream(io.TextIOBase):
 
     @property
     def name(self) -> str:
-        return f"<{self._name}>"
+        return self._name
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # typeshed says attribute
         return "UTF-8"
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        return "replace"
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):

@@ -93,6 +93,39 @@ def test_threads_that_print_at_once_lose_nothing(client):
     assert set(answer.text().split()) == {f"{k}-{i}" for k in range(8) for i in range(2000)}
 
 
+def test_a_signal_handler_may_print_in_the_middle_of_a_print(client):
+    code = """
+    import signal, sys
+    rings = 0
+    def ring(*_):
+        global rings
+        rings += 1
+        sys.stdout.write("ring\\n")
+    _ = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+    while rings < 500: sys.stdout.write("line\\n")
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    rings
+    """
+    answer = client.execute(textwrap.dedent(code), timeout=60)
+    assert answer.text().split().count("ring") == int(answer.result)
+
+
+def test_finalizers_may_print_wherever_the_collector_runs(client):
+    code = """
+    import gc, sys
+    class C:
+        def __del__(self): sys.stdout.write("gone\\n" * 100)
+    before = gc.get_threshold()
+    gc.set_threshold(5)
+    for _ in range(2000):
+        c = C(); c.c = c; del c
+        sys.stdout.write("x\\n"); sys.stdout.flush()
+    gc.set_threshold(*before); _ = gc.collect()
+    """
+    assert client.execute(textwrap.dedent(code), timeout=60).text().count("gone") == 200_000
+
+
 # -- large ------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from cellgate.errors import SandboxGone, UnknownTemplate
 from cellgate.sandbox.base import Driver, Sandbox, SandboxSpec
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sandbox.client import ExecuteResult, KernelClient
+from cellgate.sandbox.watchdog import Patience
 from cellgate_kernel.message import Channel
 from tests.support.drivers import Create, open_driver
 
@@ -77,6 +78,14 @@ async def test_too_much_memory_in_a_child_is_no_end_or_one_that_is_told(kernel: 
 async def test_a_stopped_kernel_is_unresponsive_and_told_so_in_ten_seconds(kernel: KernelClient):
     end = await run_to_the_end(kernel, "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", seconds=10.0)
     assert (end.reason, end.signal) == (Reason.KERNEL_UNRESPONSIVE, signal.SIGKILL)
+
+
+@pytest.mark.promise("processes")
+async def test_c_code_that_holds_the_interpreter_is_busy_and_not_unresponsive(sandbox: Sandbox):
+    patience = Patience(look_every=0.05, silent=0.05, stopped=0.02)
+    async with KernelClient(sandbox, patience=patience) as kernel:
+        result = await kernel.execute("sum(range(10**8))", timeout=60)
+    assert (result.value, result.certificate) == ("4999999950000000", None)
 
 
 async def test_a_kernel_without_its_descriptors_ends_and_is_told(kernel: KernelClient):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+import socket
 
 import pytest
 
@@ -11,7 +13,10 @@ from cellgate.errors import LimitError, LinkClosed, SandboxGone
 from cellgate.sandbox.base import SandboxSpec
 from cellgate.sandbox.certificate import Reason
 from cellgate.sandbox.client import KernelClient
+from cellgate.sandbox.connection import LinkStream
 from cellgate.sandbox.fake import FakeDriver
+from cellgate_kernel.link import Link
+from cellgate_kernel.message import Channel, Status, Tag
 
 BOUND = 10.0
 
@@ -62,6 +67,92 @@ async def test_an_error_in_on_input_is_the_callers(kernel):
 
     with pytest.raises(ZeroDivisionError):
         await kernel.execute("input()", on_input=fail)
+
+
+async def test_an_error_in_on_other_stops_nothing(sandbox):
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+
+    def fail(_message):
+        raise ZeroDivisionError
+
+    async with KernelClient(sandbox, on_other=fail) as kernel:
+        await kernel.send("comm_info_request", {})
+        assert (await kernel.execute("1+1", timeout=BOUND)).value == "2"
+    assert {type(error) for error in told} == {ZeroDivisionError}
+
+
+class Liar:
+    """A sandbox whose kernel answers every cell as it likes. Alive for good."""
+
+    id = "liar"
+
+    def __init__(self, *answers):
+        self.answers = answers
+        self.kills = []
+
+    async def attach(self):
+        ours, theirs = socket.socketpair()
+        self.stream = LinkStream(Link(), theirs, self.take)
+        return ours
+
+    def take(self, _number, tag, _v1):
+        for channel, kind, status, content in self.answers:
+            header = json.dumps({"msg_type": kind}).encode()
+            self.stream.post(Tag(channel, kind, status, tag.parent_id), [header, b"{}", b"{}", content])
+
+    async def kill(self, reason, detail=""):
+        self.kills.append((reason, detail))
+
+    async def wait(self):
+        await asyncio.get_running_loop().create_future()
+
+
+IDLE = (Channel.IOPUB, "status", Status.IDLE, b"{}")
+
+
+async def test_a_kernel_that_claims_to_be_dead_is_not_believed():
+    liar = Liar((Channel.SHELL, "execute_reply", Status.OK, b'{"status":"dead"}'), IDLE)
+    async with KernelClient(liar) as kernel:
+        assert (await kernel.execute("1", timeout=BOUND)).status == "error"
+
+
+async def test_a_result_of_another_shape_has_no_value():
+    liar = Liar(
+        (Channel.IOPUB, "execute_result", Status.NONE, b'{"data":7}'),
+        (Channel.IOPUB, "stream", Status.NONE, b'{"name":"stdout","text":[]}'),
+        (Channel.SHELL, "execute_reply", Status.OK, b'{"status":"ok"}'),
+        IDLE,
+    )
+    async with KernelClient(liar) as kernel:
+        result = await kernel.execute("1", timeout=BOUND)
+    assert (result.value, result.text()) == ("", "[]")
+
+
+async def test_inputs_that_nobody_waits_for_start_one_task_at_most():
+    asked = []
+    liar = Liar(
+        *[(Channel.STDIN, "input_request", Status.NONE, b'{"prompt":7}')] * 100,
+        (Channel.SHELL, "execute_reply", Status.OK, b'{"status":"ok"}'),
+        IDLE,
+    )
+
+    async def ask(prompt: str, _password: bool) -> str:
+        asked.append(prompt)
+        return await asyncio.get_running_loop().create_future()
+
+    async with KernelClient(liar) as kernel:
+        await kernel.execute("1", on_input=ask, timeout=BOUND)
+    assert len(asked) <= 1
+
+
+async def test_an_answer_that_is_no_message_ends_the_sandbox():
+    liar = Liar((Channel.SHELL, "execute_reply", Status.OK, b"[" * 100_000))
+    async with KernelClient(liar) as kernel:
+        cell = asyncio.create_task(kernel.execute("1"))
+        await asyncio.wait_for(kernel.connection.closed, BOUND)
+        cell.cancel()
+    assert [reason for reason, _ in liar.kills] == [Reason.PROTOCOL_VIOLATION]
 
 
 async def test_a_cancelled_execute_leaves_the_cell_running_and_the_client_usable(kernel):

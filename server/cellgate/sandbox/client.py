@@ -62,7 +62,8 @@ class ExecuteResult:
         """The plain text of the cell's last expression."""
         for out in self.outputs:
             if out["msg_type"] == "execute_result":
-                return str(out["content"].get("data", {}).get("text/plain", ""))
+                data = out["content"].get("data")
+                return str(data.get("text/plain", "")) if isinstance(data, dict) else ""
         return None
 
 
@@ -217,7 +218,8 @@ class KernelClient:
         try:
             reply = await self._ask(pending, "execute_request", content, Channel.SHELL)
             result.reply = reply["content"]
-            result.status = str(result.reply.get("status", "error"))
+            said = result.reply.get("status")
+            result.status = said if said in ("ok", "error", "aborted") else "error"  # "dead" is ours to say
         except SandboxGone as gone:
             result.certificate = gone.certificate
         finally:
@@ -306,7 +308,7 @@ class KernelClient:
         pending = self._pending.get(tag.parent_id)
         if pending is None:
             if self._on_other:
-                self._on_other(parse_message(v1))
+                self._tell_other(self._on_other, parse_message(v1))
         elif tag.channel is Channel.STDIN:
             if pending.on_input and (pending.asking is None or pending.asking.done()):
                 pending.asking = self._start(self._answer(pending, pending.on_input, parse_message(v1)))
@@ -317,6 +319,13 @@ class KernelClient:
                 pending.went_idle()
         elif tag.message_type != "execute_input":  # it only says again what was asked
             pending.output(tag.message_type, v1)
+
+    def _tell_other(self, on_other: OnOutput, message: JupyterMessage) -> None:
+        try:
+            on_other(message)
+        except Exception as error:  # the caller's own function, and no call of the caller's to raise it from
+            context = {"message": "on_other of a KernelClient failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
 
     async def _answer(self, pending: _Pending, on_input: OnInput, question: JupyterMessage) -> None:
         content = question["content"]

@@ -32,8 +32,9 @@ class LinkStream:
     """One end of a link on one byte stream. Belongs to the loop it was made on.
 
     `on_message(number, tag, v1)` is called for every message as it is read, `v1` staying valid; what must
-    follow a whole batch can be put off with `loop.call_soon`. It must not raise. `closed` resolves once, with
-    what the peer broke, or None when either end closed the stream.
+    follow a whole batch can be put off with `loop.call_soon`. It may raise MessageError for a message that is
+    none, and nothing else. `closed` resolves once, with what the peer broke, or None when either end closed
+    the stream.
     """
 
     def __init__(

@@ -375,6 +375,7 @@ class Warden:
                 keep = theirs.detach()
                 signal.set_wakeup_fd(-1)
                 home = Home(mount_point, _GUEST_PATH, self._is_host_root)
+                self._selector.close()  # else a kernel's garbage collector does, when the number is another's
                 self.__dict__.clear()  # what a zygote knows every session knows: let it not be about other sessions
                 gc.collect()
                 null = os.open("/dev/null", os.O_RDWR)

@@ -34,7 +34,8 @@ class Traces:
 
     @staticmethod
     def now() -> Traces:
-        cgroups = {str(path) for path in Path("/sys/fs/cgroup").rglob("cellgate*") if path.is_dir()}
+        walk = os.walk("/sys/fs/cgroup")  # which takes it that groups go while it walks
+        cgroups = {f"{top}/{name}" for top, names, _ in walk for name in names if name.startswith("cellgate")}
         mounts = {
             f"mount {line.split()[4]}" for line in read("/proc/self/mountinfo").splitlines() if "cellgate" in line
         }

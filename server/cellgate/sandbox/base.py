@@ -59,7 +59,8 @@ class Sandbox(Protocol):
 
     async def interrupt(self) -> None:
         """SIGINT to the kernel's process group, from outside, so that it works however busy the kernel is.
-        Does nothing while no cell runs, or after the end."""
+        Returns when it is sent, so that it strikes no cell sent later. Does nothing while no cell runs, or
+        after the end."""
         ...
 
     async def kill(self, reason: Reason, detail: str = "") -> None:

@@ -55,7 +55,7 @@ class Attach:
 
 @dataclass(frozen=True)
 class Interrupt:
-    """SIGINT to the kernel's process group. Not answered."""
+    """SIGINT to the kernel's process group. Answered by `interrupted` when it is sent."""
 
     id: str
 

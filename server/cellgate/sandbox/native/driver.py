@@ -172,6 +172,8 @@ class NativeDriver:
             self._answer(said["failed"], _error(said))
         elif "pooled" in said:
             self._answer(said["pooled"], None)
+        elif "interrupted" in said:
+            self._answer(said["interrupted"], None)
         elif "hello" in said:
             self.hello.set_result(said)
         elif "unavailable" in said and not self.hello.done():
@@ -254,7 +256,8 @@ class NativeSandbox:
 
     async def interrupt(self) -> None:
         if not self.death.done():
-            self._owner.tell(do="interrupt", id=self.id)
+            with suppress(SandboxGone, DriverUnavailable):
+                await self._owner.ask(do="interrupt", id=self.id)
 
     async def kill(self, reason: Reason, detail: str = "") -> None:
         if not self.death.done():

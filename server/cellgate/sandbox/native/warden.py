@@ -298,6 +298,7 @@ class Warden:
         sandbox = self._sandboxes.get(command.id)
         if sandbox and not sandbox.fork_over:
             self._signal_kernel(sandbox, signal.SIGINT)
+        self._say({"interrupted": reference})
 
     def _kill(self, reference: int, command: commands.Kill) -> None:
         sandbox = self._sandboxes.get(command.id)

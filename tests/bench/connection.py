@@ -25,10 +25,9 @@ SIZES = {200: 100_000, 64 << 10: 4_000}  # bytes of a message: how many
 def write(sock: socket.socket, size: int, count: int) -> None:
     """The sandbox's end: blocking, as simple as can be."""
     link = Link()
-    header, parent = b"h" * 60, b"p" * 40
-    body = [Tag(Channel.IOPUB, "stream", Status.NONE, PARENT).pack(), *join_v1(b"iopub", [header, parent, b"{}", b""])]
-    body.append(b"x" * max(0, size - sum(map(len, body))))
-    message = b"".join([body[0], *join_v1(b"iopub", [header, parent, b"{}", body[-1]])])
+    tag = Tag(Channel.IOPUB, "stream", Status.NONE, PARENT).pack()
+    empty = sum(map(len, [tag, *join_v1(b"iopub", [b"{}"] * 4)]))
+    message = b"".join([tag, *join_v1(b"iopub", [b"{}", b"{}", b"{}", b"{}" + b"x" * (size - empty)])])
     sock.sendall(link.open())
     while not link.is_open:
         link.receive(sock.recv(1 << 20))

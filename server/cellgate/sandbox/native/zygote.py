@@ -21,7 +21,10 @@ from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native import linux, seccomp
 from cellgate.sandbox.native.birth import KernelJob, become_kernel
 from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, pack, unpack
+from cellgate.sandbox.native.pages import Pages, own_pages
 from cellgate.sandbox.native.rootfs import HOME, WORK, Root, build_root, mount_scratch
+from cellgate_kernel.link import Hello, Link, Message
+from cellgate_kernel.message import Channel, Status, Tag, join_v1
 
 __all__ = ["Home", "run_zygote"]
 
@@ -60,7 +63,12 @@ def run_zygote(control: socket.socket, template: str, root: Root, home: Home) ->
         from cellgate_kernel import host, python  # in the guest's root: whatever is loaded later is there too
 
         prepared = python.prepare(template)
-        zygote.serve(lambda birth: host.run(birth, prepared))
+
+        def run(birth: int) -> NoReturn:
+            host.run(birth, prepared)
+
+        zygote.send_scout(run)
+        zygote.serve(run)
     except ConnectionError:
         os._exit(0)  # the warden is gone
     except BaseException as error:
@@ -78,6 +86,8 @@ class _Zygote:
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._filter = seccomp.compile_filter()
+        self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # out of reach in the guests' root
+        self._pages = Pages(())
 
     def enter(self, template: str, root: Root, home: Home) -> None:
         """Leave the host's file system and environment for the guests'."""
@@ -93,6 +103,31 @@ class _Zygote:
             raise ConnectionError
         linux.unshare(linux.CLONE_NEWNS)
         mount_scratch(root)
+
+    def send_scout(self, run: RunKernel) -> None:
+        """Learn from a kernel that nobody uses which pages the others will write to."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        host_end, guest_end = socket.socketpair()
+        with ours, theirs, host_end, guest_end:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    host_end.close()
+                    self._leave_zygote()
+                    run(theirs.detach())
+                finally:
+                    os._exit(70)
+            socket.send_fds(ours, [b"L"], [guest_end.fileno()])
+            guest_end.close()
+            theirs.close()
+            try:
+                _run_first_cell(host_end)
+                proc = os.open(str(pid), os.O_PATH | os.O_DIRECTORY, dir_fd=self._proc)
+                self._pages = Pages(own_pages(proc))
+                os.close(proc)
+            finally:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
     def serve(self, run: RunKernel) -> NoReturn:
         poll = select.poll()
@@ -144,15 +179,20 @@ class _Zygote:
 
     def _child(self, job: KernelJob, run: RunKernel) -> NoReturn:
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for fd in (self._control.detach(), self._wake, self._waker, self._own_pids):
-                os.close(fd)
-            self._pids.clear()  # the names of other sessions
-            os.dup2(0, 2)  # the operator's terminal or log is no place for hostile code to write to
+            self._pages.take()
+            self._leave_zygote()
             become_kernel(job, run)
         finally:
             os._exit(70)  # nothing of the zygote may go on in here
+
+    def _leave_zygote(self) -> None:
+        """In a child: let go of what is the zygote's."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for fd in (self._control.detach(), self._wake, self._waker, self._own_pids, self._proc):
+            os.close(fd)
+        self._pids.clear()  # the names of other sessions
+        os.dup2(0, 2)  # the operator's terminal or log is no place for hostile code to write to
 
     def _reap(self) -> None:
         names = {pid: name for name, pid in self._pids.items()}
@@ -163,6 +203,26 @@ class _Zygote:
             name = names[pid]
             del self._pids[name]
             self._control.send(pack({"exited": name, "status": status}))
+
+
+def _run_first_cell(stream: socket.socket) -> None:
+    """Be the host of a kernel for one cell: returns when it is idle again."""
+    link = Link()
+    header = {"msg_id": "scout", "msg_type": "execute_request", "session": "scout", "username": "", "version": "5.3"}
+    cell = {"code": "1+1", "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+    parts = [pack(header), b"{}", b"{}", pack(cell)]
+    request = [Tag(Channel.SHELL, "execute_request", Status.NONE, b"scout").pack(), *join_v1(b"shell", parts)]
+    stream.settimeout(30)
+    stream.sendall(link.open())
+    while data := stream.recv(1 << 16):
+        for event in link.receive(data):
+            if type(event) is Hello:
+                stream.sendall(b"".join(link.send(request)))
+            elif type(event) is Message:
+                tag, _ = Tag.unpack(event.body)
+                if tag.status is Status.IDLE and tag.parent_id == b"scout":
+                    return
+    raise RuntimeError("the scout ended before it answered")
 
 
 def _wake_up(signum: int, frame: object) -> None:

@@ -1,0 +1,89 @@
+"""The pages that a fresh kernel writes to, learned from one that nobody uses, to be copied all at once after a fork.
+
+A forked child shares all memory with its zygote, and each first write to a page faults: some 1,800 times until a
+kernel has answered its first cell, which was half of the time that took (measured). The pages are nearly the same
+in every child. So a zygote sends a scout ahead, reads which pages that one has made its own, and has the kernel
+copy just these for each later child in one call, at less than half of the cost of as many faults.
+
+Only a hint: a page too many costs 4 KiB, one too few a fault. Where the kernel lacks the call (before Linux 6.13)
+nothing happens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Final
+
+from cellgate.sandbox.native import linux
+
+__all__ = ["Pages", "own_pages"]
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_MADV_POPULATE_WRITE: Final = 23
+_IOVECS: Final = 1024  # of one call
+_JOINED_PAGES: Final = 1  # a gap so small costs less than another range
+# Bits of an entry in /proc/PID/pagemap.
+_PRESENT: Final = 1 << 63
+_FILE_OR_SHARED: Final = 1 << 61
+_EXCLUSIVE: Final = 1 << 56
+
+
+class Pages:
+    """A set of pages, laid out as the system call wants it."""
+
+    def __init__(self, pages: Iterable[int]) -> None:
+        """`pages` are addresses, rising."""
+        ranges = [value for start, end in _ranges(pages) for value in (start, end - start)]
+        self._count = len(ranges) // 2
+        self._iovecs = (ctypes.c_ulong * len(ranges))(*ranges)
+
+    def take(self) -> None:
+        """Make them this process's own, now."""
+        if not self._count:
+            return
+        own = os.pidfd_open(os.getpid())
+        with suppress(OSError):  # an older kernel, or no memory: the faults will see to it
+            for first in range(0, self._count, _IOVECS):
+                at = ctypes.addressof(self._iovecs) + 16 * first
+                count = min(_IOVECS, self._count - first)
+                linux.syscall(linux.NR_PROCESS_MADVISE, own, at, count, _MADV_POPULATE_WRITE, 0)
+        os.close(own)
+
+
+def own_pages(proc: int) -> list[int]:
+    """The addresses of the private, writable pages that a process shares with no other. `proc` is a descriptor of
+    its directory in /proc."""
+    found = []
+    with (
+        open(os.open("maps", os.O_RDONLY, dir_fd=proc)) as maps,
+        open(os.open("pagemap", os.O_RDONLY, dir_fd=proc), "rb", buffering=0) as pagemap,
+    ):
+        for line in maps:
+            span, permissions, *_ = line.split()
+            if not permissions.startswith("rw-p") or line.endswith("[stack]\n"):  # the stack grows by itself
+                continue
+            start, end = (int(address, 16) for address in span.split("-"))
+            pagemap.seek(start // _PAGE * 8)
+            entries = pagemap.read((end - start) // _PAGE * 8)
+            for number, (entry,) in enumerate(struct.iter_unpack("=Q", entries)):
+                if entry & _PRESENT and entry & _EXCLUSIVE and not entry & _FILE_OR_SHARED:
+                    found.append(start + number * _PAGE)
+    return found
+
+
+def _ranges(pages: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Runs of pages, joined where the gap between them is small."""
+    start = end = 0
+    for page in pages:
+        if end and page <= end + _JOINED_PAGES * _PAGE:
+            end = page + _PAGE
+            continue
+        if end:
+            yield start, end
+        start, end = page, page + _PAGE
+    if end:
+        yield start, end

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
 import logging
 import os
 import re
@@ -26,6 +27,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
+from ipykernel import ipkernel
 from ipykernel.displayhook import ZMQShellDisplayHook
 from ipykernel.eventloops import enable_gui
 from ipykernel.ipkernel import IPythonKernel
@@ -41,7 +43,7 @@ from .host import Host, Setup
 from .message import Channel
 from .streams import Stream
 
-__all__ = ["SandboxKernel", "SandboxShell", "current", "follow_threads"]
+__all__ = ["SandboxKernel", "SandboxShell", "current", "follow_threads", "remember_signatures"]
 
 NO_NETWORK = (
     "this sandbox has no network, so %{0} cannot fetch packages. "
@@ -77,6 +79,13 @@ def follow_threads() -> None:
     start_and_remember.__doc__ = start.__doc__
     threading.Thread.start = start_and_remember  # type: ignore[method-assign]
     threading.Thread._bootstrap_inner = bootstrap_and_recall  # type: ignore[attr-defined]
+
+
+def remember_signatures() -> None:
+    """Let ipykernel look once, not for each cell, at what the shell's methods accept."""
+    private: Any = ipkernel
+    accepts = functools.cache(private._accepts_parameters)
+    private._accepts_parameters = lambda method, names: accepts(getattr(method, "__func__", method), tuple(names))
 
 
 class LinkSession(Session):
@@ -395,7 +404,8 @@ class SandboxKernel(IPythonKernel):
             sys.path.insert(0, "")  # modules in the working directory can be imported
         if "TMPDIR" in setup.env:
             tempfile.tempdir = None  # found out again when it is asked for
-        self.shell.set_home(os.path.expanduser("~"))
+        if (home := os.environ.get("HOME", "/")) != self.shell.home_dir:
+            self.shell.set_home(home)
         if setup.cwd:
             self.shell.user_ns["_dh"][:] = [os.getcwd()]  # what `%cd -` goes back to
         if setup.startup:

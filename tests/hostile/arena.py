@@ -91,10 +91,7 @@ def uid_of(pid: int) -> int | None:
 
 def belongings_of(uid: int) -> list[str]:
     """Processes, System V ipc and files in public places of a host uid."""
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdecimal() and uid_of(int(entry.name)) == uid:
-            found.append(f"process {entry.name}")
+    found = [f"process {name}" for name in os.listdir("/proc") if name.isdecimal() and uid_of(int(name)) == uid]
     for table in ("shm", "sem", "msg"):
         lines = Path(f"/proc/sysvipc/{table}").read_text().splitlines()
         at = lines[0].split().index("uid")

@@ -30,7 +30,8 @@ async def test_an_endless_loop_is_interrupted_and_the_session_lives(session: Ses
     "code",
     [
         pytest.param(  # in functions: what strikes at a loop's backward jump is not within the try (CPython 3.11)
-            "def spin():\n  while True: pass\ndef f():\n  try: spin()\n  except KeyboardInterrupt: f()\nf()", id="caught"
+            "def spin():\n  while True: pass\ndef f():\n  try: spin()\n  except KeyboardInterrupt: f()\nf()",
+            id="caught",
         ),
         pytest.param("import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", id="ignored"),
         pytest.param(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 
-import pytest
-
 from cellgate.sandbox.certificate import Reason
 from tests.hostile.arena import LIMITS, SPEC, Session
 
@@ -101,7 +99,9 @@ async def test_a_kernel_without_its_directory_lives(session: Session):
 async def test_only_the_workspace_can_be_written(session: Session):
     outcomes = await session.attempts(
         {
-            **{place: f"write({place!r} + '/x')" for place in ("/", "/etc", "/usr", "/usr/bin", "/lib", "/run", "/dev")},
+            **{
+                place: f"write({place!r} + '/x')" for place in ("/", "/etc", "/usr", "/usr/bin", "/lib", "/run", "/dev")
+            },
             "/var/empty": "write('/var/empty/x')",
             "mkdir": "os.mkdir('/new')",
             "site-packages": "write(os.path.dirname(IPython.__file__) + '/x')",
@@ -175,7 +175,9 @@ async def test_an_abort_leaves_no_core_file_and_runs_no_handler(session: Session
         print(os.WTERMSIG(status), os.WCOREDUMP(status), [n for n in os.listdir() if "core" in n])
         """
     assert await session.text(code) == "6 False []\n"
-    end = session.died(await session.run("import os; heap = bytearray(b'x' * (20 << 20)); os.abort()"), Reason.KERNEL_SIGNAL)
+    end = session.died(
+        await session.run("import os; heap = bytearray(b'x' * (20 << 20)); os.abort()"), Reason.KERNEL_SIGNAL
+    )
     assert end.signal == signal.SIGABRT
 
 

@@ -156,7 +156,11 @@ async def test_no_family_of_sockets_but_three_and_no_protocol_but_two(session: S
     outcomes = await session.attempts(
         {f"family {family}": f"socket.socket({family}, {kind})" for family in FAMILIES for kind in (1, 2, 3, 5)}
         | {"raw": "socket.socket(2, 3, 255)", "raw6": "socket.socket(10, 3, 58)", "sctp": "socket.socket(2, 1, 132)"}
-        | {"mptcp": "socket.socket(2, 1, 262)", "udplite": "socket.socket(2, 2, 136)", "dccp": "socket.socket(2, 6, 33)"}
+        | {
+            "mptcp": "socket.socket(2, 1, 262)",
+            "udplite": "socket.socket(2, 2, 136)",
+            "dccp": "socket.socket(2, 6, 33)",
+        }
         | {"by number": "call(41, 17, 3, 0)", "with high bits": "call(41, 17 | 1 << 32, 3, 0)"}
         | {"pair": "socket.socketpair(17, 3)", "io_uring": "call(425, 8, 0)"}
     )
@@ -166,8 +170,13 @@ async def test_no_family_of_sockets_but_three_and_no_protocol_but_two(session: S
 
 async def test_nobody_outside_reaches_what_listens_inside(session: Session):
     """Neither the host nor the neighbour."""
-    code = "import socket\ns = socket.create_server(('0.0.0.0', 0))\na = socket.socket(socket.AF_UNIX)\na.bind('\\0open'); a.listen()"
-    await session.run(code)
+    await session.run(
+        """
+        import socket
+        s = socket.create_server(("0.0.0.0", 0))
+        a = socket.socket(socket.AF_UNIX); a.bind("\\0open"); a.listen()
+        """
+    )
     port = int(await session.value("s.getsockname()[1]") or 0)
     reached = f"""
         import socket

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from cellgate.wire.jupyter import JupyterMessage
 from tests.hostile.arena import LIMITS, MiB, Session
 
 
@@ -40,7 +41,9 @@ async def test_a_display_that_is_too_large_is_told_and_not_sent(session: Session
 
 
 async def test_many_large_displays_are_held_back_and_not_piled_up(session: Session):
-    code = "from IPython.display import display\nfor i in range(100): display({'text/plain': 'x' * (1 << 20)}, raw=True)"
+    code = (
+        "from IPython.display import display\nfor i in range(100): display({'text/plain': 'x' * (1 << 20)}, raw=True)"
+    )
     seen = 0
 
     def count(_message: object) -> None:
@@ -175,7 +178,7 @@ async def test_a_reader_that_stops_costs_the_sandbox_no_more_than_its_window(ses
     received = 0
     first: list[str] = []
 
-    def take(message: dict) -> None:
+    def take(message: JupyterMessage) -> None:
         nonlocal received
         text = message["content"].get("text", "")
         received += len(text)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 
-import pytest
-
 from cellgate.sandbox.certificate import Reason
 from tests.hostile.arena import LIMITS, Session
 

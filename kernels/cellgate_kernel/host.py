@@ -118,6 +118,7 @@ class Host:
         self.is_child = False  # a fork made by user code: it must not speak as the kernel
         self._birth = birth
         self._birth.setblocking(False)
+        self._birth.set_inheritable(False)
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.outbox = Outbox(self._wake)
         self.capture = Capture(self.outbox)
@@ -413,6 +414,7 @@ class Host:
         for descriptor in descriptors:
             self._drop_stream()
             stream = socket.socket(fileno=descriptor)
+            stream.set_inheritable(False)  # as received it would be, by any program that a cell starts
             stream.setblocking(False)
             self._stream = stream
             self._queue_bytes([self._link.open()])

@@ -134,7 +134,7 @@ class NativeDriver:
     def _read(self) -> None:
         while not self._lost:
             try:
-                packet, fds, _, _ = socket.recv_fds(self._control, MAX_PACKET_BYTES, 1, socket.MSG_DONTWAIT)
+                packet, fds, _, _ = socket.recv_fds(self._control, MAX_PACKET_BYTES, 1)
             except BlockingIOError:
                 return
             except OSError:
@@ -142,7 +142,10 @@ class NativeDriver:
             if not packet:
                 self._lose("the warden ended")
                 return
-            self._hear(unpack(packet), socket.socket(fileno=fds[0]) if fds else None)
+            link = socket.socket(fileno=fds[0]) if fds else None
+            if link is not None:
+                link.set_inheritable(False)  # as received it would be, by any program that we start
+            self._hear(unpack(packet), link)
 
     def _hear(self, said: Said, link: socket.socket | None) -> None:
         if "created" in said:

@@ -21,6 +21,7 @@ import socket
 import sys
 import tempfile
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -200,9 +201,9 @@ class Warden:
             self._unsaid.append((pack(message), link.dup() if link else None))
 
     def _try_to_say(self, packet: bytes, link: socket.socket | None) -> bool:
-        fds = [link.fileno()] if link else []
-        try:
-            socket.send_fds(self._control, [packet], fds, socket.MSG_DONTWAIT)
+        fds = array("i", [link.fileno()] if link else [])
+        try:  # not socket.send_fds, which drops its flags (CPython up to 3.13 at least) and so waits
+            self._control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)], socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError as error:

@@ -297,7 +297,12 @@ class Host:
     def serve(self, kernel: Kernel) -> NoReturn:
         """Run the kernel on this thread until it ends, send what is left, and end the process."""
         self.attach(kernel)
-        self.end(kernel.run())
+        try:
+            code = kernel.run()
+        except BaseException:
+            self.capture.log(traceback.format_exc())
+            code = EX_BUG
+        self.end(code)
 
     def attach(self, kernel: Kernel) -> None:
         """From now on requests wake this kernel."""
@@ -307,6 +312,7 @@ class Host:
 
     def end(self, code: int) -> NoReturn:
         """Send what is left and end the process."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.capture.drain(final=True)
         self._exit_code = code
         self._is_over = True
@@ -454,7 +460,7 @@ class Host:
             elif type(event) is Hello:
                 self._greet(event)
         pings = [event for event in events if type(event) is Ping]
-        if pings:  # the newest asks for all
+        if pings and len(self._unsent) < WRITE_BUFFERS:  # the newest asks for all
             self._queue_bytes([self._link.pong(pings[-1].token)])
         if acknowledgement := self._link.acknowledge():
             self._queue_bytes([acknowledgement])

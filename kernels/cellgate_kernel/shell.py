@@ -7,6 +7,7 @@ serving of requests one after another, and the little that a sandbox does differ
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed does not know it
 import asyncio
 import atexit
 import functools
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from inspect import isawaitable
@@ -418,8 +419,9 @@ class SandboxKernel(IPythonKernel):
         while not self.shell.exit_now:
             try:
                 self.loop.run_forever()
-            except KeyboardInterrupt:
-                pass  # it struck a task of the user's; that task has ended with it
+            except KeyboardInterrupt:  # it struck a task of the user's, which has ended with it
+                signal.signal(signal.SIGINT, self._interrupted_between_cells)
+                self.loop.call_soon(self._look)
         try:
             atexit._run_exitfuncs()
         except BaseException:  # the user's last words
@@ -457,10 +459,11 @@ class SandboxKernel(IPythonKernel):
     def _look(self) -> None:
         """Serve what waits, if nothing is being served; comms also beside an asynchronous cell, which may wait for
         one."""
+        if self._serving is None or self._serving.done():  # done: user code cancelled it, or an interrupt struck it
+            self._running = None
+            self._woken = asyncio.Event()
+            self._serving = self.loop.create_task(self._serve_all())
         if self._running is None:
-            if self._serving is None or self._serving.done():
-                self._woken = asyncio.Event()
-                self._serving = self.loop.create_task(self._serve_all())
             self._woken.set()
             return
         while request := self.host.take(COMM_TYPES):
@@ -521,11 +524,12 @@ class SandboxKernel(IPythonKernel):
             if request.type.endswith("_request"):
                 raise RequestError(f"this kernel does not answer {request.type[:100]}")
             return
-        result = handler(Channel.SHELL, [], request.message)
-        if isawaitable(result):
-            await result
-        if request.type == "execute_request" and not self.session.has_replied:
-            raise RequestError("content: `code` must be there")  # ipykernel is silent then
+        if request.type == "execute_request":  # interruptible where the user's code runs, in `do_execute`
+            await handler(Channel.SHELL, [], request.message)
+            if not self.session.has_replied:
+                raise RequestError("content: `code` must be there")  # ipykernel is silent then
+            return
+        await self._interruptibly(lambda: handler(Channel.SHELL, [], request.message))
 
     def _reply(self, request: Request, content: dict[str, Any]) -> None:
         kind = request.type.removesuffix("_request") + "_reply"
@@ -560,15 +564,29 @@ class SandboxKernel(IPythonKernel):
     # -- executing -----------------------------------------------------------------------------------------
 
     async def do_execute(self, *args: Any, **kwargs: Any) -> Any:
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        execute = super().do_execute
         try:
-            if self._interrupt_pending:
-                signal.raise_signal(signal.SIGINT)
-            return await super().do_execute(*args, **kwargs)
+            return await self._interruptibly(lambda: execute(*args, **kwargs))
         finally:
-            signal.signal(signal.SIGINT, before)
             self.shell.transformed = None
             self.host.capture.drain(final=True)
+
+    async def _interruptibly(self, call: Callable[[], Any]) -> Any:
+        """Call where user code may run: SIGINT raises KeyboardInterrupt, also one that came a moment too early.
+        The functions are `signal`'s own in C, for an interrupt may strike within those in Python around them."""
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            _signal.signal(signal.SIGINT, signal.default_int_handler)
+            if self._interrupt_pending:
+                signal.raise_signal(signal.SIGINT)
+            result = call()
+            return await result if isawaitable(result) else result
+        finally:
+            try:
+                _signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))  # raises what came before it
+            finally:
+                _signal.signal(signal.SIGINT, before)
+                _signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
 
     def _interrupted_between_cells(self, signum: int, frame: FrameType | None) -> None:
         """Meant for a cell that was sent and has not begun; if there is none, for nobody."""

@@ -1,6 +1,6 @@
 """What the kernel host costs, alone and without a sandbox: start, latency, throughput, memory.
 
-    python tests/bench/kernel_host.py [start|latency|lines|displays|bytes|memory ...]
+    python tests/bench/kernel_host.py [TEMPLATE] [start|latency|lines|displays|bytes|memory ...]
 
 The figures are this machine's at this moment; the side-by-side with stock ipykernel is elsewhere.
 """
@@ -138,8 +138,9 @@ KINDS = {"start": start, "latency": latency, "lines": lines, "displays": display
 
 
 def main() -> None:
-    zygote = Zygote()
-    for kind in sys.argv[1:] or KINDS:
+    templates = [name for name in sys.argv[1:] if name not in KINDS]
+    zygote = Zygote(*templates[:1])
+    for kind in [name for name in sys.argv[1:] if name in KINDS] or KINDS:
         KINDS[kind](zygote)
     zygote.close()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from collections import Counter
 
 import pytest
 
@@ -68,6 +70,55 @@ def test_a_cell_that_ignores_interrupts_can_and_the_next_cell_does_not(client):
     client.await_text("begun")
     client.interrupt()
     assert client.finish(message_id).reply["ename"] == "KeyboardInterrupt"
+
+
+def test_every_cell_has_one_reply_wherever_interrupts_strike(rig, client):
+    """Signals by the thousand, between cells and in every part of them."""
+    stop = threading.Event()
+
+    def strike():
+        while not stop.wait(0.0007):
+            os.kill(rig.pid, signal.SIGINT)
+
+    striker = threading.Thread(target=strike)
+    striker.start()
+    outcomes = Counter()
+    try:
+        for n in range(300):
+            answer = client.execute(f"for i in range(20): print({n})\n{n}", stop_on_error=False)
+            assert answer.types.count("execute_reply") == 1
+            assert answer.types.count("status") == 2
+            outcomes[answer.reply["status"]] += 1
+    finally:
+        stop.set()
+        striker.join()
+    assert outcomes["error"]
+    client.request("is_complete_request", {"code": "1"})
+    assert client.execute("1").result == "1"
+
+
+def test_an_interrupt_ends_a_callback_of_a_widget(client):
+    code = "from comm import create_comm\nc = create_comm(target_name='t')\n"
+    code += "def spin(message):\n    print('begun', flush=True)\n    while True: pass\nc.on_msg(spin)"
+    opened = next(m for m in client.execute(code).messages if m.type == "comm_open")
+    message_id = client.send("comm_msg", {"comm_id": opened.content["comm_id"], "data": {}})
+    client.await_text("begun")
+    client.interrupt()
+    client.await_status("idle", message_id)
+    assert client.execute("1").result == "1"
+
+
+def test_cancelling_every_task_leaves_the_kernel(client):
+    code = "import asyncio\nfor t in asyncio.all_tasks(): t.cancel()"
+    assert client.execute(code).reply["status"] == "ok"
+    assert client.execute("1").result == "1"
+    assert client.execute(f"{code}\nawait asyncio.sleep(0.1)").reply["status"] == "error"
+    assert client.execute("1").result == "1"
+
+
+def test_stopping_the_loop_leaves_the_kernel(client):
+    client.execute("import asyncio; asyncio.get_event_loop().stop()")
+    assert client.execute("1").result == "1"
 
 
 def test_output_is_whole_after_many_interrupts(client):

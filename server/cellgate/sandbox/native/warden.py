@@ -19,12 +19,11 @@ import selectors
 import signal
 import socket
 import sys
-import tempfile
 import time
 from array import array
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, cast
 
@@ -39,22 +38,16 @@ from cellgate.sandbox.certificate import DeathCertificate, Reason, decide
 from cellgate.sandbox.limits import Limits, check_fits_host
 from cellgate.sandbox.native import cgroups, commands, linux, seccomp
 from cellgate.sandbox.native.birth import OK, InitJob, become_init
-from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, pack, unpack
-from cellgate.sandbox.native.rootfs import Root, plan_root
-from cellgate.sandbox.native.zygote import Home, run_zygote
+from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, pack
+from cellgate.sandbox.native.pool import Pool, Pools
+from cellgate.sandbox.native.uids import OneUid, UidBlock, Uids
+from cellgate.sandbox.native.zygotes import Zygote
 
 __all__ = ["TEMPLATES", "main"]
 
 TEMPLATES: Final = ("python", "python-data")
 
-# Host uids of sessions: a block per warden, above what distributions, containers and systemd-nspawn hand out.
-_UID_BASE: Final = 1_900_000_000
-_UIDS_PER_WARDEN: Final = 20_000
-_UID_BLOCKS: Final = 10_000
-
 START_SECONDS: Final = 10.0  # a start takes 10 ms; one that takes this long has been starved or has hung
-REFILL_SECONDS: Final = 0.02  # a session just handed out runs its first cell before its successor is made
-REFILL_AFTER_FAILURE_SECONDS: Final = 1.0  # what fails once tends to fail again: no storm of retries
 MAX_UNSAID: Final = 10_000  # answers that wait for a driver which does not read: some 300 bytes each
 PARK: Final = b"P"  # to a kernel that is to wait in a pool: warm up before anybody waits
 # The link's send buffer on either side. The kernel's default of 208 KiB makes a 1 MiB message wake its reader
@@ -63,46 +56,15 @@ _LINK_BUFFER_BYTES: Final = 1 << 20
 
 
 @dataclass
-class _Zygote:
-    """A template's zygote as the warden sees it."""
-
-    template: str
-    pid: int
-    socket: socket.socket
-    mount_point: str
-    root: Root
-    root_namespace: int = -1  # from `rooted` on
-    ready: bool = False
-    failure: str = ""
-    log: str = ""
-    waiting: list[_Birth] = field(default_factory=list)  # creates that came before it was ready
-
-
-@dataclass
-class _Pool:
-    """Ready sandboxes of one kind. They have run nobody's code, are handed out once, and never come back."""
-
-    command: commands.Create  # what each of them is
-    size: int
-    ready: list[_Sandbox] = field(default_factory=list)
-    coming: int = 0
-    refill_at: float = 0.0
-
-    def on_failure(self, now: float) -> None:
-        self.coming -= 1
-        self.refill_at = now + REFILL_AFTER_FAILURE_SECONDS
-
-
-@dataclass
 class _Birth:
     """A create that is not answered yet; or one for a pool, which nobody asked for."""
 
     reference: int
     command: commands.Create
-    pool: _Pool | None = None
+    pool: Pool[_Sandbox] | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Sandbox:
     id: str
     uid: int
@@ -132,10 +94,11 @@ class Warden:
         self._prefix = prefix  # of its sandboxes' ids
         self._is_host_root = is_host_root
         self._selector = selectors.DefaultSelector()
-        self._zygotes: dict[str, _Zygote] = {}
+        self._zygotes: dict[str, Zygote] = {}
+        self._waiting: dict[str, list[_Birth]] = {}  # creates that came before the template's zygote was ready
         self._sandboxes: dict[str, _Sandbox] = {}
         self._inits: dict[int, str] = {}
-        self._uids: _UidBlock | _OneUid = _UidBlock() if is_host_root else _OneUid()
+        self._uids: Uids = UidBlock() if is_host_root else OneUid()
         self._next = 0
         self._filter = seccomp.compile_filter()
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -152,7 +115,7 @@ class Warden:
         self._watch(wake, self._reap)
         self._watch(control, self._obey)
         self._deadlines: dict[str, float] = {}
-        self._pools: dict[_Kind, _Pool] = {}
+        self._pools: Pools[_Sandbox] = Pools()
         self._unsaid: deque[tuple[bytes, socket.socket | None]] = deque()
         self._is_ending = False
 
@@ -177,14 +140,23 @@ class Warden:
             self._end_everything()
 
     def _turn(self) -> None:
-        due = [*self._deadlines.values(), *([refill] if (refill := self._next_refill()) is not None else [])]
+        due = [*self._deadlines.values(), *([refill] if (refill := self._pools.next_due()) is not None else [])]
         timeout = max(0.0, min(due) - time.monotonic()) if due else None
         for key, _ in self._selector.select(timeout):
-            cast("Callable[[], None]", key.data)()
-        self._refill()
+            if self._is_watched(key):
+                cast("Callable[[], None]", key.data)()
+        for pool in self._pools.due(time.monotonic()):
+            self._order(_Birth(0, pool.command, pool))
         for name, deadline in list(self._deadlines.items()):
             if deadline <= time.monotonic():
                 self._on_deadline(name)
+
+    def _is_watched(self, key: selectors.SelectorKey) -> bool:
+        """What came before it in the same turn may have closed it, and its number may be another's by now."""
+        try:
+            return self._selector.get_key(key.fileobj) is key
+        except (KeyError, ValueError):
+            return False
 
     def _watch(self, fd: int | socket.socket, handle: Callable[[], None]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, handle)
@@ -247,10 +219,10 @@ class Warden:
 
     def _order(self, birth: _Birth) -> None:
         zygote = self._zygote(birth.command.template)
-        if zygote.ready:
+        if zygote.is_ready:
             self._begin(zygote, birth)
         else:
-            zygote.waiting.append(birth)
+            self._waiting.setdefault(zygote.template, []).append(birth)
 
     def _hand_out(self, sandbox: _Sandbox, reference: int) -> None:
         link, sandbox.link = sandbox.link, None
@@ -259,36 +231,19 @@ class Warden:
                 self._say({"created": reference, "id": sandbox.id}, link)
 
     def _keep_pool(self, reference: int, command: commands.KeepPool) -> None:
-        """Have so many ready from now on. What is too many stays until it is handed out."""
         kind = commands.Create(command.template, command.limits, use_pool=True)
         _check(kind)
-        pool = self._pools.setdefault(_kind(kind), _Pool(kind, 0))
-        pool.size = command.size
+        self._pools.keep(kind, command.size)
         self._say({"pooled": reference})
 
     def _take_from_pool(self, command: commands.Create) -> _Sandbox | None:
         """The oldest ready one that still stands; those that do not are ended here."""
-        pool = self._pools.get(_kind(command))
-        while pool and pool.ready:
-            pool.refill_at = time.monotonic() + REFILL_SECONDS
-            sandbox = pool.ready.pop(0)
+        while sandbox := self._pools.take(command, time.monotonic()):
             state = _process_state(sandbox.kernel) if sandbox.kernel and not sandbox.fork_over else ""
             if state in ("S", "R", "D"):
                 return sandbox
             self._end(sandbox, Reason.BACKEND_ERROR, "it did not stand when it was to be handed out")
         return None
-
-    def _refill(self) -> None:
-        now = time.monotonic()
-        for pool in self._pools.values():
-            pool.ready = [sandbox for sandbox in pool.ready if sandbox.certificate is None]
-            if len(pool.ready) + pool.coming < pool.size and pool.refill_at <= now:
-                pool.coming += 1  # one at a turn, so that a create never waits behind a row of them
-                self._order(_Birth(0, pool.command, pool))
-
-    def _next_refill(self) -> float | None:
-        lacking = [p.refill_at for p in self._pools.values() if len(p.ready) + p.coming < p.size]
-        return min(lacking, default=None)
 
     def _attach(self, reference: int, command: commands.Attach) -> None:
         sandbox = self._living(command.id)
@@ -326,7 +281,7 @@ class Warden:
         )
 
     def _list(self, reference: int, command: commands.List) -> None:
-        pooled = {sandbox.id for pool in self._pools.values() for sandbox in pool.ready}
+        pooled = {sandbox.id for sandbox in self._pools.ready()}
         for sandbox in self._sandboxes.values():
             if sandbox.certificate is None and sandbox.answer is None and sandbox.id not in pooled:
                 limits = sandbox.limits.to_mapping()
@@ -359,52 +314,24 @@ class Warden:
 
     # -- zygotes -------------------------------------------------------------------------------------
 
-    def _zygote(self, template: str) -> _Zygote:
+    def _zygote(self, template: str) -> Zygote:
         """The template's zygote, begun if there is none. It says itself when it is ready."""
-        if template in self._zygotes:
-            return self._zygotes[template]
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        mount_point = tempfile.mkdtemp(prefix="cellgate-root-")
-        os.chmod(mount_point, 0o755)
-        root = plan_root()
-        warden = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                linux.set_pdeathsig(signal.SIGKILL)
-                if os.getppid() != warden:  # it ended before the line above
-                    os._exit(0)
-                keep = theirs.detach()
-                signal.set_wakeup_fd(-1)
-                home = Home(mount_point, _GUEST_PATH, self._is_host_root)
-                self._selector.close()  # else a kernel's garbage collector does, when the number is another's
-                self.__dict__.clear()  # what a zygote knows every session knows: let it not be about other sessions
-                gc.collect()
-                null = os.open("/dev/null", os.O_RDWR)
-                os.dup2(null, 0)
-                os.dup2(null, 1)
-                linux.close_range(3, keep - 1)
-                linux.close_range(keep + 1)
-                own = socket.socket(fileno=keep)
-                run_zygote(own, template, root, home)
-            finally:
-                os._exit(70)
-        theirs.close()
-        zygote = _Zygote(template, pid, ours, mount_point, root)
-        self._zygotes[template] = zygote
-        self._watch(ours, lambda: self._hear_zygote(zygote))
-        return zygote
+        if template not in self._zygotes:
+            zygote = Zygote(template, is_host_root=self._is_host_root, forget=self._forget)
+            self._zygotes[template] = zygote
+            self._watch(zygote.socket, lambda: self._hear_zygote(zygote))
+        return self._zygotes[template]
 
-    def _hear_zygote(self, zygote: _Zygote) -> None:
-        try:
-            packet = zygote.socket.recv(MAX_PACKET_BYTES)
-        except ConnectionError:
-            packet = b""
-        if not packet:
+    def _forget(self) -> None:
+        """In a zygote, which was forked off here."""
+        self._selector.close()  # else a kernel's garbage collector does, when the number is another's
+        self.__dict__.clear()
+
+    def _hear_zygote(self, zygote: Zygote) -> None:
+        said = zygote.hear()
+        if said is None:
             self._lose_zygote(zygote)
-            return
-        said = cast("dict[str, Any]", unpack(packet))
-        if "forked" in said:
+        elif "forked" in said:
             self._sandboxes[said["forked"]].kernel = said["pid"]
         elif "exited" in said:
             self._on_kernel_over(self._sandboxes[said["exited"]], said["status"])
@@ -412,29 +339,17 @@ class Warden:
             sandbox = self._sandboxes[said["unforked"]]
             self._fail_start(sandbox, f"the kernel could not be forked: {said['error']}")
             self._on_kernel_over(sandbox, None)
-        elif "rooted" in said:
-            zygote.root_namespace = os.open(f"/proc/{zygote.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-            os.rmdir(zygote.mount_point)
-            zygote.socket.send(b"go on")
         elif "ready" in said:
-            zygote.ready = True
-            waiting, zygote.waiting = zygote.waiting, []
-            for birth in waiting:
+            for birth in self._waiting.pop(zygote.template, []):
                 self._begin(zygote, birth)
-        elif "failed" in said:
-            zygote.failure, zygote.log = said["failed"], said["log"]
 
-    def _lose_zygote(self, zygote: _Zygote) -> None:
+    def _lose_zygote(self, zygote: Zygote) -> None:
         """It ended: its kernels ended with it, and nobody saw how. The next create begins another."""
         self._selector.unregister(zygote.socket)
-        zygote.socket.close()
-        if zygote.root_namespace >= 0:
-            os.close(zygote.root_namespace)
-        with suppress(OSError):
-            os.rmdir(zygote.mount_point)
+        zygote.close()
         del self._zygotes[zygote.template]
         reason = zygote.failure or "it ended without a word"
-        for birth in zygote.waiting:
+        for birth in self._waiting.pop(zygote.template, []):
             step = f"the zygote of {zygote.template}"
             self._refuse(birth, SandboxStartFailed("native", step, reason, zygote.log))
         for sandbox in list(self._sandboxes.values()):
@@ -444,7 +359,7 @@ class Warden:
 
     # -- a sandbox's life ----------------------------------------------------------------------------
 
-    def _begin(self, zygote: _Zygote, birth: _Birth) -> None:
+    def _begin(self, zygote: Zygote, birth: _Birth) -> None:
         """Make a sandbox; the answer comes when it has started. What fails before that leaves nothing."""
         try:
             self._make(zygote, birth)
@@ -461,7 +376,7 @@ class Warden:
             sys.stderr.write(f"cellgate warden: the pool could not be filled: {error}\n")
             sys.stderr.flush()
 
-    def _make(self, zygote: _Zygote, birth: _Birth) -> None:
+    def _make(self, zygote: Zygote, birth: _Birth) -> None:
         limits = birth.command.limits
         self._next += 1
         name = f"{self._prefix}{self._next}"
@@ -499,11 +414,8 @@ class Warden:
             self._inits[pid] = name
             self._deadlines[name] = sandbox.began + START_SECONDS
             self._watch(started, lambda: self._on_started(sandbox))
-            request = pack({"fork": name, "limits": limits.to_mapping()})
             try:
-                socket.send_fds(
-                    zygote.socket, [request], [guest_birth.fileno(), init, ready, kernel_started, *entrances]
-                )
+                zygote.fork(name, limits.to_mapping(), [guest_birth.fileno(), init, ready, kernel_started, *entrances])
                 if birth.pool is not None:
                     sandbox.birth.send(PARK)
                 sandbox.link = self._new_link(sandbox)
@@ -539,8 +451,7 @@ class Warden:
         if birth.pool is None:
             self._hand_out(sandbox, birth.reference)
         else:
-            birth.pool.coming -= 1
-            birth.pool.ready.append(sandbox)
+            birth.pool.on_ready(sandbox)
 
     def _forget_start(self, sandbox: _Sandbox) -> None:
         if sandbox.started >= 0:
@@ -565,8 +476,7 @@ class Warden:
             os.kill(sandbox.init, signal.SIGKILL)  # not reaped yet, so it is surely itself
 
     def _signal_kernel(self, sandbox: _Sandbox, number: int) -> None:
-        zygote = self._zygotes[sandbox.template]
-        zygote.socket.send(pack({"signal": sandbox.id, "number": number}))
+        self._zygotes[sandbox.template].signal(sandbox.id, number)
 
     def _on_kernel_over(self, sandbox: _Sandbox, wait_status: int | None) -> None:
         """The zygote reaped the kernel (or never had it): write the certificate, then clear away the rest."""
@@ -581,6 +491,7 @@ class Warden:
             oom_kills_outlived=sandbox.oom_kills_outlived,
             detail=sandbox.detail,
         )
+        self._pools.drop(sandbox)
         if sandbox.answer is None:
             self._say({"died": sandbox.id, "certificate": sandbox.certificate.to_json()})
         self._end(sandbox, Reason.SESSION_DELETED, "")
@@ -628,20 +539,14 @@ class Warden:
         """The driver is gone: end what there is, see it reaped, remove its cgroups."""
         self._is_ending = True
         self._selector.unregister(self._control)
-        self._pools.clear()
+        self._pools = Pools()
         for sandbox in list(self._sandboxes.values()):
             self._end(sandbox, Reason.SUPERVISOR_LOST, "the warden ends")
         deadline = time.monotonic() + 5
         while self._sandboxes and time.monotonic() < deadline:
             self._turn()
         for zygote in list(self._zygotes.values()):
-            zygote.socket.close()
-            with suppress(ProcessLookupError):
-                os.kill(zygote.pid, signal.SIGKILL)
-            with suppress(ChildProcessError):
-                os.waitpid(zygote.pid, 0)
-            with suppress(OSError):
-                os.rmdir(zygote.mount_point)
+            zygote.end()
         self._hierarchy.close()
 
     def _sweep_dead_wardens(self) -> None:
@@ -650,13 +555,6 @@ class Warden:
             owner = name[1:].partition("-")[0]
             if owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
                 self._hierarchy.sweep(name)
-
-
-_Kind = tuple[str, Limits]
-
-
-def _kind(command: commands.Create) -> _Kind:
-    return command.template, command.limits
 
 
 def _check(command: commands.Create) -> None:
@@ -670,44 +568,6 @@ class _HungUp(Exception):
     """The driver is gone."""
 
 
-class _OneUid:
-    """Without root: every session has the host uid of whoever started the warden, which is 0 in the warden's own
-    user namespace. What parts them then is their namespaces alone."""
-
-    def take(self) -> int:
-        return 0
-
-    def give_back(self, uid: int) -> None:
-        pass
-
-
-class _UidBlock:
-    """Host uids that no other sandbox on this host has: a block of them is held by a name in the abstract
-    namespace of unix sockets, which the kernel frees when the warden ends, however it ends."""
-
-    def __init__(self) -> None:
-        self._lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        start = os.getpid() % _UID_BLOCKS
-        for step in range(_UID_BLOCKS):
-            block = (start + step) % _UID_BLOCKS
-            with suppress(OSError):
-                self._lock.bind(f"\0cellgate-uids-{block}")
-                break
-        else:
-            raise DriverUnavailable("native", "every block of uids is taken", "end another cellgate")
-        first = _UID_BASE + block * _UIDS_PER_WARDEN
-        self._free = list(range(first + _UIDS_PER_WARDEN - 1, first - 1, -1))
-
-    def take(self) -> int:
-        if not self._free:
-            raise SandboxStartFailed("native", "its uid", f"{_UIDS_PER_WARDEN} sandboxes are alive already")
-        return self._free.pop()
-
-    def give_back(self, uid: int) -> None:
-        self._free.append(uid)
-
-
-_GUEST_PATH: Final = f"{sys.prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SO_SNDBUFFORCE: Final = 32
 _HOST_MEMORY_BYTES: Final = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

@@ -40,6 +40,7 @@ Buffer = bytes | bytearray | memoryview
 MAX_MESSAGE_BYTES = 8 << 20  # of one message, buffers included: what a browser can be asked to render; half a link body
 MAX_QUEUED = 1024  # requests that wait for the kernel: more than any notebook has cells
 MAX_QUEUED_BYTES = 64 << 20
+NUDGE_SECONDS = 0.05  # after a SIGINT: longer than the gap that it may have fallen into
 LINGER_SECONDS = 0.02  # that unflushed output waits for more: below what a person notices
 END_SECONDS = 2.0  # for the last output to leave when the kernel ends
 BUSY_END_SECONDS = 3.0  # for the kernel to end after a shutdown request; then it is ended
@@ -134,6 +135,8 @@ class Host:
         self._setup_came = threading.Lock()
         self._setup_came.acquire()
         self._expects_output = False  # a request was handed on: look soon, so that what it prints need not wake us
+        self._signals = -1  # a pipe that says which signals came
+        self._nudge_by: float | None = None
         self._end_by: float | None = None  # the process ends then at the latest
         self._is_over = False  # the kernel has ended: leave when all is sent
         self._exit_code = 0
@@ -281,12 +284,21 @@ class Host:
     def start(self) -> None:
         """Take over file descriptors 0 to 2 and start the reader thread."""
         self.capture.start()
+        self._watch_signals()
         os.register_at_fork(after_in_child=self._forget)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the thread inherits it
         try:  # not a threading.Thread: those are the user's, and take a hundred pages more to start after a fork
             _thread.start_new_thread(self._read_forever, ())
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _watch_signals(self) -> None:
+        """A signal that comes between a look for signals and the blocking call after it interrupts neither. So a
+        while after each SIGINT the main thread gets another signal, which does nothing but end the call."""
+        self._signals, sink = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
+        signal.signal(signal.SIGURG, lambda *_: None)
+        self._main_thread = threading.get_ident()
 
     def wait_for_setup(self) -> Setup:
         """The first HELLO's, however long it takes."""
@@ -334,12 +346,15 @@ class Host:
         if self.is_child:
             return
         self.is_child = True
-        for descriptor in (self._birth, self._stream):
+        for end in (self._birth, self._stream):
             with suppress(OSError):
-                if descriptor:
-                    descriptor.close()
-        with suppress(OSError):
-            os.close(self._wakeup)
+                if end is not None:
+                    end.close()
+        for descriptor in (self._wakeup, self._signals):
+            with suppress(OSError):
+                os.close(descriptor)
+        with suppress(ValueError):  # of a thread that forked
+            signal.set_wakeup_fd(-1)
         self.capture.forget()
 
     # -- the reader thread ------------------------------------------------------------------------------------
@@ -369,6 +384,11 @@ class Host:
         timeout: float | None = None
         if not is_stuck and (self._expects_output or not outbox.is_empty):
             timeout = LINGER_SECONDS
+        if self._nudge_by is not None:
+            timeout = NUDGE_SECONDS
+            if time.monotonic() > self._nudge_by:
+                self._nudge_by = None
+                signal.pthread_kill(self._main_thread, signal.SIGURG)
         if self._end_by is not None:
             is_sent = outbox.is_empty and not is_stuck
             if (self._is_over and is_sent) or time.monotonic() > self._end_by:
@@ -378,6 +398,8 @@ class Host:
         poll = select.poll()
         poll.register(self._birth, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
+        if self._signals >= 0:
+            poll.register(self._signals, select.POLLIN)
         link = -1
         if self._stream is not None:
             link = self._stream.fileno()
@@ -404,6 +426,9 @@ class Host:
                     os.eventfd_read(descriptor)
             elif descriptor == self._birth.fileno():
                 self._take_stream()
+            elif descriptor == self._signals:
+                if signal.SIGINT in os.read(descriptor, 4096):
+                    self._nudge_by = time.monotonic() + NUDGE_SECONDS
             else:
                 capture.read(descriptor)
 

@@ -75,9 +75,10 @@ class Zygote:
             return None
         said = cast("dict[str, Any]", unpack(packet))
         if "rooted" in said:
-            self.root_namespace = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-            os.rmdir(self._mount_point)
-            self.socket.send(b"go on")
+            with suppress(OSError):  # it was killed meanwhile: the next thing that is heard says so
+                self.root_namespace = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+                os.rmdir(self._mount_point)
+                self.socket.send(b"go on")
         elif "ready" in said:
             self.is_ready = True
         elif "failed" in said:
@@ -89,8 +90,9 @@ class Zygote:
         socket.send_fds(self.socket, [pack({"fork": sandbox_id, "limits": limits})], list(fds))
 
     def signal(self, sandbox_id: str, number: int) -> None:
-        """Signal a kernel's process group, if the zygote has not reaped it."""
-        self.socket.send(pack({"signal": sandbox_id, "number": number}))
+        """Signal a kernel's process group, if the zygote has not reaped it. When it has ended, so have its kernels."""
+        with suppress(OSError):
+            self.socket.send(pack({"signal": sandbox_id, "number": number}))
 
     def close(self) -> None:
         self.socket.close()

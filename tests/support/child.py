@@ -31,7 +31,7 @@ def in_child(function: Callable[[], T]) -> T:
         os.close(reading)
         signal.alarm(CHILD_SECONDS)
         try:
-            answer = (True, function())
+            answer: tuple[bool, object] = (True, function())
         except BaseException:
             answer = (False, traceback.format_exc())
         try:

@@ -163,10 +163,12 @@ def build_root(root: Root, at: str, *, is_host_root: bool) -> None:
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("cellgate", at, "tmpfs", _NOSUID_NODEV, "size=16m,mode=0755")
     inside = Path(at)
+    # Root of a user namespace alone may not bind a directory without what is mounted beneath it.
+    bind = linux.MS_BIND if is_host_root else linux.MS_BIND | linux.MS_REC
     for source, target in (*root.binds, *((top, hidden) for hidden, top in root.rebinds)):
         place = inside / target.lstrip("/")
         place.mkdir(parents=True, exist_ok=True)
-        linux.mount(source, str(place), None, linux.MS_BIND)
+        linux.mount(source, str(place), None, bind)
     for path, points_to in root.links:
         place = inside / path.lstrip("/")
         with suppress(FileExistsError):
@@ -260,4 +262,4 @@ def _mount_workspace(root: Root, options: str, uid: int) -> None:
     linux.mount(f"{WORK}/work", WORK, None, linux.MS_BIND)
     for hidden, top in root.rebinds:
         os.makedirs(top, exist_ok=True)
-        linux.mount(hidden, top, None, linux.MS_BIND)
+        linux.mount(hidden, top, None, linux.MS_BIND | linux.MS_REC)

@@ -191,6 +191,11 @@ ROWS = (
         ("test_a_zygote_begun_late_knows_nothing_of_sessions_that_were_there",
          "test_one_session_finds_nothing_of_another")),
     Row("X5", "whom sockets name as their other end", ("test_sockets_inside_tell_nothing_of_their_other_ends_owner",)),
+    Row(
+        "X12",
+        "programs that hold the kernel's descriptors",
+        ("test_programs_that_a_cell_starts_inherit_neither_link_nor_birth_socket",),
+    ),
     Row("X6", "leases and notes on shared files", ("test_reading_is_not_watched_by_who_asks_for_leases_or_notes",)),
     Row("X7", "limits of a process, raised", ("test_limits_of_the_process_cannot_be_raised",)),
     Row("X8", "names of the host", ("test_the_host_is_still_itself",)),

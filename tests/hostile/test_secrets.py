@@ -296,6 +296,14 @@ async def test_the_kernels_descriptors_lead_nowhere_but_to_itself_and_its_link(s
     assert not theirs & {target for target in mine if target.startswith("pipe:")}, "a pipe of the host's"
 
 
+async def test_programs_that_a_cell_starts_inherit_neither_link_nor_birth_socket(session: Session):
+    """They came over a socket, and were inheritable then."""
+    listing = "ls -l /proc/self/fd"
+    code = f"import os, subprocess\nsubprocess.run({listing.split()}, close_fds=False); os.system({listing!r})"
+    assert "socket:" not in await session.text(code)
+    assert "socket:" not in await session.text("!ls -l /proc/self/fd")
+
+
 async def test_sockets_inside_tell_nothing_of_their_other_ends_owner(session: Session):
     code = """
         import os, socket, stat, struct

@@ -17,7 +17,7 @@ GONE_SECONDS = 5.0  # after a warden's death nothing of it lives
 
 def names_of_groups(warden: int) -> set[str]:
     """The sandboxes that have a cgroup."""
-    found = set()
+    found: set[str] = set()
     for parent in set(cgroups.detect().parents.values()):
         if os.path.isdir(parent):
             found.update(name for name in os.listdir(parent) if name.startswith(f"w{warden}-"))

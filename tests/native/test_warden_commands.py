@@ -177,7 +177,7 @@ def test_commands_for_sandboxes_whose_zygote_was_just_killed_harm_nobody(raw: Ra
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(raw.process.pid, signal.SIGCONT)
-    ended = set()
+    ended: set[object] = set()
     while len(ended) < len(names):
         said = raw.hear()
         if "died" in said:

@@ -25,7 +25,7 @@ F_SETPIPE_SZ = 1031  # fcntl names it from Python 3.10 on, some builds do not
 class Capture:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._lock = threading.Lock()  # held while bytes are between a pipe and the outbox
+        self._lock = threading.RLock()  # held while bytes are between a pipe and the outbox; see Outbox for the kind
         self._parent: Parent | None = None
         self._names: dict[int, str] = {}
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}

@@ -390,7 +390,7 @@ class Host:
                 self._nudge_by = None
                 signal.pthread_kill(self._main_thread, signal.SIGURG)
         if self._end_by is not None:
-            is_sent = outbox.is_empty and not is_stuck
+            is_sent = outbox.is_empty and not is_stuck and self._stream is not None
             if (self._is_over and is_sent) or time.monotonic() > self._end_by:
                 _leave(self._exit_code)
             timeout = LINGER_SECONDS

@@ -69,10 +69,12 @@ class Outbox:
 
     def flush(self) -> None:
         """What was written so far leaves at once, and in a message of its own."""
-        items = self._items
-        if not items or type(items[-1]) is not Text:
+        try:
+            if type(self._items[-1]) is not Text:
+                return
+        except IndexError:  # all has left, perhaps a moment ago
             return
-        items.append(None)
+        self._items.append(None)
         self._hurry()
 
     def put(self, message: Message, *, soon: bool = False, wait: bool = True) -> None:

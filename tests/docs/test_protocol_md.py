@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cellgate.sandbox.certificate import Reason
+from cellgate.wire import jupyter
 from cellgate_kernel import bridge, host, link, message
 
 PAGE = (Path(__file__).parents[2] / "server" / "PROTOCOL.md").read_text()
@@ -88,6 +89,26 @@ def test_channels():
 
 def test_statuses():
     assert {row[0]: int(row[1]) for row in table("status | code")} == {s.name: s.value for s in message.Status}
+
+
+def test_what_closes_a_websocket():
+    written = {name: (int(code), what) for name, code, what in table("refused | close code")}
+    assert written == jupyter.CLIENT_ERRORS
+
+
+def test_limits_of_a_clients_message():
+    values = {name: value for name, value in vars(jupyter).items() if re.fullmatch(r"MAX_\w+", name)}
+    values = {name: value for name, value in values.items() if not hasattr(message, name)}  # imported from there
+    assert {row[0]: int(row[1]) for row in table("limit of a client's message | value")} == values
+
+
+def test_the_names_of_errors_that_the_gateway_tells():
+    written = dict(table("ended | ename"))
+    assert written == {reason: name or "(aborted)" for reason, name in jupyter.ERROR_NAMES.items()}
+
+
+def test_the_subprotocol():
+    assert f"`{jupyter.Dialect.V1.value}`" in PAGE
 
 
 def test_reasons_are_the_closed_list_with_a_sentence_each():

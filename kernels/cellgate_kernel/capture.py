@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import fcntl
 import os
+import select
 import threading
 from contextlib import suppress
 
@@ -28,6 +29,7 @@ class Capture:
         self._lock = threading.RLock()  # held while bytes are between a pipe and the outbox; see Outbox for the kind
         self._parent: Parent | None = None
         self._names: dict[int, str] = {}
+        self._full = select.poll()  # one call tells of both pipes that there is nothing, as is the rule
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}
         self._log = -1
 
@@ -45,6 +47,7 @@ class Capture:
             os.set_blocking(source, False)
             with suppress(OSError):
                 fcntl.fcntl(source, F_SETPIPE_SZ, PIPE_BYTES)
+            self._full.register(source, select.POLLIN)
             self._names[source] = name
             self._decoders[source] = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -70,11 +73,15 @@ class Capture:
     def drain(self, *, final: bool = False) -> None:
         """Pass on all that was written before this call; `final` also what is only half a character."""
         with self._lock:
-            for pipe in self._names:
-                left = PIPE_BYTES + READ_BYTES  # a child that never stops writing must not hold the reply
-                while left > 0 and (size := self._read(pipe)):
-                    left -= size
-                if final and (text := self._decoders[pipe].decode(b"", final=True)):
+            if self._names and self._full.poll(0):
+                for pipe in self._names:
+                    left = PIPE_BYTES + READ_BYTES  # a child that never stops writing must not hold the reply
+                    while left > 0 and (size := self._read(pipe)):
+                        left -= size
+            if not final:
+                return
+            for pipe, decoder in self._decoders.items():
+                if text := decoder.decode(b"", final=True):
                     self._outbox.write(Text(self._parent, self._names[pipe], text), wait=False)
 
     def _read(self, pipe: int) -> int:
@@ -92,3 +99,4 @@ class Capture:
             with suppress(OSError):
                 os.close(pipe)
         self._names.clear()
+        self._decoders.clear()

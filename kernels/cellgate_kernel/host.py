@@ -48,6 +48,12 @@ READ_BYTES = 256 << 10  # per read of the link: one read takes what the peer cou
 WRITE_BYTES = 512 << 10  # gathered per write; and a few of these are all that is ever taken from the outbox unsent
 WRITE_BUFFERS = 1000  # IOV_MAX is 1024
 _SIGNALS = (*range(1, 32), *range(34, signal.NSIG))  # 32 and 33 are the C library's: naming them warns
+PUSH_SECONDS = 0.0003  # between writes by those who make output themselves
+# Signals that user code may handle, and a handler may raise: held back while the link is written to.
+_HANDLED = {
+    *(signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGVTALRM, signal.SIGPROF),
+}
 EX_LOST = 69  # exit code: the supervisor is gone (EX_UNAVAILABLE)
 EX_BUG = 70  # exit code: the host itself failed (EX_SOFTWARE)
 
@@ -116,12 +122,17 @@ class Host:
 
     def __init__(self, birth: socket.socket, composer: Composer | None = None) -> None:
         self.composer = composer or Composer()
+        self._main = threading.main_thread().ident
         self.is_child = False  # a fork made by user code: it must not speak as the kernel
         self._birth = birth
         self._birth.setblocking(False)
         self._birth.set_inheritable(False)
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.outbox = Outbox(self._wake)
+        self.outbox = Outbox(self._wake, self._push)
+        self._io = threading.Lock()  # held by whoever is at the link; never while waiting for anything
+        self._pusher = 0  # the thread that holds it to write its own output
+        self._push_again_at = 0.0
+        self._all_out_at = 0.0  # when text that nothing had ended left for the last time
         self.capture = Capture(self.outbox)
         self._link = Link()
         self._stream: socket.socket | None = None
@@ -363,6 +374,33 @@ class Host:
         if not self.is_child:
             os.eventfd_write(self._wakeup, 1)
 
+    def _push(self) -> None:
+        """Any thread: write out what waits. Once here no signal handler strikes before all is in order again."""
+        thread = threading.get_ident()
+        if (
+            self.is_child
+            or thread in (self._pusher, self.outbox.reader)  # a finalizer prints in there
+            or time.monotonic() < self._push_again_at  # a flood: the reader takes many at once, for a third of the cost
+        ):
+            self.outbox.hurry()
+            return
+        is_main = thread == self._main
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ()) if is_main else set()
+        try:
+            if is_main:
+                signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)  # may raise, for a signal that came just before
+            with self._io:
+                self._pusher = thread
+                self._pump()
+                self._pusher = 0
+                self._push_again_at = time.monotonic() + PUSH_SECONDS
+                is_stuck = self._blocked is not None or bool(self._unsent)
+        finally:
+            if is_main:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if is_stuck:
+            self.outbox.hurry()
+
     def _read_forever(self) -> None:
         self.outbox.reader = threading.get_ident()
         try:
@@ -375,6 +413,16 @@ class Host:
     def turn(self, *, wait: bool = True) -> None:
         """Once around: send what is due, wait for what comes, take it. The reader thread does nothing else; a
         rehearsal, which has no such thread, calls it without waiting."""
+        with self._io:
+            poll, timeout, link = self._prepare_turn()
+        if poll is None:
+            return
+        ready = poll.poll(0 if not wait else None if timeout is None else timeout * 1000)
+        with self._io:
+            self._take_turn(ready, link)
+
+    def _prepare_turn(self) -> tuple[select.poll | None, float | None, int]:
+        """Send what is due; then what to wait for, how long, and which descriptor is the link. None: do not wait."""
         outbox, capture = self.outbox, self.capture
         if outbox.is_due:
             outbox.is_due = False
@@ -411,12 +459,14 @@ class Host:
         outbox.is_awake = is_stuck
         outbox.is_watched = is_stuck or timeout is not None
         if not is_stuck and (outbox.is_due or (timeout is None and not outbox.is_empty)):
-            return  # something came before the flags said that we sleep
-        ready = poll.poll(0 if not wait else None if timeout is None else timeout * 1000)
-        outbox.is_awake = outbox.is_watched = True
+            return None, None, link  # something came before the flags said that we sleep
+        return poll, timeout, link
 
+    def _take_turn(self, ready: Sequence[tuple[int, int]], link: int) -> None:
+        outbox, capture = self.outbox, self.capture
+        outbox.is_awake = outbox.is_watched = True
         self._expects_output = False
-        if not ready or is_stuck:
+        if not ready or self._blocked is not None or self._unsent:
             outbox.is_due = True
         for descriptor, _events in ready:
             if descriptor == link:
@@ -487,8 +537,8 @@ class Host:
         pings = [event for event in events if type(event) is Ping]
         if pings and len(self._unsent) < WRITE_BUFFERS:  # the newest asks for all
             self._queue_bytes([self._link.pong(pings[-1].token)])
-        if acknowledgement := self._link.acknowledge():
-            self._queue_bytes([acknowledgement])
+        if not self._expects_output:  # else it goes with what the kernel says, in one write
+            self._queue_bytes([self._link.acknowledge()])
         self._flush()
 
     def _greet(self, hello: Hello) -> None:
@@ -571,8 +621,13 @@ class Host:
         self._flush()
         if self._unsent:
             return
+        self._queue_bytes([self._link.acknowledge()])
+        now = time.monotonic()
+        unfinished = self.outbox.is_full or now > self._all_out_at + LINGER_SECONDS / 2 or self._is_over
+        if unfinished:
+            self._all_out_at = now
         while True:
-            message = self._blocked or self._next()
+            message = self._blocked or self._next(unfinished)
             if message is None:
                 break
             try:
@@ -592,8 +647,8 @@ class Host:
                         return
         self._flush()
 
-    def _next(self) -> Outgoing | None:
-        item = self.outbox.take()
+    def _next(self, unfinished: bool) -> Outgoing | None:
+        item = self.outbox.take(unfinished=unfinished)
         if type(item) is not Text:
             return item  # type: ignore[return-value]  # mypy does not narrow by exclusion here
         parent = item.parent
@@ -610,7 +665,7 @@ class Host:
 
     def _queue_bytes(self, buffers: Sequence[Buffer]) -> None:
         if self._stream is not None:
-            self._unsent.extend(map(memoryview, buffers))
+            self._unsent.extend(memoryview(buffer) for buffer in buffers if buffer)
             self._unsent_bytes += sum(map(len, buffers))
 
     def _flush(self) -> None:

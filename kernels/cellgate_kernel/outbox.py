@@ -1,8 +1,9 @@
 """What waits to leave the kernel, in order: text of streams, and finished messages.
 
-Any thread puts in; the host's reader thread alone takes out, and is the only one to touch the link. Putting is a
-single append, so an exception that strikes user code anywhere (an interrupt, an alarm) tears no message and loses
-none. Whoever puts while too much waits is held until there is room: so a gateway that does not read stops `print`.
+Any thread puts in, and has what must not wait written out at once (`push`): so a flushed line is on its way before
+the next statement runs, should that be the process's last. Putting is a single append, so an exception that strikes
+user code anywhere (an interrupt, an alarm) tears no message and loses none. Whoever puts while too much waits is held
+until there is room: so a gateway that does not read stops `print`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 from .compose import Parent
@@ -20,6 +22,7 @@ Buffer = bytes | bytearray | memoryview
 
 MAX_WAITING_BYTES = 2 << 20  # beside the link's window: enough to keep the reader busy while user code computes
 ITEM_BYTES = 128  # what an item costs beside its text; so a million empty prints are bounded too
+LOOK_AHEAD = 8  # a flushed print is two writes and a flush; what goes on for longer is no line that would be torn
 MAX_TEXT = 1 << 20  # characters of one stream message: what a client renders at once, and far below a message's limit
 
 
@@ -40,9 +43,11 @@ class Message(NamedTuple):
 
 
 class Outbox:
-    def __init__(self, wake: Callable[[], None]) -> None:
-        """`wake` makes the reader thread look here; it is called only when that one would not by itself."""
+    def __init__(self, wake: Callable[[], None], push: Callable[[], None]) -> None:
+        """`wake` makes the reader thread look here; it is called only when that one would not by itself. `push`
+        writes out all that is here, or leaves it to the reader if the link is stuck."""
         self._wake = wake
+        self._push = push
         self._items: deque[Text | Message | None] = deque()  # None ends a stream message: a flush
         # Reentrant: a signal handler, or a finalizer that the collector runs, may print anywhere, here too.
         self._lock = threading.RLock()
@@ -75,7 +80,7 @@ class Outbox:
         except IndexError:  # all has left, perhaps a moment ago
             return
         self._items.append(None)
-        self._hurry()
+        self._push()
 
     def put(self, message: Message, *, soon: bool = False, wait: bool = True) -> None:
         """`soon` leaves it to the next that is due, some milliseconds at most."""
@@ -83,28 +88,29 @@ class Outbox:
             self._items.append(message)
             self._waiting_bytes += message.size + ITEM_BYTES
         if not soon:
-            self._hurry()
+            self._push()
         elif not self.is_watched:
             self.is_watched = True
             self._wake()
         if wait and self._waiting_bytes > MAX_WAITING_BYTES:
             self._wait_for_room()
 
-    def _hurry(self) -> None:
+    def hurry(self) -> None:
+        """Have the reader write out what is here."""
         self.is_due = True
         if not self.is_awake:
             self.is_awake = True
             self._wake()
 
     def _wait_for_room(self) -> None:
-        self._hurry()
+        self.hurry()
         if threading.get_ident() == self.reader:
             return
         with self._room:
             while self._waiting_bytes > MAX_WAITING_BYTES // 2:
                 self._room.wait()
 
-    # -- the reader thread ------------------------------------------------------------------------------
+    # -- who writes to the link ------------------------------------------------------------------------------
 
     @property
     def is_empty(self) -> bool:
@@ -114,8 +120,9 @@ class Outbox:
     def is_full(self) -> bool:
         return self._waiting_bytes > MAX_WAITING_BYTES
 
-    def take(self) -> Text | Message | None:
-        """The next message, or all text up to where its message ends. None when nothing waits."""
+    def take(self, *, unfinished: bool) -> Text | Message | None:
+        """The next message, or all text up to where its message ends; text that nothing has ended yet only if
+        `unfinished`. None when there is none."""
         items = self._items
         while items:
             first = items.popleft()
@@ -124,11 +131,14 @@ class Outbox:
                 return first
             if first is not None:
                 assert type(first) is Text
-                return self._take_text(first)
+                return self._take_text(first, unfinished)
         return None
 
-    def _take_text(self, first: Text) -> Text:
+    def _take_text(self, first: Text, unfinished: bool) -> Text | None:
         items = self._items
+        if not unfinished and not self._is_ended(first):
+            items.appendleft(first)
+            return None
         offset, self._offset = self._offset, 0
         end = offset + MAX_TEXT
         if len(first.text) > end:
@@ -153,6 +163,16 @@ class Outbox:
             items.popleft()
         self._left(left)
         return first._replace(text="".join(pieces)) if len(pieces) > 1 or offset else first
+
+    def _is_ended(self, first: Text) -> bool:
+        """Whether something follows that ends the message which begins with `first`."""
+        return (
+            any(
+                type(item) is not Text or item.parent is not first.parent or item.name != first.name
+                for item in islice(self._items, LOOK_AHEAD)
+            )
+            or len(self._items) > LOOK_AHEAD
+        )
 
     def _left(self, size: int) -> None:
         with self._lock:

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -23,7 +22,7 @@ from cellgate.sandbox.base import Sandbox, SandboxSpec
 from cellgate.sandbox.certificate import Reason
 from cellgate.sandbox.client import ExecuteResult, KernelClient
 from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS, open_driver
-from cellgate.sandbox.limits import LIMIT_ROWS, LimitRow, Limits
+from cellgate.sandbox.limits import LIMIT_ROWS, Limits
 from cellgate.terminal import one_line
 from cellgate.typed import LineReader
 from cellgate.wire.jupyter import JupyterMessage
@@ -70,21 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_limits(values: Mapping[str, str | None]) -> Limits:
     """Limits from the words of a command line; None where none was given. Raises LimitError."""
-    given = {row.name: read_number(row, text) for row in LIMIT_ROWS if (text := values.get(row.name)) is not None}
+    given = {row.name: row.read(text) for row in LIMIT_ROWS if (text := values.get(row.name)) is not None}
     return Limits.from_mapping(given)
-
-
-_SIZE = re.compile(r"([0-9]{1,15})([KMGT])(?:i?B)?", re.IGNORECASE)
-_SCALE = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-
-
-def read_number(row: LimitRow, text: str) -> int | float | str:
-    """What the text says, or the text itself when it says no number; whether that will do is the table's to judge."""
-    if row.name.endswith("_bytes") and (size := _SIZE.fullmatch(text)):
-        return int(size[1]) * _SCALE[size[2].upper()]
-    if re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-        return int(text)
-    return float(text) if re.fullmatch(r"[+-]?[0-9]{1,18}\.[0-9]{1,18}", text) else text
 
 
 def read_timeout(text: str | None) -> float | None:

@@ -45,6 +45,7 @@ __all__ = [
     "Ending",
     "Frame",
     "JupyterMessage",
+    "MessageError",
     "Said",
     "choose_dialect",
     "clean_kernel_info",

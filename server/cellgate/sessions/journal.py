@@ -22,6 +22,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -213,10 +214,17 @@ class Budget:
         self.used_bytes -= journal.size_bytes
 
     def make_room(self) -> None:
-        while self.used_bytes > self.limit_bytes:
-            largest = max(self._journals, key=lambda journal: journal.size_bytes, default=None)
-            if largest is None or not largest.give():
-                return
+        """Let the largest drop its oldest, until there is room or nobody can."""
+        if self.used_bytes <= self.limit_bytes:
+            return
+        givers = [(-journal.size_bytes, n, journal) for n, journal in enumerate(self._journals)]
+        heapify(givers)
+        while givers and self.used_bytes > self.limit_bytes:
+            _, n, largest = givers[0]
+            if largest.give():
+                heapreplace(givers, (-largest.size_bytes, n, largest))
+            else:
+                heappop(givers)
 
 
 class Journal:
@@ -441,7 +449,7 @@ class Journal:
             return
         while self.size_bytes > self._limit_bytes and len(self._segments) > 1:
             self._drop(0)
-        if self._budget and self._budget.used_bytes > self._budget.limit_bytes:
+        if self._budget:
             self._budget.make_room()
 
     def _path(self, first: int) -> Path:

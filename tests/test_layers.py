@@ -87,6 +87,7 @@ RULES = [
         Rule(pure, "a decision needs no descriptor", forbidden=("asyncio", "socket", "subprocess", "threading"))
         for pure in (
             "cellgate.policy",
+            "cellgate.sessions",
             "cellgate.wire",
             "cellgate.errors",
             "cellgate.terminal",

@@ -11,6 +11,7 @@ import pytest
 from cellgate.cli import COMMANDS, make_parser
 from cellgate.exits import exits_as_markdown
 from cellgate.sandbox.limits import LIMIT_ROWS, limits_as_markdown
+from cellgate.settings import profiles_as_markdown, settings_as_markdown
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -54,6 +55,11 @@ def test_the_table_of_exit_statuses_is_that_of_the_code():
 
 def test_the_table_of_limits_is_that_of_the_code():
     assert limits_as_markdown() == README.split("a test compares -->\n")[1].split("<!-- end of limits")[0]
+
+
+def test_the_tables_of_settings_are_those_of_the_code():
+    assert settings_as_markdown() == README.split("<!-- settings: ")[1].split("-->\n")[1].split("<!-- end")[0]
+    assert profiles_as_markdown() == README.split("<!-- profiles: ")[1].split("-->\n")[1].split("<!-- end")[0]
 
 
 def test_every_flag_named_in_the_readme_exists():

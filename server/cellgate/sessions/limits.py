@@ -99,23 +99,20 @@ class ServerLimits(LimitTable):
     )  # fmt: skip
 
 
-# A limit above the one it lies within could never be felt. Checked for a whole configuration and not for one table:
-# code that makes limits for one purpose need not think of those it does not use.
+# What is above the other cannot be kept: code that no message carries, a notice before anything began, output of a
+# running cell that is gone before it can be replayed. Checked for a whole configuration and not for one table: code
+# that makes limits for one purpose need not think of those it does not use.
 NO_MORE_THAN: tuple[tuple[str, str], ...] = (
     ("code_bytes", "message_bytes"),
     ("notice_seconds", "idle_seconds"),
     ("notice_seconds", "lifetime_seconds"),
-    ("idle_seconds", "lifetime_seconds"),
     ("output_bytes_per_cell", "journal_bytes_per_session"),
     ("journal_bytes_per_session", "journal_bytes_total"),
-    ("sessions_per_principal", "sessions_total"),
-    ("workspace_bytes", "memory_bytes"),
-    ("shm_bytes", "memory_bytes"),
 )
 
 
 def check_together(values: Mapping[str, object]) -> None:
-    """Raises LimitError for a limit that exceeds one it lies within."""
+    """Raises LimitError for a limit that exceeds the one it must lie within."""
     for inner, outer in NO_MORE_THAN:
         if values[inner] > values[outer]:  # type: ignore[operator]  # each has passed its row
             raise LimitError(inner, values[inner], f"at most {outer}, which is {values[outer]},")

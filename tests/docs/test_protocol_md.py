@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from cellgate.sandbox.certificate import Reason
+from cellgate.sessions import states
+from cellgate.sessions.clocks import WORKING_CPU_SHARE
+from cellgate.sessions.session import BACKGROUND_SECONDS, RESTART_PAUSES
 from cellgate.wire import jupyter
 from cellgate_kernel import bridge, host, link, message
 
@@ -115,3 +118,20 @@ def test_reasons_are_the_closed_list_with_a_sentence_each():
     written = dict(table("reason | meaning"))
     assert set(written) == {reason.value for reason in Reason}
     assert all(sentence.endswith(".") for sentence in written.values())
+
+
+def test_states_and_their_diagrams():
+    assert dict(table("state | meaning")) == {state.value: text for state, text in states.STATE_MEANINGS.items()}
+    for moves in (states.SESSION_MOVES, states.CELL_MOVES):
+        assert f"```mermaid\n{states.diagram(moves)}```" in PAGE
+
+
+def test_the_ends_of_cells():
+    assert dict(table("end of a cell | meaning")) == {r.value: text for r, text in states.CELL_REASONS.items()}
+
+
+def test_what_session_constants_the_text_names():
+    pauses = [f"{pause:g}" for pause in RESTART_PAUSES]
+    assert f"after {', '.join(pauses[:-1])} and\n{pauses[-1]} s" in PAGE
+    assert f"less than {WORKING_CPU_SHARE * 100:g} % of a\ncore" in PAGE
+    assert BACKGROUND_SECONDS == 60, "each minute"

@@ -1,0 +1,159 @@
+"""The cells of a session: what is known of each, and the queue in which they wait.
+
+The gateway holds the queue and gives the kernel one cell at a time. A kernel that were given all of them would save a
+client who sends many at once some 0.1 ms between two of them, and a client who waits for each answer nothing at all.
+For that, at most one cell is ever in doubt when something dies: the others are known not to have run. Each cell's
+clock begins when the kernel gets it, an interrupt strikes the cell it was meant for, and a queue can be counted and
+cancelled here, for every kind of kernel alike.
+
+Other requests on the shell channel keep their place between the cells, as they would in a kernel's queue.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from dataclasses import dataclass, field
+
+from cellgate.sessions.output_cap import CapLimits, OutputCap
+from cellgate.sessions.records import Record
+from cellgate.sessions.states import CELL_MOVES, CellMove, CellReason, Phase, moved
+from cellgate.wire.jupyter import ClientMessage
+from cellgate_kernel.message import Status
+
+__all__ = ["MAX_QUEUED_BYTES", "Cell", "Queue", "Waiting"]
+
+MAX_QUEUED_BYTES = 64 << 20  # of all that waits in one session: thousands of cells, or four of the largest requests
+_PROGRESS = struct.Struct("<QBB")  # number of the link's message that took it to the kernel, phase, outcome
+_PHASES = tuple(Phase)
+
+
+@dataclass
+class Cell:
+    """One accepted execute_request."""
+
+    key: int  # the sequence number of its REQUEST
+    client: bytes
+    message: ClientMessage
+    cap: OutputCap[Record]
+    phase: Phase = Phase.WAITING
+    sent_number: int = 0  # of the link's message that took it to the kernel
+    sent_at: float = 0.0
+    overdue_at: float | None = None  # when it was interrupted because its time was over
+    is_interrupted: bool = False  # somebody asked for it
+    outcome: Status = Status.NONE  # what its reply said
+    is_busy: bool = False  # the clients were told
+    is_named: bool = False  # its execute_input was shown
+    asks: bool = False  # for input, and waits
+    id: bytes = field(init=False)  # as the kernel's tags have it
+
+    def __post_init__(self) -> None:
+        self.id = self.message.msg_id.encode()
+
+    def move(self, move: CellMove) -> None:
+        """Raises IllegalMove."""
+        self.phase = moved(CELL_MOVES, self.phase, move)
+
+    @property
+    def stops_others(self) -> bool:
+        """Whether those behind it shall not run, now that it failed."""
+        content = self.message.content
+        return self.outcome is Status.ERROR and not content.get("silent") and bool(content.get("stop_on_error", True))
+
+    @property
+    def reason(self) -> CellReason:
+        """How it ended, if the kernel replied."""
+        if self.outcome is Status.OK:
+            return CellReason.OK
+        if self.outcome is Status.ABORTED:
+            return CellReason.CANCELLED
+        if self.overdue_at is not None:
+            return CellReason.TIMEOUT_WALL
+        return CellReason.INTERRUPTED if self.is_interrupted else CellReason.ERROR
+
+    def progress(self) -> bytes:
+        """What a gateway that takes over must know of it, beside its request."""
+        return _PROGRESS.pack(self.sent_number, _PHASES.index(self.phase), self.outcome) + self.cap.state()
+
+    @staticmethod
+    def recovered(request: Record, cut: Record | None, message: ClientMessage, limits: CapLimits) -> Cell:
+        """From its records. What it was when the last of them was written. Raises ValueError for one that is none."""
+        if cut is None:
+            return Cell(request.seq, request.client, message, OutputCap(limits))
+        body = bytes(cut.body)
+        try:
+            number, phase, outcome = _PROGRESS.unpack_from(body)
+            cell = Cell(request.seq, request.client, message, OutputCap(limits, body[_PROGRESS.size :]))
+            cell.phase, cell.outcome = _PHASES[phase], Status(outcome)
+        except (struct.error, IndexError) as error:
+            raise ValueError(f"no progress of a cell: {error}") from error
+        cell.sent_number = number
+        return cell
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A request other than a cell, behind cells that wait."""
+
+    client: bytes
+    message: ClientMessage
+
+
+class Queue:
+    """What waits for the kernel, in the order it came."""
+
+    def __init__(self) -> None:
+        self._items: deque[Cell | Waiting] = deque()
+        self._ids: set[bytes] = set()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def cells(self) -> int:
+        return len(self._ids)
+
+    @property
+    def first(self) -> Cell | Waiting | None:
+        return self._items[0] if self._items else None
+
+    def has_room(self, message: ClientMessage) -> bool:
+        return self.bytes + len(message.v1) <= MAX_QUEUED_BYTES or not self._items
+
+    def has(self, cell_id: bytes) -> bool:
+        return cell_id in self._ids
+
+    def add(self, item: Cell | Waiting) -> None:
+        self._items.append(item)
+        self._count(item)
+
+    def add_first(self, cell: Cell) -> None:
+        """Back to where it came from: the kernel never got it."""
+        self._items.appendleft(cell)
+        self._count(cell)
+
+    def take(self) -> Cell | Waiting:
+        item = self._items.popleft()
+        self.bytes -= len(item.message.v1)
+        if isinstance(item, Cell):
+            self._ids.discard(item.id)
+        return item
+
+    def take_cells(self) -> list[Cell]:
+        """All cells; the other requests stay."""
+        items = [self.take() for _ in range(len(self._items))]
+        for item in items:
+            if isinstance(item, Waiting):
+                self.add(item)
+        return [item for item in items if isinstance(item, Cell)]
+
+    def take_rest(self) -> list[Waiting]:
+        """All that are no cells, when those are gone."""
+        items = [self.take() for _ in range(len(self._items))]
+        return [item for item in items if isinstance(item, Waiting)]
+
+    def _count(self, item: Cell | Waiting) -> None:
+        self.bytes += len(item.message.v1)
+        if isinstance(item, Cell):
+            self._ids.add(item.id)

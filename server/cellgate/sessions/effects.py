@@ -1,0 +1,84 @@
+"""What a session asks of whoever drives it. To be carried out in order, each only when the one before it is done:
+what was said is in the journal before it is acted on.
+
+An effect names the incarnation it is for, so that one that comes late does nothing to the kernel after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cellgate.sandbox.certificate import Reason
+from cellgate.sessions.records import Record
+from cellgate.sessions.states import State
+from cellgate.wire.jupyter import ClientMessage
+
+__all__ = ["Append", "Close", "Destroy", "Effect", "Interrupt", "Kill", "Save", "Send", "StartKernel"]
+
+
+@dataclass(frozen=True)
+class Append:
+    """Write these to the journal, in one go. The session has counted their sequence numbers."""
+
+    records: Sequence[Record]
+
+
+@dataclass(frozen=True)
+class Send:
+    """Give this to the kernel. It becomes message `number` of the link: none may be left out or overtake another.
+    When the window is full, wait, and read no more from the clients meanwhile."""
+
+    incarnation: int
+    number: int
+    message: ClientMessage
+
+
+@dataclass(frozen=True)
+class Interrupt:
+    """`Sandbox.interrupt`, and then tell the session `interrupt_sent`: until then it sends no cell, which the
+    interrupt might strike instead."""
+
+    incarnation: int
+
+
+@dataclass(frozen=True)
+class Kill:
+    """`Sandbox.kill`. What comes of it is told by its certificate."""
+
+    incarnation: int
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Destroy:
+    """Let nothing be left of this incarnation's sandbox. Does not delay what follows."""
+
+    incarnation: int
+
+
+@dataclass(frozen=True)
+class StartKernel:
+    """Make a sandbox, open its link, and tell the session `kernel_started` or `start_failed`."""
+
+    incarnation: int
+
+
+@dataclass(frozen=True)
+class Save:
+    """Keep this in the registry, before anything that follows."""
+
+    state: State
+    incarnation: int
+    sandbox_id: str  # "" when there is none
+
+
+@dataclass(frozen=True)
+class Close:
+    """The session is over: when its clients have read what is journalled, close them; then forget it."""
+
+    reason: Reason
+
+
+Effect = Append | Send | Interrupt | Kill | Destroy | StartKernel | Save | Close

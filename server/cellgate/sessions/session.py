@@ -1,0 +1,686 @@
+"""One session, as a sans-IO core: what happens to it comes in as calls, what is to be done goes out as effects.
+
+    a client's request ─┐                        ┌─▶ Append    to the journal, which every client reads
+    the kernel's words ─┤                        ├─▶ Send, Interrupt, Kill
+    a sandbox's end ────┼─▶ Session ─▶ effects ──┼─▶ StartKernel, Destroy
+    time, usage ────────┘                        └─▶ Save, Close
+
+It keeps the promise that each accepted cell gets one reply, one idle and one terminal record with a reason, whatever
+becomes of it, and whatever the kernel says: hostile code may say anything. What it says in vain (a second reply, the
+idle of a cell that is none, a tag that lies) is counted in `ignored` and not shown.
+
+Knows nothing of sockets, files or tasks. Every call takes the time as `now`, and returns effects that are to be
+carried out in order, before those of the next call. Time that passes is told by `tick`, at `wakes_at` or oftener.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from cellgate.sandbox.certificate import DeathCertificate, Reason
+from cellgate.sessions.asked import MAX_ASKED, Asked
+from cellgate.sessions.cells import Cell, Queue, Waiting
+from cellgate.sessions.clocks import Expiry, Life, Urge, urge_of, urges_at
+from cellgate.sessions.effects import Close, Destroy, Effect, Interrupt, Kill, Save, Send, StartKernel
+from cellgate.sessions.journal import Recovery
+from cellgate.sessions.limits import SessionLimits
+from cellgate.sessions.output_cap import CapLimits, OutputCap
+from cellgate.sessions.records import Kind, Record
+from cellgate.sessions.states import SESSION_MOVES, CellMove, CellReason, Move, Phase, State, moved
+from cellgate.sessions.transcript import Transcript
+from cellgate.wire.jupyter import (
+    ClientMessage,
+    Composer,
+    Dialect,
+    clean_kernel_info,
+    parse_message,
+    read_frame,
+    tag_is_true,
+)
+from cellgate_kernel.message import MESSAGE_TYPES, Channel, MessageError, Status, Tag
+
+__all__ = ["RESTART_PAUSES", "Batch", "Session"]
+
+Batch = Iterable[tuple[int, Tag, memoryview]]
+
+BACKGROUND_SECONDS = 60.0  # output of threads that outlive their cell is capped as a cell's is, anew each minute
+# How long to wait before each further kernel, when those before ended and had not been given a cell. After the last
+# there is none until somebody asks. One that ended in a cell is replaced at once: the cell did it, and another may not.
+RESTART_PAUSES = (0.0, 0.5, 2.0, 8.0)
+NO_KERNEL = "there is no kernel; a restart would start one"
+_ESSENTIAL = frozenset({"error", "execute_result", "input_request"})
+_OVERTAKING = frozenset({"comm_open", "comm_msg", "comm_close", "kernel_info_request"})
+_NO_OUTPUT = frozenset(kind for kind in MESSAGE_TYPES if kind.endswith(("_reply", "_request")))
+
+
+@dataclass
+class _Kernel:
+    """What is known of the kernel of this incarnation, and of no other."""
+
+    is_linked: bool = False
+    sent: int = 0  # messages on its link
+    received: int = 0
+    was_given_a_cell: bool = False
+    is_interrupting: bool = False  # an Interrupt is on its way
+    is_being_killed: bool = False
+    has_said_starting: bool = False
+    asked: Asked = field(default_factory=Asked)
+
+
+class Session:
+    """One per session and gateway. `is_degraded` is set by whoever owns the journal: no cell is accepted then."""
+
+    def __init__(
+        self,
+        limits: SessionLimits,
+        *,
+        composer: Composer,
+        date: Callable[[], str],
+        next_seq: int,
+        now: float,
+        born_at: float | None = None,
+    ) -> None:
+        """`date` is what messages carry, and decides nothing. `next_seq` is the journal's. Call `begin` or
+        `recover` next."""
+        self.limits = limits
+        self.state = State.STARTING
+        self.incarnation = 0
+        self.sandbox_id = ""
+        self.is_degraded = False
+        self.ignored: Counter[str] = Counter()  # what the kernel or a client said in vain, by kind
+        self._log = Transcript(composer, date, next_seq)
+        self._life = Life(born_at=now if born_at is None else born_at, active_at=now)
+        self._cap_limits = CapLimits.of(limits.output_bytes_per_cell, limits.output_messages_per_cell)
+        self._background: OutputCap[Record] = OutputCap(self._cap_limits)  # of what belongs to no running cell
+        self._background_since = now
+        self._kernel = _Kernel()
+        self._running: Cell | None = None  # what the kernel has
+        self._queue = Queue()
+        self._early: list[Waiting] = []  # what needs no place in the queue and came while there was no kernel
+        self._failures = 0  # kernels in a row that ended before they were given a cell
+        self._start_at: float | None = None
+
+    # -- what can be asked ----------------------------------------------------------------------------
+
+    @property
+    def running(self) -> Cell | None:
+        """The cell that the kernel has."""
+        return self._running
+
+    @property
+    def waiting_cells(self) -> int:
+        return self._queue.cells
+
+    @property
+    def is_working(self) -> bool:
+        """Whether it is not idle, whatever its processes use."""
+        return self._running is not None or self._queue.cells > 0 or self.state in (State.STARTING, State.RESTARTING)
+
+    @property
+    def active_at(self) -> float:
+        """When it was last known to work."""
+        return self._life.active_at
+
+    @property
+    def received(self) -> int:
+        """The highest number of the kernel's messages that was handed in: `Link(sent=None, received=...)`."""
+        return self._kernel.received
+
+    def wakes_at(self) -> float | None:
+        """When `tick` has something to do, if nothing else happens before."""
+        if self.state is State.GONE:
+            return None
+        times = [self._life.looks_at(self.limits, self.is_working)]
+        if (cell := self._running) is not None and not self._kernel.is_being_killed:
+            times.append(urges_at(self.limits, cell.sent_at, cell.overdue_at))
+        if self._start_at is not None:
+            times.append(self._start_at)
+        if self._background.is_cutting:
+            times.append(self._background_since + BACKGROUND_SECONDS)
+        return min(times)
+
+    # -- beginnings -----------------------------------------------------------------------------------
+
+    def begin(self) -> list[Effect]:
+        """A new session: start its first kernel."""
+        self._begin_incarnation("created")
+        self._log.do(StartKernel(self.incarnation))
+        return self._log.done()
+
+    def recover(self, found: Recovery, *, state: State, incarnation: int, sandbox_id: str) -> list[str]:
+        """Take over from a gateway that is no more: what the registry and the journal say. Call next `adopted` if its
+        sandbox lives, else `kernel_lost`. Returns what could not be understood, for the log."""
+        self.state, self.incarnation, self.sandbox_id = state, incarnation, sandbox_id
+        self._kernel.received = self._log.covered = found.link_number
+        cuts = {cut.cell: cut for cut in found.cuts}
+        problems = []
+        for request in found.requests:
+            try:
+                message = read_frame(bytes(request.body), Dialect.V1, date="", max_bytes=len(request.body))
+                cell = Cell.recovered(request, cuts.get(request.seq), message, self._cap_limits)
+            except (MessageError, ValueError) as error:
+                problems.append(f"cell {request.seq} cannot be read: {error}")
+                self._log.terminal_of_damaged(request)
+                continue
+            if cell.phase is Phase.WAITING:
+                self._queue.add(cell)
+            else:
+                self._running = cell
+        return problems
+
+    def adopted(self, received: int, now: float) -> list[Effect]:
+        """The link to a kernel that outlived its gateway is up. `received`: how many messages have reached it
+        (`Hello.received`). A cell that has not is sent again; the time of one that runs begins anew."""
+        kernel = self._kernel
+        kernel.is_linked = True
+        kernel.sent = received
+        kernel.was_given_a_cell = True  # it may have been
+        if (cell := self._running) is not None and cell.sent_number > received:
+            self._running = None
+            cell.phase, cell.sent_number = Phase.WAITING, 0
+            self._queue.add_first(cell)
+        elif cell is not None:
+            cell.sent_at = now
+        self.state = State.READY if self._running is None else State.BUSY
+        self._life.active_at = now
+        self._feed(now)
+        return self._log.done()
+
+    def kernel_lost(self, now: float) -> list[Effect]:
+        """Instead of `adopted`: there is no sandbox. It ended while there was no gateway, and nobody can say how; or
+        one was just to be started."""
+        sentence = "the sandbox ended while the gateway was away"
+        if self.state in (State.STARTING, State.RESTARTING):
+            self._end_cell(CellReason.SUPERVISOR_LOST, sentence, {})
+            self._save()
+            self._log.do(StartKernel(self.incarnation))
+        elif self.state in (State.DEAD, State.GONE):
+            self._end_cell(CellReason.SUPERVISOR_LOST, sentence, {})
+            self._cancel_waiting(sentence)
+        else:
+            self._kernel.was_given_a_cell = True  # it may have been
+            self._lose_kernel(CellReason.SUPERVISOR_LOST, sentence, {}, now)
+        return self._log.done()
+
+    # -- from clients ---------------------------------------------------------------------------------
+
+    def request(self, client: bytes, message: ClientMessage, now: float) -> list[Effect]:
+        """Anything that a client sends. `client` says whom the answers are for."""
+        self._life.active_at = now
+        kind = message.msg_type
+        if self.state is State.GONE:
+            self.ignored["request_after_end"] += 1
+        elif kind == "execute_request":
+            self._accept(client, message, now)
+        elif kind == "interrupt_request":
+            self._log.answer(client, message, {"status": "ok"})
+            self._interrupt()
+        elif kind == "shutdown_request":
+            is_restart = message.content.get("restart") is True
+            self._log.answer(client, message, {"status": "ok", "restart": is_restart})
+            if is_restart:
+                self._restart(now)
+            else:
+                self._end(Reason.SESSION_DELETED, "a client asked the kernel to shut down")
+        elif self.state is State.DEAD:
+            self._log.refuse(client, message, CellReason.BACKEND_ERROR, NO_KERNEL)
+        elif kind == "input_reply":
+            self._give_input(message)
+        else:
+            self._pass_on(client, message)
+        return self._log.done()
+
+    def interrupt(self, now: float) -> list[Effect]:
+        """Somebody wants the running cell interrupted."""
+        self._life.active_at = now
+        self._interrupt()
+        return self._log.done()
+
+    def interrupt_sent(self, incarnation: int, now: float) -> list[Effect]:
+        """An Interrupt has been carried out, or has failed: cells may follow."""
+        if incarnation == self.incarnation:
+            self._kernel.is_interrupting = False
+            self._feed(now)
+        return self._log.done()
+
+    def restart(self, now: float) -> list[Effect]:
+        """Somebody wants a fresh kernel. While one is on its way, that is the one."""
+        self._life.active_at = now
+        self._restart(now)
+        return self._log.done()
+
+    def delete(self) -> list[Effect]:
+        """Somebody wants the session gone."""
+        self._end(Reason.SESSION_DELETED, "the session was deleted")
+        return self._log.done()
+
+    # -- from the sandbox -----------------------------------------------------------------------------
+
+    def kernel_started(self, incarnation: int, sandbox_id: str, now: float) -> list[Effect]:
+        """A StartKernel came true: the link is up."""
+        if incarnation != self.incarnation or self.state not in (State.STARTING, State.RESTARTING):
+            self._log.do(Destroy(incarnation))  # of a start that was overtaken by the session's end
+            return self._log.done()
+        self.sandbox_id = sandbox_id
+        self._kernel.is_linked = True
+        self._move(Move.STARTED)
+        self._life.active_at = now
+        self._save()
+        early, self._early = self._early, []
+        for waiting in early:
+            self._send_request(waiting)
+        self._feed(now)
+        return self._log.done()
+
+    def start_failed(self, incarnation: int, sentence: str, now: float) -> list[Effect]:
+        """A StartKernel did not come true, and nothing is left of it."""
+        if incarnation == self.incarnation and self.state in (State.STARTING, State.RESTARTING):
+            sentence = f"the kernel could not be started: {sentence}"
+            if self.state is State.STARTING:  # whoever created the session is waiting, and hears of it
+                self._give_up(sentence)
+            else:
+                self._replace_kernel(now, sentence, {"reason": CellReason.BACKEND_ERROR.value})
+        return self._log.done()
+
+    def kernel_messages(self, incarnation: int, batch: Batch, now: float) -> list[Effect]:
+        """All that one read of the link brought: numbers, tags and messages. Once the effects are carried out the
+        link may be acknowledged; until then the messages must stay as they are."""
+        kernel = self._kernel
+        if incarnation != self.incarnation or not kernel.is_linked:
+            return []
+        for number, tag, v1 in batch:
+            kernel.received = number
+            if not tag_is_true(tag, v1):
+                self.ignored["lying_tag"] += 1
+            elif tag.channel is Channel.IOPUB:
+                if tag.message_type == "status":
+                    self._hear_status(number, tag, v1, now)
+                else:
+                    self._hear_output(number, tag, v1)
+            elif tag.channel is Channel.STDIN:
+                self._hear_question(number, tag, v1)
+            else:
+                self._hear_reply(number, tag, v1, now)
+        cell = self._running
+        is_half_done = cell is not None and (cell.phase is not Phase.RUNNING or cell.cap.is_cutting)
+        if is_half_done or self._log.covered < kernel.received:  # what is acknowledged never comes again
+            self._log.progress(cell, kernel.received)
+        return self._log.done()
+
+    def kernel_died(self, incarnation: int, certificate: DeathCertificate, now: float) -> list[Effect]:
+        """The sandbox has ended, and all that it had said was handed in."""
+        if incarnation == self.incarnation and self._kernel.is_linked:
+            facts = {name: value for name, value in certificate.to_json().items() if name not in ("reason", "detail")}
+            self._lose_kernel(CellReason(certificate.reason.value), certificate.sentence(), facts, now)
+        return self._log.done()
+
+    def usage(self, incarnation: int, cpu_seconds: float, now: float) -> None:
+        """What the sandbox's processes have used so far, as the host counts it; threads that compute are work. To be
+        handed in some times within `idle_seconds`."""
+        if incarnation == self.incarnation:
+            self._life.sample(cpu_seconds, now)
+
+    # -- time -----------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Effect]:
+        """Do what is due."""
+        if self.state is State.GONE:
+            return []
+        if self._start_at is not None and now >= self._start_at:
+            self._start_at = None
+            self._log.do(StartKernel(self.incarnation))
+        if self._background.is_cutting and now >= self._background_since + BACKGROUND_SECONDS:
+            self._renew_background()
+            self._background_since = now
+        self._limit_cell(now)
+        if self.is_working:
+            self._life.active_at = now
+        expiry = self._life.expiry(self.limits)
+        if now >= expiry.at:
+            self._expire(expiry)
+        elif notice := self._life.notice_due(self.limits, now):
+            left = notice.at - now
+            text = f"this session ends in {left:.0f} s"
+            text += ": it is idle; running a cell keeps it" if notice.why == "idle" else ": its lifetime is over"
+            self._log.note(text, {"note": "session_expiring", "why": notice.why, "seconds_left": round(left, 3)})
+        return self._log.done()
+
+    def _expire(self, expiry: Expiry) -> None:
+        if expiry.why == "idle":
+            sentence = f"the session was idle for {self.limits.idle_seconds:g} s"
+        else:
+            sentence = f"the session's lifetime of {self.limits.lifetime_seconds:g} s was over"
+        self._end(Reason.SESSION_EXPIRED, sentence)
+
+    def _limit_cell(self, now: float) -> None:
+        cell, kernel, allowed = self._running, self._kernel, self.limits.cell_seconds
+        if cell is None or kernel.is_being_killed or not kernel.is_linked:
+            return
+        urge = urge_of(self.limits, cell.sent_at, cell.overdue_at, now)
+        if urge is Urge.INTERRUPT:
+            cell.overdue_at = now
+            text = f"the cell has run for the {allowed:g} s it may, and is interrupted"
+            self._log.note(text, {"note": "timeout_wall", "limit_seconds": allowed}, cell)
+            kernel.is_interrupting = True
+            self._log.do(Interrupt(self.incarnation))
+        elif urge is Urge.KILL:
+            kernel.is_being_killed = True
+            detail = f"{allowed:g} s were allowed, and the interrupt was not heeded"
+            self._log.do(Kill(self.incarnation, Reason.TIMEOUT_WALL, detail))
+
+    # -- a cell's way to the kernel -------------------------------------------------------------------
+
+    def _accept(self, client: bytes, message: ClientMessage, now: float) -> None:
+        cell_id = message.msg_id.encode()
+        if (self._running is not None and self._running.id == cell_id) or self._queue.has(cell_id):
+            self.ignored["repeated_request"] += 1  # a client that was not sure: it is on its way already
+            return
+        if refusal := self._refusal(message):
+            self._log.refuse(client, message, *refusal)
+            return
+        cell = Cell(self._log.next_seq, client, message, OutputCap(self._cap_limits))
+        self._log.accept(cell)
+        self._queue.add(cell)
+        self._feed(now)
+
+    def _refusal(self, message: ClientMessage) -> tuple[CellReason, str] | None:
+        """Why a cell is not accepted."""
+        limits = self.limits
+        if self.state is State.DEAD:
+            return CellReason.BACKEND_ERROR, NO_KERNEL
+        if self.is_degraded:
+            return CellReason.BACKEND_ERROR, "the journal cannot be written; cells pass again when it can"
+        code = message.content["code"]
+        if len(code) * 4 > limits.code_bytes and (size := len(code.encode("utf-8", "replace"))) > limits.code_bytes:
+            return CellReason.POLICY_DENIED, f"the code has {size} bytes; up to {limits.code_bytes} would pass"
+        if self._queue.cells >= limits.queue_cells or not self._queue.has_room(message):
+            return CellReason.QUEUE_FULL, f"{self._queue.cells} cells wait; up to {limits.queue_cells} may"
+        return None
+
+    def _feed(self, now: float) -> None:
+        """Give the kernel what is next, if it is its turn."""
+        queue, kernel = self._queue, self._kernel
+        while kernel.is_linked and (first := queue.first) is not None:
+            if isinstance(first, Waiting):
+                queue.take()
+                self._send_request(first)
+                continue
+            if self.state is not State.READY or kernel.is_interrupting or kernel.is_being_killed:
+                return
+            queue.take()
+            self._move(Move.CELL_SENT)
+            self._running = first
+            first.move(CellMove.SENT)
+            first.sent_at, first.sent_number = now, kernel.sent + 1
+            kernel.was_given_a_cell = True
+            self._log.progress(first, 0)
+            self._send(first.message)
+
+    # -- other requests -------------------------------------------------------------------------------
+
+    def _pass_on(self, client: bytes, message: ClientMessage) -> None:
+        """Comms, kernel_info and control go at once, as a kernel lets them overtake its queue; the rest keeps its
+        place among the cells."""
+        kernel, queue, kind = self._kernel, self._queue, message.msg_type
+        is_request = kind.endswith("_request")
+        waiting = len(kernel.asked) + len(queue) - queue.cells + len(self._early)
+        if (is_request and waiting >= MAX_ASKED) or not queue.has_room(message):
+            sentence = f"{waiting} requests wait, of {queue.bytes} bytes; up to {MAX_ASKED} may"
+            self._log.refuse(client, message, CellReason.QUEUE_FULL, sentence)
+            return
+        overtakes = kind in _OVERTAKING or message.channel is Channel.CONTROL
+        if kernel.is_linked and (overtakes or not queue.cells):
+            self._send_request(Waiting(client, message))
+        elif not overtakes:
+            queue.add(Waiting(client, message))
+        elif len(self._early) < MAX_ASKED:
+            self._early.append(Waiting(client, message))
+        else:
+            self.ignored["message_before_start"] += 1
+
+    def _send_request(self, waiting: Waiting) -> None:
+        self._kernel.asked.add(waiting.client, waiting.message)
+        self._send(waiting.message)
+
+    def _give_input(self, message: ClientMessage) -> None:
+        """An answer to `input()`, from whichever client. Never journalled: it may be a password. If the gateway takes
+        it down with it, the question is still in the journal, and the kernel still waits."""
+        cell = self._running
+        if cell is None or not cell.asks or not self._kernel.is_linked:
+            self.ignored["input_unasked"] += 1
+            return
+        cell.asks = False
+        self._send(message)
+
+    def _send(self, message: ClientMessage) -> None:
+        self._kernel.sent += 1
+        self._log.do(Send(self.incarnation, self._kernel.sent, message))
+
+    def _interrupt(self) -> None:
+        kernel = self._kernel
+        if not kernel.is_linked or kernel.is_being_killed:
+            return
+        if self._running is not None:
+            self._running.is_interrupted = True
+        kernel.is_interrupting = True
+        self._log.do(Interrupt(self.incarnation))
+
+    # -- what the kernel says -------------------------------------------------------------------------
+
+    def _hear_output(self, number: int, tag: Tag, v1: memoryview) -> None:
+        cell = self._running
+        if tag.message_type in _NO_OUTPUT:
+            self.ignored["stray_reply"] += 1
+        elif cell is None or tag.parent_id != cell.id:
+            # Of a thread that outlived its cell, of a comm, or of nobody known: shown as it is. Clients know theirs.
+            self._pass(self._background, Record(Kind.OUTPUT, 0, number, b"", tag, v1), None)
+        elif tag.message_type == "execute_input" and not cell.is_named:
+            cell.is_named = True
+            self._log.record(Record(Kind.OUTPUT, cell.key, number, b"", tag, v1))
+        else:
+            self._pass(cell.cap, Record(Kind.OUTPUT, cell.key, number, b"", tag, v1), cell)
+
+    def _hear_question(self, number: int, tag: Tag, v1: memoryview) -> None:
+        cell = self._running
+        if cell is None or tag.parent_id != cell.id or tag.message_type != "input_request":
+            self.ignored["stray_question"] += 1
+            return
+        cell.asks = True
+        self._pass(cell.cap, Record(Kind.OUTPUT, cell.key, number, cell.client, tag, v1), cell)
+
+    def _pass(self, cap: OutputCap[Record], record: Record, cell: Cell | None) -> None:
+        """Show what the cap lets through."""
+        size = len(record.body)
+        if cap.is_cutting:
+            record = record._replace(body=bytes(record.body))  # it may be held, and not the whole read with it
+        for item in cap.take(record, size, essential=record.tag.message_type in _ESSENTIAL):
+            self._log.show(item, cell)
+
+    def _hear_status(self, number: int, tag: Tag, v1: memoryview, now: float) -> None:
+        """Busy and idle, once for each request. That it died or restarts is not the kernel's to say."""
+        cell, kernel = self._running, self._kernel
+        if cell is not None and tag.parent_id == cell.id:
+            record = Record(Kind.OUTPUT, cell.key, number, b"", tag, v1)
+            if tag.status is Status.BUSY and not cell.is_busy and cell.phase is Phase.RUNNING:
+                cell.is_busy = True
+                self._log.record(record)
+            elif tag.status is Status.IDLE and cell.phase is Phase.RUNNING:
+                cell.move(CellMove.IDLE)
+            elif tag.status is Status.IDLE and cell.phase is Phase.REPLIED:
+                cell.move(CellMove.IDLE)
+                self._finish(cell, now, idle=record)
+            else:
+                self.ignored["status_twice"] += 1
+        elif (is_new := kernel.asked.take_status(tag)) is not None:
+            if is_new:
+                self._log.record(Record(Kind.OUTPUT, 0, number, b"", tag, v1))
+            else:
+                self.ignored["status_twice"] += 1
+        elif tag.status is Status.STARTING and not tag.parent_id and not kernel.has_said_starting:
+            kernel.has_said_starting = True
+            self._log.record(Record(Kind.OUTPUT, 0, number, b"", tag, v1))
+        else:
+            self.ignored["stray_status"] += 1
+
+    def _hear_reply(self, number: int, tag: Tag, v1: memoryview, now: float) -> None:
+        cell = self._running
+        if cell is not None and tag.parent_id == cell.id:
+            is_its_own = tag.message_type == "execute_reply" and tag.channel is cell.message.channel
+            if is_its_own and cell.phase in (Phase.RUNNING, Phase.QUIET):
+                self._take_reply(cell, Record(Kind.OUTPUT, cell.key, number, cell.client, tag, v1), now)
+            else:
+                self.ignored["reply_twice"] += 1
+            return
+        question = self._kernel.asked.take_reply(tag)
+        if question is None:
+            self.ignored["stray_reply"] += 1
+        elif question.message is None:
+            self._log.record(Record(Kind.OUTPUT, 0, number, question.client, tag, v1))
+        else:
+            try:
+                said = parse_message(v1)["content"]
+            except MessageError:
+                said = {}
+            self._log.reply_as_kernel(question.client, question.message, clean_kernel_info(said), number)
+
+    def _take_reply(self, cell: Cell, reply: Record, now: float) -> None:
+        cell.outcome = reply.tag.status
+        cell.asks = False
+        cell.move(CellMove.REPLY)
+        self._log.show_held(cell.cap, cell)
+        self._log.record(reply)
+        if cell.stops_others:
+            self._cancel_waiting("a cell before it failed")
+        if cell.phase is Phase.DONE:  # its idle had come first
+            self._finish(cell, now, idle=None)
+
+    def _finish(self, cell: Cell, now: float, idle: Record | None) -> None:
+        """Reply and idle are there: say that this was all, and go on."""
+        self._log.show_held(cell.cap, cell)  # what came between the two
+        if idle is not None:
+            self._log.record(idle)
+        else:
+            self._log.idle(cell)
+        self._log.terminal(cell, cell.reason)
+        self._running = None
+        self._failures = 0
+        self._life.active_at = now
+        if not self._kernel.is_being_killed:  # else it stays busy until that is over
+            self._move(Move.CELL_ENDED)
+            self._feed(now)
+
+    def _renew_background(self) -> None:
+        self._log.show_held(self._background, None)
+        self._background = OutputCap(self._cap_limits)
+
+    # -- ends -----------------------------------------------------------------------------------------
+
+    def _end_cell(self, reason: CellReason, sentence: str, facts: Mapping[str, object]) -> None:
+        """Say in the kernel's place what the running cell has not been told."""
+        cell, self._running = self._running, None
+        if cell is None:
+            return
+        self._log.show_held(cell.cap, cell)
+        was = cell.phase
+        cell.move(CellMove.LOST)
+        if was is Phase.REPLIED:
+            self._log.idle(cell)
+            self._log.terminal(cell, cell.reason)
+        else:
+            self._log.end(cell, reason, sentence, facts)
+
+    def _cancel_waiting(self, why: str) -> None:
+        for cell in self._queue.take_cells():
+            cell.move(CellMove.LOST)
+            self._log.end(cell, CellReason.CANCELLED, f"it was not run: {why}", {})
+
+    def _lose_kernel(self, reason: CellReason, sentence: str, facts: Mapping[str, object], now: float) -> None:
+        """The kernel is no more: end what it had, and start another."""
+        self._end_cell(reason, sentence, facts)
+        self._cancel_waiting(sentence)
+        if self._kernel.was_given_a_cell:
+            self._failures = 0
+        self._replace_kernel(now, sentence, {**facts, "reason": reason.value})
+
+    def _replace_kernel(self, now: float, sentence: str, facts: Mapping[str, object]) -> None:
+        if self._failures >= len(RESTART_PAUSES):
+            self._give_up(sentence)
+            return
+        pause = RESTART_PAUSES[self._failures]
+        self._failures += 1
+        self._part(sentence, facts)
+        if pause:
+            self._start_at = now + pause
+        else:
+            self._log.do(StartKernel(self.incarnation))
+
+    def _restart(self, now: float) -> None:
+        if self._start_at is not None:
+            self._start_at = now  # somebody wants now what was to come later
+        if self.state in (State.STARTING, State.RESTARTING, State.GONE):
+            return
+        sentence = "the kernel was restarted"
+        self._end_cell(CellReason.CANCELLED, sentence, {})
+        self._cancel_waiting(sentence)
+        self._failures = 0
+        self._part(sentence, {"reason": "restarted"})
+        self._log.do(StartKernel(self.incarnation))
+
+    def _part(self, sentence: str, facts: Mapping[str, object]) -> None:
+        """From this incarnation, and begin the next."""
+        former = self.incarnation
+        if self.state is not State.RESTARTING:
+            self._move(Move.RESTARTED)
+        self._say_state("restarting", sentence, facts)
+        self._begin_incarnation(sentence)
+        self._log.do(Destroy(former))
+
+    def _begin_incarnation(self, why: str) -> None:
+        self._forget_kernel()
+        self.incarnation += 1
+        self._log.incarnation(self.incarnation, why)
+        self._save()
+
+    def _give_up(self, sentence: str) -> None:
+        """There will be no kernel unless somebody asks."""
+        self._cancel_waiting(sentence)
+        for waiting in [*self._early, *self._queue.take_rest()]:
+            self._log.refuse(waiting.client, waiting.message, CellReason.BACKEND_ERROR, sentence)
+        self._early = []
+        self._move(Move.GAVE_UP)
+        self._say_state("dead", sentence, {"reason": CellReason.BACKEND_ERROR.value})
+        self._forget_kernel()
+        self._save()
+        self._log.do(Destroy(self.incarnation))
+
+    def _end(self, reason: Reason, sentence: str) -> None:
+        if self.state is State.GONE:
+            return
+        self._end_cell(CellReason(reason.value), sentence, {})
+        self._cancel_waiting(sentence)
+        self._move(Move.ENDED)
+        self._say_state("dead", sentence, {"reason": reason.value})
+        self._start_at = None
+        self._kernel.is_linked = False
+        self._save()  # with its sandbox: whoever comes after a crash destroys it
+        if reason is not Reason.SESSION_DELETED:  # that is what destroying it says by itself
+            self._log.do(Kill(self.incarnation, reason, sentence))
+        self._log.do(Destroy(self.incarnation))
+        self._log.do(Close(reason))
+
+    def _forget_kernel(self) -> None:
+        self.sandbox_id = ""
+        self._kernel = _Kernel()
+        self._renew_background()
+        self._life.forget_samples()
+
+    def _say_state(self, state: str, sentence: str, facts: Mapping[str, object]) -> None:
+        self._log.state(state, {**facts, "sentence": sentence, "incarnation": self.incarnation})
+
+    def _move(self, move: Move) -> None:
+        self.state = moved(SESSION_MOVES, self.state, move)
+
+    def _save(self) -> None:
+        self._log.do(Save(self.state, self.incarnation, self.sandbox_id))

@@ -1,8 +1,8 @@
 """Finds what a run of the suite left on the host: processes, cgroups, mounts, files.
 
 Processes are known by a mark in their environment, which forks keep, or as orphans by their name; the rest by the
-prefix `cellgate`, beside what stood there before. Cgroups and files of another run on the same host look the same, so
-while processes of another run live, those are told and not counted as a failure.
+prefix `cellgate`, beside what stood there before. All but marked processes might be of another run on the same host,
+so while processes of another run live, those are told and not counted as a failure.
 """
 
 from __future__ import annotations
@@ -28,9 +28,15 @@ class Traces:
     cgroups: frozenset[str]
     mounts: frozenset[str]
     files: frozenset[str]
+    orphans: frozenset[str]
 
     def __sub__(self, before: Traces) -> list[str]:
-        return sorted((self.cgroups - before.cgroups) | (self.mounts - before.mounts) | (self.files - before.files))
+        return sorted(
+            (self.cgroups - before.cgroups)
+            | (self.mounts - before.mounts)
+            | (self.files - before.files)
+            | (self.orphans - before.orphans)
+        )
 
     @staticmethod
     def now() -> Traces:
@@ -40,28 +46,28 @@ class Traces:
             f"mount {line.split()[4]}" for line in read("/proc/self/mountinfo").splitlines() if "cellgate" in line
         }
         files = {str(p) for place in PLACES for p in Path(place).glob("cellgate*")}
-        return Traces(frozenset(cgroups), frozenset(mounts), frozenset(files))
+        orphans = {f"process {pid}: {command_line(pid)}" for pid in pids() if is_orphan_of_ours(pid)}
+        return Traces(frozenset(cgroups), frozenset(mounts), frozenset(files), frozenset(orphans))
 
 
-def processes_of(mark: str, before: frozenset[int]) -> Iterator[str]:
-    """The living processes that a run left: those that bear its mark, and what a warden left, which bears none
-    and belongs to nobody any more."""
+def processes_of(mark: str) -> Iterator[str]:
+    """The living processes that bear the mark of a run, but for the one that asks."""
     for pid in pids():
         if pid == os.getpid() or is_zombie(pid):
             continue
-        marked = f"{MARK}={mark}".encode() in read_bytes(f"/proc/{pid}/environ")
-        if marked or (pid not in before and is_orphan_of_ours(pid)):
+        if f"{MARK}={mark}".encode() in read_bytes(f"/proc/{pid}/environ"):
             yield f"process {pid}: {command_line(pid)}"
 
 
 def is_orphan_of_ours(pid: int) -> bool:
+    """Whether a warden or a driver left it: such processes bear no mark, and belong to nobody any more."""
     name, _, rest = read(f"/proc/{pid}/stat").rpartition(")")
     ours = (
         "(cellgate" in name
         or any(module in command_line(pid) for module in ("cellgate.sandbox", "cellgate_kernel"))
         or b"CELLGATE_SANDBOX=" in read_bytes(f"/proc/{pid}/environ")  # the process driver's mark
     )
-    return ours and rest.split()[1] == "1"
+    return ours and rest.split()[:2][1:] == ["1"]
 
 
 def others_are_running(mark: str) -> bool:
@@ -105,12 +111,11 @@ class Watch:
         self.mark = uuid.uuid4().hex
         os.environ[MARK] = self.mark  # xdist's workers inherit it, and whatever the tests start
         self.before = Traces.now()
-        self.pids_before = frozenset(pids())
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         deadline = time.monotonic() + SETTLE_SECONDS
-        while (processes := list(processes_of(self.mark, self.pids_before))) or Traces.now() - self.before:
+        while (processes := list(processes_of(self.mark))) or Traces.now() - self.before:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.1)

@@ -95,6 +95,7 @@ MAX_BUFFERS = 4096  # a widget sends a handful; each costs an offset, a view and
 MIN_OFFSETS = 6  # where channel, header, parent header, metadata and content begin, and where the last part ends
 MAX_OFFSETS = MIN_OFFSETS + MAX_BUFFERS
 _TAG = struct.Struct("<BBBB")  # channel, type code, status, length of the parent id
+_USUAL = struct.Struct(f"<{1 + MIN_OFFSETS}Q")  # count and offsets of a message without buffers
 TYPE_CODES = {name: code for code, name in enumerate(MESSAGE_TYPES)}
 _CHANNEL = tuple(Channel)  # looking up is a tenth of calling the enum, and this is done for every frame
 _STATUS = tuple(Status)
@@ -167,6 +168,12 @@ def split_v1(data: memoryview) -> tuple[bytes, list[memoryview]]:
     """The channel and the parts (header, parent header, metadata, content, buffers...) of a v1 message.
     Counts and offsets are held against the bytes present before anything is made. Raises MessageError."""
     size = len(data)
+    if size >= _USUAL.size:  # no buffers: nearly all messages, in half the time
+        count, at, head, parent, metadata, content, end = _USUAL.unpack_from(data)
+        if count == MIN_OFFSETS and _USUAL.size == at <= head <= parent <= metadata <= content <= end == size:
+            channel = bytes(data[at:head])
+            if channel in CHANNELS:
+                return channel, [data[head:parent], data[parent:metadata], data[metadata:content], data[content:end]]
     if size < 8:
         raise MessageError("short_message", f"{size} bytes; a message begins with an 8-byte count")
     (count,) = struct.unpack_from("<Q", data)

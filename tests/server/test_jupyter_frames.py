@@ -278,6 +278,13 @@ def test_a_frame_may_have_as_many_bytes_as_its_limit_and_no_more(frame):
     assert refusal(v1(), Dialect.V1, max_bytes=len(v1()) - 1) == "too_large"
 
 
+def test_a_message_that_grows_beyond_its_limit_on_its_way_into_v1_is_refused():
+    frame = text(content={"code": ""})[:-1] + ',"metadata":{"x":[' + "1e15," * 20_000 + "0]}}"
+    frame = frame.replace('"metadata": {}, ', "")
+    assert read(frame)
+    assert refusal(frame, max_bytes=len(frame)) == "too_large"
+
+
 def test_every_code_that_is_raised_has_its_row_and_every_row_is_raised_here():
     raised = set(re.findall(r'MessageError\(\s*"(\w+)"', Path(jupyter.__file__).read_text()))
     assert raised <= set(CLIENT_ERRORS)

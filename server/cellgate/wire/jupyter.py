@@ -212,6 +212,7 @@ def close_code(error: MessageError) -> int:
 # -- from clients --------------------------------------------------------------------------------------
 
 MAX_HEADER_BYTES = 8192  # it is sent back with every answer; real ones have some 200
+MAX_GROWTH_BYTES = 64 << 10  # of a message that is made into v1: a table of offsets, and what its header lacked
 MAX_TYPE_CHARS = 64  # the longest in the specification has 22
 MAX_DEPTH = 200  # Python's parsers end near 1000, less what is already on their stack; the kernel must get by too
 MAX_VALUES = 1 << 18  # three bytes of JSON can take 200 once parsed, so that 16 MiB would take 1 GiB
@@ -260,10 +261,16 @@ def read_frame(data: str | Buffer, dialect: Dialect, *, date: str, max_bytes: in
     if isinstance(data, str):
         if dialect is Dialect.V1:
             raise MessageError("text_frame", "only binary frames pass under the subprotocol that was agreed on")
-        _check_size(len(data), max_bytes)
-        return _read_text(data.encode("utf-8", "replace"), date, max_bytes)
+        _check_size(len(data), max_bytes)  # in characters: not worth encoding what is too long already
+        data = data.encode("utf-8", "replace")
+        read = _read_legacy_text
+    else:
+        read = _read_v1 if dialect is Dialect.V1 else _read_legacy_binary
     _check_size(len(data), max_bytes)
-    return (_read_v1 if dialect is Dialect.V1 else _read_legacy_binary)(bytes(data), date)
+    message = read(bytes(data), date)
+    if len(message.v1) > max_bytes + MAX_GROWTH_BYTES:  # 1e15 is written with 18 digits
+        raise MessageError("too_large", f"{len(message.v1)} bytes once it is v1; up to {max_bytes} would pass")
+    return message
 
 
 def _check_size(size: int, max_bytes: int) -> None:
@@ -290,8 +297,7 @@ def _read_v1(data: bytes, date: str) -> ClientMessage:
     return ClientMessage(channel, msg_type, header["msg_id"], header, values, data)
 
 
-def _read_text(data: bytes, date: str, max_bytes: int) -> ClientMessage:
-    _check_size(len(data), max_bytes)
+def _read_legacy_text(data: bytes, date: str) -> ClientMessage:
     message = _read_object(memoryview(data), "the message")
     if message.get("buffers"):  # absent, null, [] and {} are all sent by somebody, and mean none
         raise MessageError("bad_buffers", "a binary frame would pass")

@@ -79,6 +79,7 @@ async def measure_stock(code: str, count: int) -> tuple[list[float], list[float]
 
 def own_megabytes(pids: list[int]) -> float:
     """PSS: a page that n processes share counts a n-th for each. In millions of bytes."""
+    assert pids
     kib = 0
     for pid in pids:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()

@@ -11,9 +11,10 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -63,9 +64,14 @@ LOST_SECONDS = 5.0  # of silence after the reply, until a stock kernel's idle is
 class Heard:
     """What came of a cell."""
 
-    seconds: float = 0.0  # from the request to reply and idle, or to the last message when idle was lost
-    contents: list[tuple[str, Buffer]] = field(default_factory=list)  # type and content of each output
+    seconds: float  # from the request to reply and idle, or to the last message when idle was lost
+    read: Callable[[], list[tuple[str, Buffer]]]  # what was kept, as type and content of each output
     lost_idle: bool = False
+
+    @cached_property
+    def contents(self) -> list[tuple[str, Buffer]]:
+        """Read only when asked for, so that no one's clock runs meanwhile, nor their CPU time."""
+        return self.read()
 
     @property
     def text(self) -> str:
@@ -129,6 +135,7 @@ class Bench:
 
     @property
     def warden_pid(self) -> int:
+        assert self.driver._warden is not None  # one of its own
         return self.driver._warden.pid
 
     @property
@@ -199,9 +206,8 @@ class LinkKernel:
         self._has_replied = self._is_idle = False
         self._done = asyncio.get_running_loop().create_future()
         self._connection.post(tag, parts)
-        heard = Heard(await self._done - begin)
-        heard.contents = [(kind, split_v1(v1)[1][3]) for kind, v1 in self._outputs]
-        return heard
+        seconds, outputs = await self._done - begin, self._outputs
+        return Heard(seconds, lambda: [(kind, split_v1(v1)[1][3]) for kind, v1 in outputs])
 
     def _take(self, _number: int, tag: Tag, v1: memoryview) -> None:
         if tag.parent_id != self._asked:
@@ -323,12 +329,14 @@ class StockKernel:
             if not self._hear(patience if self._has_replied else None):
                 break
             last = perf_counter()
-        # id, delimiter, signature, header, parent header, metadata, content
-        contents: list[tuple[str, Buffer]] = [
-            (json.loads(frames[3])["msg_type"], frames[6]) for frames in self._outputs
-        ]
-        outputs = [(kind, content) for kind, content in contents if kind in OUTPUT]
-        return Heard(last - self._begin, outputs, lost_idle=not self._is_idle)
+        kept = self._outputs
+
+        def read() -> list[tuple[str, Buffer]]:
+            # topic, delimiter, signature, header, parent header, metadata, content
+            typed = [(json.loads(frames[3])["msg_type"], frames[6]) for frames in kept]
+            return [(kind, content) for kind, content in typed if kind in OUTPUT]
+
+        return Heard(last - self._begin, read, lost_idle=not self._is_idle)
 
     def _hear(self, patience: float | None) -> bool:
         """Take what has come; False when nothing did for `patience` seconds."""

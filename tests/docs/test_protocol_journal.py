@@ -40,7 +40,7 @@ def test_the_layout_of_segments_and_records():
 
 
 def test_limits_of_a_journal():
-    names = [name for name in vars(journal) if re.fullmatch(r"(MIN|MAX)_\w+_BYTES|SEGMENTS", name)]
+    names = [name for name in vars(journal) if re.fullmatch(r"(MIN|MAX)_\w+_(BYTES|RECORDS)|SEGMENTS", name)]
     assert {row[0]: int(row[1]) for row in table("limit of a journal | value")} == {
         name: getattr(journal, name) for name in names
     }

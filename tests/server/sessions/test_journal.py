@@ -28,6 +28,10 @@ def output(text: bytes, *, link: int = 0, cell: int = 0) -> Record:
     return Record(Kind.OUTPUT, cell, link, b"", STREAM, text)
 
 
+def request(cell: int) -> Record:
+    return Record(Kind.REQUEST, cell, 0, b"client", STREAM, b"code of %d" % cell)
+
+
 def said(journal: Journal, from_seq: int = 1, max_bytes: int = 1 << 16) -> tuple[dict[int, bytes], list[Gap]]:
     """All that can be read, by number, and the gaps on the way."""
     cursor, bodies, gaps = Cursor(journal, from_seq), {}, []
@@ -219,6 +223,20 @@ def test_many_small_journals_stay_within_the_budget_and_keep_what_is_pending(tmp
     assert budget.used_bytes == 0
 
 
+def test_a_journal_that_gave_all_it_had_goes_on_after_a_restart(place):
+    journal = Journal.open(place, limit_bytes=PLENTY)
+    journal.append([request(1)])
+    fill(journal, 20)
+    assert journal.give() and not journal.give()
+    for _ in range(2):
+        journal.close()
+        journal = Journal.open(place, limit_bytes=PLENTY)
+    assert journal.append([output(b"next")]) == 22
+    assert said(journal) == ({22: b"next"}, [Gap(1, 21)])
+    assert [path.stat().st_size for path in segments(place)] == [journal.size_bytes]
+    assert [record.seq for record in Journal.open(place, limit_bytes=PLENTY).recovery.requests] == [1]
+
+
 def test_a_journal_that_cannot_give_does_not_keep_others_from_giving(tmp_path, disk):
     budget = Budget(1 << 20)
     other = Journal.open(tmp_path / "other", limit_bytes=PLENTY, budget=budget)
@@ -236,14 +254,11 @@ def test_a_journal_that_cannot_give_does_not_keep_others_from_giving(tmp_path, d
 # -- the next process ----------------------------------------------------------------------------------
 
 
-def request(cell: int) -> Record:
-    return Record(Kind.REQUEST, cell, 0, b"client", STREAM, b"code of %d" % cell)
-
-
 def test_a_successor_learns_what_is_pending_and_goes_on_counting(place):
     first = Journal.open(place, limit_bytes=PLENTY)
     first.append([Record(Kind.INCARNATION, body=b"kernel 1"), request(2), request(3)])
-    first.append([output(b"x", link=1, cell=2), Record(Kind.TERMINAL, 2, 2, b"", IDLE, b"idle")])
+    first.append([output(b"x", link=1, cell=2), Record(Kind.CUT, 2, 2, body=b"done"), Record(Kind.NOTE, 2)])
+    first.append([Record(Kind.TERMINAL, 2, 3, b"", IDLE, b"idle")])
     first.append([Record(Kind.CUT, 3, 9, body=b"old"), Record(Kind.CUT, 3, 11, body=b"new"), output(b"x", link=10)])
     heir = Journal.open(place, limit_bytes=PLENTY)
     recovery = heir.recovery
@@ -254,9 +269,9 @@ def test_a_successor_learns_what_is_pending_and_goes_on_counting(place):
     ]
     assert [record.body for record in recovery.cuts] == [b"new"]
     assert recovery.damage == ()
-    assert heir.append([output(b"next")]) == 9
+    assert heir.append([output(b"next")]) == 11
     bodies, gaps = said(heir)
-    assert list(bodies) == list(range(1, 10)) and not gaps
+    assert list(bodies) == list(range(1, 12)) and not gaps
 
 
 def test_link_numbers_start_anew_with_an_incarnation(place):
@@ -265,6 +280,15 @@ def test_link_numbers_start_anew_with_an_incarnation(place):
     assert Journal.open(place, limit_bytes=PLENTY).recovery.link_number == 0
     journal.append([output(b"x", link=1)])
     assert Journal.open(place, limit_bytes=PLENTY).recovery.link_number == 1
+
+
+def test_copies_do_not_bring_back_the_numbers_of_an_older_link(place):
+    journal = Journal.open(place, limit_bytes=MIN_LIMIT_BYTES)
+    journal.append([request(1), Record(Kind.CUT, 1, 500, body=b"cut"), Record(Kind.INCARNATION, body=b"2")])
+    journal.append([output(b"x", link=1)])
+    fill(journal, 1000)
+    heir = Journal.open(place, limit_bytes=MIN_LIMIT_BYTES)
+    assert heir.first_seq > 4 and heir.recovery.link_number == 1
 
 
 def test_what_is_pending_is_known_when_all_around_it_was_dropped(place):
@@ -292,7 +316,7 @@ def test_opening_reads_no_more_than_the_newest_segment(place, monkeypatch):
     pread = os.pread
     monkeypatch.setattr(journal_module.os, "pread", lambda *args: (read.append(args[1]), pread(*args))[1])
     Journal.open(place, limit_bytes=PLENTY)
-    assert len(segments(place)) > 10
+    assert len(segments(place)) > 3
     assert sum(read) <= len(segments(place)) * HEAD_BYTES + segments(place)[-1].stat().st_size
 
 
@@ -336,7 +360,8 @@ def test_a_torn_tail_is_cut_and_its_numbers_are_given_out_again(tmp_path_factory
     size = path.stat().st_size
     os.truncate(path, max(size - cut, HEAD_BYTES))
     heir = Journal.open(place, limit_bytes=PLENTY)
-    whole = (path.stat().st_size - HEAD_BYTES) // (RECORD_BYTES + len(STREAM.pack()) + 100)
+    whole, torn = divmod(path.stat().st_size - HEAD_BYTES, RECORD_BYTES + len(STREAM.pack()) + 100)
+    assert torn == 0 and heir.size_bytes == path.stat().st_size
     assert heir.recovery.damage == ()
     assert heir.append([output(b"after")]) == whole + 1
     bodies, gaps = said(heir)
@@ -365,6 +390,19 @@ def test_damage_in_a_header_costs_the_rest_of_its_segment_and_no_number_twice(pl
     assert seq > 30
     bodies, gaps = said(heir)
     assert gaps == [Gap(11, seq - 1)] and list(bodies) == [*range(1, 11), seq]
+
+
+def test_records_that_do_not_follow_are_not_believed(place):
+    journal = Journal.open(place, limit_bytes=PLENTY)
+    fill(journal, 30, size=100)
+    (path,) = segments(place)
+    with path.open("r+b") as file:
+        again = file.read()[-200:]
+        file.write(again[-(RECORD_BYTES + len(STREAM.pack()) + 100) :])  # whole, and here already
+    heir = Journal.open(place, limit_bytes=PLENTY)
+    assert "unreadable from record 31 on" in heir.recovery.damage[0]
+    assert heir.append([output(b"after")]) > 31
+    assert list(said(heir)[0])[:31] == [*range(1, 31), heir.next_seq - 1]
 
 
 def test_a_segment_in_the_middle_may_be_damaged_or_gone(place):

@@ -4,6 +4,7 @@
     ├── UsageError           yours    usage                 what was asked for makes no sense
     ├── LimitError           yours    bad_limit             a limit is no number, or out of its range
     ├── UnknownTemplate      yours    unknown_template      no such template here
+    ├── StateDirectoryInUse  yours    state_dir_in_use      another gateway serves from it
     ├── LinkClosed           theirs   link_closed           a link was closed by either end
     ├── SandboxGone          theirs   sandbox_gone          it has ended; the certificate says how
     ├── BadCertificate       ours     bad_certificate       something that is no death certificate
@@ -32,6 +33,7 @@ __all__ = [
     "LinkClosed",
     "SandboxGone",
     "SandboxStartFailed",
+    "StateDirectoryInUse",
     "UnknownTemplate",
     "UsageError",
 ]
@@ -104,6 +106,18 @@ class UnknownTemplate(CellgateError):
 
     def text(self) -> str:
         return f"there is no template {self.template[:80]!r}; known: {', '.join(self.known) or 'none'}"
+
+
+@dataclass(eq=False)
+class StateDirectoryInUse(CellgateError):
+    """Another gateway keeps its sessions in this directory: two would both think that they own the kernels."""
+
+    code = "state_dir_in_use"
+    fault = Fault.YOURS
+    directory: str
+
+    def text(self) -> str:
+        return f"another gateway serves from {self.directory}; a directory of its own would pass"
 
 
 @dataclass(eq=False)

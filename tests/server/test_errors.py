@@ -17,6 +17,7 @@ from cellgate.errors import (
     LinkClosed,
     SandboxGone,
     SandboxStartFailed,
+    StateDirectoryInUse,
     UnknownTemplate,
     UsageError,
 )
@@ -27,6 +28,7 @@ EXAMPLES = [
     UsageError("code.py does not exist; a file that can be read would pass"),
     LimitError("pids", 0, "a whole number from 16 to 65536"),
     UnknownTemplate("r", ("python",)),
+    StateDirectoryInUse("/var/lib/cellgate"),
     LinkClosed("the link to sandbox 7"),
     SandboxGone("7", DeathCertificate(Reason.OOM)),
     SandboxGone("7"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -88,6 +89,7 @@ class Stage:
     limits: SessionLimits = LIMITS
     now: float = 1000.0
     records: list[Record] = field(default_factory=list)
+    messages: list[JupyterMessage] = field(default_factory=list)  # what clients see of them
     effects: list[Effect] = field(default_factory=list)
     session: Session = field(init=False)
     link: int = 0  # messages of this incarnation's kernel
@@ -108,6 +110,8 @@ class Stage:
                     kept = record._replace(seq=len(self.records) + 1, body=bytes(record.body))
                     assert kept.kind is not Kind.REQUEST or kept.cell == kept.seq, "the session counts as the journal"
                     self.records.append(kept)
+                    if kept.kind in (Kind.OUTPUT, Kind.NOTE):
+                        self.messages.append(parse_message(memoryview(kept.body)))
             elif isinstance(effect, StartKernel):
                 self.link = 0
         self.effects += effects
@@ -159,8 +163,7 @@ class Stage:
 
     def shown(self, parent: str | None = None) -> list[JupyterMessage]:
         """What clients see, of one request or all."""
-        messages = [parse_message(memoryview(r.body)) for r in self.records if r.kind in (Kind.OUTPUT, Kind.NOTE)]
-        return [message for message in messages if parent is None or message["parent_id"] == parent]
+        return [message for message in self.messages if parent is None or message["parent_id"] == parent]
 
     def told(self, parent: str) -> list[str]:
         """The same in short: stream, reply:ok, idle, ..."""
@@ -187,16 +190,19 @@ class Stage:
     def check_contract(self, *, is_over: bool) -> None:
         """Each accepted cell gets one reply, one idle and one terminal record: never more, and when all is over
         never less."""
-        accepted = [r for r in self.records if r.kind is Kind.REQUEST]
-        for request in accepted:
-            own = self.told(request.tag.parent_id.decode())
-            counts = (
-                sum(kind.startswith("reply") for kind in own),
-                own.count("idle"),
-                sum(r.kind is Kind.TERMINAL and r.cell == request.seq for r in self.records),
-            )
-            assert max(counts) <= 1, (request.tag, own)
-            assert not is_over or counts == (1, 1, 1), (request.tag, own, counts)
+        replies, idles, terminals = Counter[str](), Counter[str](), Counter[int]()
+        for message in self.messages:
+            parent, content = message["parent_id"], message["content"]
+            replies[parent] += message["msg_type"] == "execute_reply"
+            idles[parent] += message["msg_type"] == "status" and content["execution_state"] == "idle"
+        for record in self.records:
+            terminals[record.cell] += record.kind is Kind.TERMINAL
+        for record in self.records:
+            if record.kind is Kind.REQUEST:
+                name = record.tag.parent_id.decode()
+                counts = replies[name], idles[name], terminals[record.seq]
+                assert max(counts) <= 1, (name, counts, self.told(name))
+                assert not is_over or counts == (1, 1, 1), (name, counts, self.told(name))
 
 
 def recovery_of(records: Sequence[Record]) -> Recovery:

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from cellgate.errors import CellgateError, Fault
+from cellgate.errors import StateDirectoryInUse
 from cellgate.sessions.states import State
 
-__all__ = ["Registry", "SessionRow", "StateDirectoryInUse"]
+__all__ = ["Registry", "SessionRow"]
 
 VERSION = 1  # of the tables; SQLite's user_version
 APPLICATION = 0x43454C47  # "CELG"; SQLite's application_id, so that no other program's file is taken for ours
@@ -39,18 +39,6 @@ CREATE TABLE sessions (
     boot_id TEXT NOT NULL
 ) WITHOUT ROWID
 """
-
-
-@dataclass(eq=False)
-class StateDirectoryInUse(CellgateError):
-    """Another gateway serves from this state directory."""
-
-    code = "state_directory_in_use"
-    fault = Fault.YOURS
-    directory: str
-
-    def text(self) -> str:
-        return f"another gateway serves from {self.directory}; a directory of its own would pass"
 
 
 @dataclass(frozen=True)

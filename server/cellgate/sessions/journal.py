@@ -198,15 +198,15 @@ class Budget:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
-        self._journals: set[Journal] = set()
+        self._journals: dict[Journal, None] = {}  # a set, in order
 
     def join(self, journal: Journal) -> None:
-        self._journals.add(journal)
+        self._journals[journal] = None
         self.used_bytes += journal.size_bytes
         self.make_room()
 
     def leave(self, journal: Journal) -> None:
-        self._journals.discard(journal)
+        self._journals.pop(journal, None)
         self.used_bytes -= journal.size_bytes
 
     def make_room(self) -> None:
@@ -257,8 +257,8 @@ class Journal:
             self._take_up(segments[-1], damage)
         self.recovery = self._pending.as_recovery(self._link, damage)
         if budget:
-            budget.join(self)
             self._budget = budget
+            budget.join(self)
 
     def _take_up(self, newest: Segment, damage: list[str]) -> None:
         """Read what the process before left in its newest segment."""
@@ -524,8 +524,8 @@ def create_whole(path: Path, data: Buffer) -> int:
 
 def write_all(descriptor: int, pieces: list[Buffer], offset: int) -> None:
     """Write these, one system call if they are no more than it takes. Raises OSError, with any part written."""
-    if sum(map(len, pieces)) < JOINED_BELOW * len(pieces):
-        pieces = [b"".join(pieces)]
+    is_small = sum(map(len, pieces)) < JOINED_BELOW * len(pieces)
+    pieces = [b"".join(pieces)] if is_small else pieces.copy()  # the caller may need them whole once more
     at = 0
     while at < len(pieces):
         written = os.pwritev(descriptor, pieces[at : at + MAX_IOVECS], offset)

@@ -223,6 +223,14 @@ def test_many_small_journals_stay_within_the_budget_and_keep_what_is_pending(tmp
     assert budget.used_bytes == 0
 
 
+def test_a_journal_that_is_opened_again_counts_and_makes_room(tmp_path):
+    budget = Budget(300_000)
+    for n in range(4):
+        Journal.open(tmp_path / str(n), limit_bytes=PLENTY).append([output(b"x" * 100_000)])
+    journals = [Journal.open(tmp_path / str(n), limit_bytes=PLENTY, budget=budget) for n in range(4)]
+    assert budget.used_bytes == sum(journal.size_bytes for journal in journals) <= 300_000
+
+
 def test_a_journal_that_gave_all_it_had_goes_on_after_a_restart(place):
     journal = Journal.open(place, limit_bytes=PLENTY)
     journal.append([request(1)])
@@ -490,6 +498,17 @@ def test_a_full_disk_loses_nothing_that_memory_can_hold(place, disk, room, error
     bodies, gaps = said(heir)
     assert list(bodies) == list(range(1, 202)) and not gaps
     assert not list(place.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("room", [1, 100, 20_000])
+def test_a_large_message_that_was_half_written_is_kept_whole(place, disk, room):
+    journal = Journal.open(place, limit_bytes=PLENTY)
+    fill(journal, 10)
+    disk.room = room
+    journal.append([output(b"x" * 60_000)])
+    disk.room = 1 << 60
+    assert journal.retry()
+    assert said(Journal.open(place, limit_bytes=PLENTY))[0][11] == b"x" * 60_000
 
 
 def test_a_disk_that_stays_full_costs_bounded_memory_and_the_gap_is_told(place, disk):

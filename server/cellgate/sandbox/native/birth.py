@@ -16,6 +16,7 @@ import resource
 import select
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -61,6 +62,7 @@ class InitJob:
     entrances: Sequence[int]
     ready: int  # written once: OK, or why not
     warden: int  # a pidfd of the warden
+    idle: int | None  # the program to become, see idle.py
     program: bytes  # the seccomp filter
 
 
@@ -79,26 +81,28 @@ class KernelJob:
 
 
 def become_init(job: InitJob) -> NoReturn:
-    """In the warden's child, which is process 1 of a new pid namespace: make the sandbox, then reap for ever."""
+    """In the warden's child, which is process 1 of a new pid namespace: make the sandbox, then be there."""
     try:
         _make_sandbox(job)
         os.write(job.ready, OK)  # the kernel may go on: the rest takes only from this process, which hears nobody
+        os.close(job.ready)
         _give_up_everything(job.program, None)
-        linux.close_range(0)
     except BaseException as error:
         os.write(job.ready, _reason(error))
         os._exit(1)
-    while True:  # from inside the namespace nothing but a handled signal reaches process 1, and none is handled
-        signal.sigwait({signal.SIGCHLD})
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            pass
+    # From inside the namespace nothing but a handled signal reaches process 1, and none is handled. That its
+    # children's ends are ignored is enough for the kernel to reap them.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if job.idle is not None:
+        with suppress(OSError):
+            os.execve(job.idle, ["cellgate-init"], {})
+    linux.close_range(0)
+    while True:
+        signal.pause()
 
 
 def _make_sandbox(job: InitJob) -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGCHLD})  # taken by sigwait, so none is missed
     linux.set_name("cellgate-init")
     for fd in job.entrances:  # before anything that costs memory, and before the cgroup namespace takes its root
         os.write(fd, b"0")
@@ -132,8 +136,16 @@ def _make_sandbox(job: InitJob) -> None:
     linux.set_pdeathsig(signal.SIGKILL)  # after the change of uid, which clears it
     if select.select([job.warden], [], [], 0)[0]:
         raise RuntimeError("the warden is gone")
-    linux.close_range(3, job.ready - 1)  # the warden's own descriptors, other sandboxes' links among them
-    linux.close_range(job.ready + 1)
+    _close_all_but({job.ready} | ({job.idle} if job.idle is not None else set()))
+
+
+def _close_all_but(kept: set[int]) -> None:
+    """The warden's own descriptors, other sandboxes' links among them."""
+    at = 0
+    for fd in sorted(kept):
+        linux.close_range(at, fd - 1)
+        at = fd + 1
+    linux.close_range(at)
 
 
 def become_kernel(job: KernelJob, run: Callable[[int], NoReturn]) -> NoReturn:

@@ -39,6 +39,7 @@ from cellgate.sandbox.limits import Limits, check_fits_host
 from cellgate.sandbox.native import cgroups, commands, linux, seccomp
 from cellgate.sandbox.native.birth import OK, InitJob, become_init
 from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, pack
+from cellgate.sandbox.native.idle import idle_program
 from cellgate.sandbox.native.pool import Pool, Pools
 from cellgate.sandbox.native.uids import OneUid, UidBlock, Uids
 from cellgate.sandbox.native.zygotes import Zygote
@@ -103,6 +104,7 @@ class Warden:
         self._filter = seccomp.compile_filter()
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._own = os.pidfd_open(os.getpid())
+        self._idle = idle_program()
         self._hierarchy = cgroups.detect()
         self._hierarchy.prepare()
         if is_host_root:  # and so sees every process of the host
@@ -401,7 +403,11 @@ class Warden:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     root, namespace = zygote.root, zygote.root_namespace
-                    become_init(InitJob(root, limits, uid, namespace, entrances, init_ready, self._own, self._filter))
+                    become_init(
+                        InitJob(
+                            root, limits, uid, namespace, entrances, init_ready, self._own, self._idle, self._filter
+                        )
+                    )
                 finally:
                     os._exit(70)  # nothing of the warden may go on in here
             undo.pop_all()  # from here on the sandbox owns it

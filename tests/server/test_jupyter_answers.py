@@ -38,7 +38,7 @@ def read(said: list[Said]):
 
 
 @pytest.mark.parametrize("reason", [reason for reason, name in ERROR_NAMES.items() if name])
-def test_a_cell_that_ran_ends_with_error_reply_and_idle(reason):
+def test_a_cell_ends_with_error_reply_and_idle(reason):
     ending = Ending(reason, "it was so", {"limit": 5}, execution_count=3)
     error, reply, idle = read(Composer("g").end(request(), ending, date=DATE))
     assert [(m["channel"], m["msg_type"]) for m in (error, reply, idle)] == [
@@ -57,7 +57,7 @@ def test_a_cell_that_ran_ends_with_error_reply_and_idle(reason):
     assert idle["content"] == {"execution_state": "idle"}
 
 
-def test_a_cell_that_never_ran_is_aborted_as_a_kernel_would():
+def test_a_cancelled_cell_is_aborted_as_a_kernel_would():
     reply, idle = read(Composer("g").end(request(), Ending("cancelled", "the cell before it failed"), date=DATE))
     assert reply["content"]["status"] == "aborted"
     assert idle["content"] == {"execution_state": "idle"}

@@ -536,8 +536,8 @@ class Said(NamedTuple):
     v1: bytes
 
 
-# For every end of a cell that the gateway itself has to tell: the name of the error that the client is shown. Those
-# without a name have not run at all, and are answered as a kernel answers what it aborts.
+# For every end of a cell that the gateway itself has to tell: the name of the error that the client is shown. What has
+# none is answered as a kernel answers what it aborts.
 ERROR_NAMES: dict[str, str | None] = {
     "interrupted": "KeyboardInterrupt",
     "cancelled": None,
@@ -624,8 +624,8 @@ class Composer:
         ]
 
     def end(self, request: ClientMessage, ending: Ending, *, date: str) -> list[Said]:
-        """What ends a request that the kernel did not answer: `error` if it is a cell that ran, the reply if its type
-        has one, and idle."""
+        """What ends a request that the kernel did not answer: `error` if it is a cell, the reply if its type has one,
+        and idle."""
         name = ERROR_NAMES[ending.reason]
         metadata = {"cellgate": {**ending.facts, "reason": ending.reason}}
         failure: dict[str, Any] = {"ename": name, "evalue": ending.sentence}

@@ -27,7 +27,7 @@ class Append:
 @dataclass(frozen=True)
 class Send:
     """Give this to the kernel. It becomes message `number` of the link: none may be left out or overtake another.
-    When the window is full, wait, and read no more from the clients meanwhile."""
+    When the window is full it waits, and the clients with it; what is no Send need not wait for one."""
 
     incarnation: int
     number: int

@@ -59,7 +59,8 @@ _NO_OUTPUT = frozenset(kind for kind in MESSAGE_TYPES if kind.endswith(("_reply"
 class _Kernel:
     """What is known of the kernel of this incarnation, and of no other."""
 
-    is_linked: bool = False
+    is_heard: bool = False  # what it says counts
+    is_linked: bool = False  # and it can be sent something
     sent: int = 0  # messages on its link
     received: int = 0
     was_given_a_cell: bool = False
@@ -133,7 +134,7 @@ class Session:
         if self.state is State.GONE:
             return None
         times = [self._life.looks_at(self.limits, self.is_working)]
-        if (cell := self._running) is not None and not self._kernel.is_being_killed:
+        if (cell := self._running) is not None and self._kernel.is_linked and not self._kernel.is_being_killed:
             times.append(urges_at(self.limits, cell.sent_at, cell.overdue_at))
         if self._start_at is not None:
             times.append(self._start_at)
@@ -150,8 +151,9 @@ class Session:
         return self._log.done()
 
     def recover(self, found: Recovery, *, state: State, incarnation: int, sandbox_id: str) -> list[str]:
-        """Take over from a gateway that is no more: what the registry and the journal say. Call next `adopted` if its
-        sandbox lives, else `kernel_lost`. Returns what could not be understood, for the log."""
+        """Take over from a gateway that is no more: what the registry and the journal say. If its sandbox lives, attach
+        to it with `Link(sent=None, received=session.received)` and call `adopted`; else `kernel_lost`. Returns what
+        could not be understood, for the log."""
         self.state, self.incarnation, self.sandbox_id = state, incarnation, sandbox_id
         self._kernel.received = self._log.covered = found.link_number
         cuts = {cut.cell: cut for cut in found.cuts}
@@ -168,11 +170,15 @@ class Session:
                 self._queue.add(cell)
             else:
                 self._running = cell
+        if state not in (State.STARTING, State.RESTARTING, State.DEAD, State.GONE):
+            self.state = State.READY if self._running is None else State.BUSY  # which of them is not saved
+            self._kernel.is_heard = True  # what it had kept comes together with the greeting
         return problems
 
     def adopted(self, received: int, now: float) -> list[Effect]:
         """The link to a kernel that outlived its gateway is up. `received`: how many messages have reached it
-        (`Hello.received`). A cell that has not is sent again; the time of one that runs begins anew."""
+        (`Hello.received`). A cell that has not is sent again; the time of one that runs begins anew. What the kernel
+        had kept may be handed in before this."""
         kernel = self._kernel
         kernel.is_linked = True
         kernel.sent = received
@@ -181,9 +187,9 @@ class Session:
             self._running = None
             cell.phase, cell.sent_number = Phase.WAITING, 0
             self._queue.add_first(cell)
+            self._move(Move.CELL_ENDED)
         elif cell is not None:
             cell.sent_at = now
-        self.state = State.READY if self._running is None else State.BUSY
         self._life.active_at = now
         self._feed(now)
         return self._log.done()
@@ -264,7 +270,7 @@ class Session:
             self._log.do(Destroy(incarnation))  # of a start that was overtaken by the session's end
             return self._log.done()
         self.sandbox_id = sandbox_id
-        self._kernel.is_linked = True
+        self._kernel.is_heard = self._kernel.is_linked = True
         self._move(Move.STARTED)
         self._life.active_at = now
         self._save()
@@ -288,7 +294,7 @@ class Session:
         """All that one read of the link brought: numbers, tags and messages. Once the effects are carried out the
         link may be acknowledged; until then the messages must stay as they are."""
         kernel = self._kernel
-        if incarnation != self.incarnation or not kernel.is_linked:
+        if incarnation != self.incarnation or not kernel.is_heard:
             return []
         for number, tag, v1 in batch:
             kernel.received = number
@@ -311,7 +317,7 @@ class Session:
 
     def kernel_died(self, incarnation: int, certificate: DeathCertificate, now: float) -> list[Effect]:
         """The sandbox has ended, and all that it had said was handed in."""
-        if incarnation == self.incarnation and self._kernel.is_linked:
+        if incarnation == self.incarnation and self._kernel.is_heard:
             facts = {name: value for name, value in certificate.to_json().items() if name not in ("reason", "detail")}
             self._lose_kernel(CellReason(certificate.reason.value), certificate.sentence(), facts, now)
         return self._log.done()
@@ -663,7 +669,7 @@ class Session:
         self._move(Move.ENDED)
         self._say_state("dead", sentence, {"reason": reason.value})
         self._start_at = None
-        self._kernel.is_linked = False
+        self._kernel.is_heard = self._kernel.is_linked = False
         self._save()  # with its sandbox: whoever comes after a crash destroys it
         if reason is not Reason.SESSION_DELETED:  # that is what destroying it says by itself
             self._log.do(Kill(self.incarnation, reason, sentence))

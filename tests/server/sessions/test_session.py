@@ -553,6 +553,18 @@ def test_a_cell_that_reached_the_kernel_is_not_sent_again():
     assert stage.sends() == ["c1", "c2"]
 
 
+def test_what_a_kernel_had_kept_counts_also_before_its_link_can_be_written():
+    """It comes in one read with the kernel's HELLO; once it was thrown away there."""
+    stage = Stage().started()
+    stage.ask(cell("c1"), cell("c2"))
+    stage.crash()
+    stage.hear(*whole("c1"))
+    assert stage.ends() == {"c1": "ok"}
+    assert stage.sends() == ["c1"]
+    stage.do(stage.session.adopted(1, stage.now))
+    assert stage.sends() == ["c1", "c2"]
+
+
 @pytest.mark.parametrize("first, then", [("reply", "idle"), ("idle", "reply")])
 def test_a_cell_that_was_half_done_is_finished_once(first, then):
     messages = {"reply": reply("c1", "error"), "idle": status("idle", "c1")}

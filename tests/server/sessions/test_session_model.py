@@ -18,10 +18,11 @@ from tests.support.stage import LIMITS, Stage, cell, client_message, reply, said
 
 ABOUT = st.sampled_from([0, 0, 0, 1, 2, 3, 5, 9])  # whom a lie is about: 0 for the cell that runs
 OUTCOME = st.sampled_from(["ok", "error", "aborted"])
+DISTURBANCES = ["interrupt", *["interrupt sent"] * 3, "restart", "tick", "death", "death unseen", *["crash"] * 3]
 LIES = [
-    lambda parent: reply(parent, "ok"),
+    *[lambda parent: reply(parent, "ok")] * 4,
     lambda parent: reply(parent, "error"),
-    lambda parent: status("idle", parent),
+    *[lambda parent: status("idle", parent)] * 4,
     lambda parent: status("busy", parent),
     lambda parent: status("dead", parent),
     lambda parent: status("starting", parent),
@@ -106,24 +107,10 @@ class Sessions(RuleBasedStateMachine):
         channel = Channel.STDIN if kind == "input_reply" else Channel.SHELL
         self.obey(self.stage.ask(client_message(kind, {}, f"o{self.new_id()}", channel)))
 
-    @rule()
-    def interrupt(self):
-        self.obey(self.stage.do(self.session.interrupt(self.stage.now)))
-
-    @precondition(lambda self: self.interrupting)
-    @rule()
-    def interrupt_sent(self):
-        incarnation, self.interrupting = self.interrupting, 0
-        self.obey(self.stage.do(self.session.interrupt_sent(incarnation, self.stage.now)))
-
-    @rule()
-    def restart(self):
-        self.obey(self.stage.do(self.session.restart(self.stage.now)))
-
     # -- kernels --------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.starting)
-    @rule(succeeds=st.booleans())
+    @rule(succeeds=st.sampled_from([True, True, True, False]))
     def start(self, succeeds):
         incarnation, self.starting = self.starting, 0
         if succeeds:
@@ -171,31 +158,40 @@ class Sessions(RuleBasedStateMachine):
     def flood(self):
         self.obey(self.stage.hear(*(stream(self.inbox[0]) for _ in range(LIMITS.output_messages_per_cell + 50))))
 
-    @precondition(lambda self: self.has_kernel)
-    @rule(reason=st.sampled_from(Reason))
-    def die(self, reason):
-        self.living, self.inbox, self.mouth = 0, [], []
-        self.obey(self.stage.die(reason))
+    # -- what disturbs --------------------------------------------------------------------------------
 
-    # -- time and gateways ----------------------------------------------------------------------------
+    @rule(what=st.sampled_from(DISTURBANCES), reason=st.sampled_from(Reason), flag=st.booleans())
+    def disturb(self, what, reason, flag):
+        """One rule for all of them, so that between two of them something goes on."""
+        session, now = self.session, self.stage.now
+        if what == "interrupt":
+            self.obey(self.stage.do(session.interrupt(now)))
+        elif what == "interrupt sent":
+            self.obey(self.stage.do(session.interrupt_sent(self.interrupting, now)))
+        elif what == "restart":
+            self.obey(self.stage.do(session.restart(now)))
+        elif what == "tick":
+            self.obey(self.stage.pass_time(3.0 if flag else 15.0))
+        elif what == "death" and self.has_kernel:
+            self.living, self.inbox, self.mouth = 0, [], []
+            self.obey(self.stage.die(reason))
+        elif what == "death unseen" and self.has_kernel:
+            self.living, self.inbox, self.mouth = 0, [], []
+            self.crash(flag)
+        elif what == "crash" and session.state not in (State.STARTING, State.GONE):
+            self.crash(flag)
 
-    @rule(seconds=st.sampled_from([0.1, 2.0, 10.0, 30.0]))
-    def tick(self, seconds):
-        self.obey(self.stage.pass_time(seconds))
-
-    @precondition(lambda self: self.session.state not in (State.STARTING, State.GONE))
-    @rule(lost=st.booleans(), is_cut_off=st.booleans())
-    def crash(self, lost, is_cut_off):
-        """The gateway dies between two of its effects; its last Send may not have arrived."""
+    def crash(self, has_arrived: bool) -> None:
+        """The gateway dies, perhaps before its last Send got through; its kernel may have died meanwhile."""
         last = self.stage.effects[-1]
-        if is_cut_off and self.has_kernel and isinstance(last, Send) and [last.message.msg_id] == self.inbox:
+        if not has_arrived and self.has_kernel and isinstance(last, Send) and [last.message.msg_id] == self.inbox:
             self.arrived -= 1
             self.ran.remove(self.inbox.pop())
             self.mouth = []
         self.starting = self.interrupting = 0
-        alive = self.has_kernel and self.session.state in (State.READY, State.BUSY)
+        lives = self.has_kernel and self.session.state in (State.READY, State.BUSY)
         self.stage.crash()
-        if alive and not lost:
+        if lives:
             self.obey(self.stage.do(self.session.adopted(self.arrived, self.stage.now)))
         else:
             self.living, self.inbox, self.mouth = 0, [], []

@@ -93,6 +93,7 @@ RULES = [
             "cellgate.terminal",
             "cellgate.sandbox.limits",
             "cellgate.sandbox.certificate",
+            "cellgate.sessions",
             "cellgate_kernel.link",
             "cellgate_kernel.message",
         )

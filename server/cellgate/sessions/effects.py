@@ -76,7 +76,8 @@ class Save:
 
 @dataclass(frozen=True)
 class Close:
-    """The session is over: when its clients have read what is journalled, close them; then forget it."""
+    """The session is over: when its clients have read what is journalled, close them. Forget it when nothing is left
+    of its sandboxes; one that is still being started is told of as ever, and destroyed."""
 
     reason: Reason
 

@@ -265,7 +265,7 @@ class Session:
     # -- from the sandbox -----------------------------------------------------------------------------
 
     def kernel_started(self, incarnation: int, sandbox_id: str, now: float) -> list[Effect]:
-        """A StartKernel came true: the link is up."""
+        """A StartKernel came true: the link is up. To be told before anything that comes over it."""
         if incarnation != self.incarnation or self.state not in (State.STARTING, State.RESTARTING):
             self._log.do(Destroy(incarnation))  # of a start that was overtaken by the session's end
             return self._log.done()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import process_time
 
@@ -53,7 +54,7 @@ def measure(directory: Path) -> None:
 
         appended = microseconds(append, in_batch * batches)
         count = drain(journal)
-        read = microseconds(lambda journal=journal: drain(journal), count)
+        read = microseconds(partial(drain, journal), count)
         print(f"{size:6} {in_batch:6} {appended:8.2f} {read:8.2f}   kept {journal.size_bytes / 1e6:.0f} MB")
         journal.close()
     full = directory / "100-100"

@@ -52,6 +52,7 @@ MAX_SEGMENT_RECORDS = 8192  # the newest is read when a journal is opened, in so
 MAX_UNWRITTEN_BYTES = 4 << 20  # while the disk refuses: as much as a link's window; then the oldest of it goes
 JOINED_BELOW = 4 << 10  # copying small bodies into one is cheaper than naming each to the kernel; large ones are not
 MAX_IOVECS = 1024  # Linux takes no more in one writev
+FOREIGN_FROM = 1 << 62  # nobody has said so much: a name with such a number was not given by a journal
 SUFFIX, UNFINISHED, CORRUPT = ".journal", ".tmp", ".corrupt"
 
 
@@ -236,14 +237,11 @@ class Journal:
         segment and the heads of the others. Never raises for what a file holds: what makes no sense is renamed to
         `*.corrupt` and told in `recovery.damage`. Raises OSError when the directory cannot be made or listed."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        segments, damage = find_segments(directory)
-        return cls(directory, segments, damage, max(limit_bytes, MIN_LIMIT_BYTES), budget)
+        return cls(directory, find_segments(directory), max(limit_bytes, MIN_LIMIT_BYTES), budget)
 
-    def __init__(
-        self, directory: Path, segments: list[Segment], damage: list[str], limit_bytes: int, budget: Budget | None
-    ) -> None:
+    def __init__(self, directory: Path, found: Found, limit_bytes: int, budget: Budget | None) -> None:
         self._directory = directory
-        self._segments = segments  # oldest first; those in memory come last
+        self._segments = found.segments  # oldest first; those in memory come last
         self._current: Segment | None = None  # the last of them, when this process has begun it
         self._limit_bytes = limit_bytes
         self._segment_bytes = min(max(limit_bytes // SEGMENTS, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES)
@@ -252,10 +250,11 @@ class Journal:
         self._link = 0
         self._budget: Budget | None = None
         self.next_seq = 1
-        self.size_bytes = sum(segment.size for segment in segments)
-        if segments:
-            self._take_up(segments[-1], damage)
-        self.recovery = self._pending.as_recovery(self._link, damage)
+        self.size_bytes = sum(segment.size for segment in self._segments)
+        if self._segments:
+            self._take_up(self._segments[-1], found.damage)
+        self.next_seq = max(self.next_seq, found.numbers_from)
+        self.recovery = self._pending.as_recovery(self._link, found.damage)
         if budget:
             self._budget = budget
             budget.join(self)
@@ -473,23 +472,31 @@ class Cursor:
 # -- files ---------------------------------------------------------------------------------------------
 
 
-def find_segments(directory: Path) -> tuple[list[Segment], list[str]]:
-    """The segments in this directory, oldest first, and what was found that is none and is now set aside."""
+class Found(NamedTuple):
+    segments: list[Segment]  # oldest first
+    damage: list[str]  # a sentence for each file that is no segment, and is now set aside
+    numbers_from: int  # those below may have been given out in such a file behind the last segment
+
+
+def find_segments(directory: Path) -> Found:
     segments: list[Segment] = []
     damage: list[str] = []
+    numbers_from = 1
     for path in sorted(directory.iterdir()):
         if path.suffix == UNFINISHED:
             with suppress(OSError):
                 path.unlink()
         elif path.suffix == SUFFIX:
-            segment = open_segment(path)
-            if segment:
+            if segment := open_segment(path):
                 segments.append(segment)
-            else:
-                damage.append(f"{path.name} is no segment of this version; set aside")
-                with suppress(OSError):
-                    path.rename(path.with_name(path.name + CORRUPT))
-    return segments, damage
+                numbers_from = 1  # its own say more
+                continue
+            damage.append(f"{path.name} is no segment of this version; set aside")
+            with suppress(OSError):
+                if path.stem.isdecimal() and (first := int(path.stem)) < FOREIGN_FROM:
+                    numbers_from = max(numbers_from, first + path.lstat().st_size // RECORD_BYTES)
+                path.rename(path.with_name(path.name + CORRUPT))
+    return Found(segments, damage, numbers_from)
 
 
 def open_segment(path: Path) -> Segment | None:

@@ -428,6 +428,26 @@ def test_a_segment_in_the_middle_may_be_damaged_or_gone(place):
     assert said(heir)[1] == [Gap(1, gap.last)]
 
 
+def test_no_number_of_a_newest_segment_that_is_set_aside_is_given_out_twice(place):
+    journal = Journal.open(place, limit_bytes=1 << 20)
+    fill(journal, 500)
+    flip(segments(place)[-1], 3)
+    heir = Journal.open(place, limit_bytes=1 << 20)
+    seq = heir.append([output(b"after")])
+    assert seq > 500
+    bodies, (gap,) = said(heir)
+    assert gap.last == seq - 1 and list(bodies) == [*range(1, gap.first), seq]
+
+
+@pytest.mark.parametrize("name", ["99999999999999999999", "x", "-1", "²"])
+def test_a_file_of_any_name_is_set_aside(place, name):
+    place.mkdir()
+    (place / f"{name}.journal").write_bytes(b"nonsense" * 100)
+    journal = Journal.open(place, limit_bytes=PLENTY)
+    assert len(journal.recovery.damage) == 1
+    assert journal.append([output(b"first")]) == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\0" * 5000, b"cgjrnl\x00\x02" + b"\1" * 200, None])
 def test_foreign_files_are_set_aside_and_do_no_harm(place, content):
     journal = Journal.open(place, limit_bytes=PLENTY)

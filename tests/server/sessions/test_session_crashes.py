@@ -1,0 +1,144 @@
+"""A gateway that dies between any two effects leaves something to go on from: registry, journal and sandboxes may then
+say different things, and each accepted cell still ends once and runs at most once."""
+
+from __future__ import annotations
+
+import pytest
+
+from cellgate.sandbox.certificate import DeathCertificate, Reason
+from cellgate.sessions.effects import Destroy, Effect, Save, Send, StartKernel
+from cellgate.sessions.records import Kind
+from cellgate.sessions.recovery import Fate, decide, newest_incarnation
+from cellgate.sessions.registry import SessionRow
+from cellgate.sessions.states import State
+from tests.support.stage import LIMITS, Stage, cell, recovery_of, reply, status, stream, whole
+
+
+class World:
+    """What outlives a gateway: the journal (of the stage), the registry's row, the sandboxes and what reached them."""
+
+    def __init__(self) -> None:
+        self.stage = Stage()
+        self.row = SessionRow("s", "ada")
+        self.sandboxes: dict[str, list[str]] = {}  # the cells that each has got
+        self.sent: dict[str, int] = {}
+
+    def do(self, effects: list[Effect]) -> None:
+        """Carry them out; kernels start at once."""
+        for effect in effects:
+            self.stage.do([effect])
+            if isinstance(effect, Save):
+                self.row = SessionRow("s", "ada", {}, effect.state, effect.incarnation, effect.sandbox_id)
+            elif isinstance(effect, Destroy):
+                self.sandboxes.pop(f"sandbox{effect.incarnation}", None)
+            elif isinstance(effect, Send):
+                name = f"sandbox{effect.incarnation}"
+                self.sent[name] = effect.number
+                self.sandboxes[name].append(effect.message.msg_id)
+            elif isinstance(effect, StartKernel):
+                name = f"sandbox{effect.incarnation}"
+                self.sandboxes[name], self.sent[name] = [], 0
+
+    def start(self) -> list[Effect]:
+        session = self.stage.session
+        return session.kernel_started(session.incarnation, f"sandbox{session.incarnation}", self.stage.now)
+
+    def hear(self, *messages) -> list[Effect]:
+        session = self.stage.session
+        batch = [(session.received + n, *message) for n, message in enumerate(messages, 1)]
+        return session.kernel_messages(session.incarnation, batch, self.stage.now)
+
+    def succeed(self) -> Fate:
+        """The gateway is dead: another takes over, as the recovery decides."""
+        found = recovery_of(self.stage.records)
+        plan = decide([self.row], {"s": newest_incarnation(found)}, self.sandboxes)
+        (decision,) = plan.decisions
+        for orphan in plan.orphans:
+            del self.sandboxes[orphan]
+        if decision.fate is Fate.CLEAR_AWAY:
+            return decision.fate
+        self.stage.session = session = self.stage._gateway()
+        row = decision.row
+        assert not session.recover(found, state=row.state, incarnation=row.incarnation, sandbox_id=row.sandbox_id)
+        if decision.fate is Fate.ADOPT:
+            self.do(session.adopted(self.sent[row.sandbox_id], self.stage.now))
+        else:
+            self.do(session.kernel_lost(self.stage.now))
+        return decision.fate
+
+    def live_on(self) -> None:
+        """Kernels start and answer what they have got, until nothing is left to do."""
+        session = self.stage.session
+        for _ in range(20):
+            if session.state in (State.STARTING, State.RESTARTING):
+                self.do(self.start())
+            elif session.running is not None:
+                cell_id = session.running.message.msg_id
+                assert self.sandboxes[session.sandbox_id][-1] == cell_id
+                self.do(self.hear(*whole(cell_id)))
+        assert session.state in (State.READY, State.DEAD, State.GONE)
+
+
+def three_cells(world: World) -> None:
+    world.do(world.stage.session.begin())
+    world.do(world.start())
+    for name in ("c1", "c2", "c3"):
+        world.do(world.stage.session.request(b"a", cell(name), world.stage.now))
+
+
+def restarting(world: World) -> None:
+    three_cells(world)
+    world.do(world.stage.session.restart(world.stage.now))
+    world.do(world.stage.session.request(b"a", cell("c4"), world.stage.now))
+
+
+def idle(world: World) -> None:
+    three_cells(world)
+    for name in ("c1", "c2", "c3"):
+        world.do(world.hear(*whole(name)))
+
+
+def late(world: World) -> list[Effect]:
+    world.stage.now += LIMITS.lifetime_seconds
+    return world.stage.session.tick(world.stage.now)
+
+
+EVENTS = {
+    "a cell is accepted": (three_cells, lambda w: w.stage.session.request(b"a", cell("c4"), w.stage.now)),
+    "a cell is accepted and sent": (idle, lambda w: w.stage.session.request(b"a", cell("c4"), w.stage.now)),
+    "a cell ends and the next is sent": (three_cells, lambda w: w.hear(*whole("c1"))),
+    "a cell fails": (three_cells, lambda w: w.hear(*whole("c1", "error"))),
+    "a cell replies": (three_cells, lambda w: w.hear(status("busy", "c1"), reply("c1"))),
+    "output comes": (three_cells, lambda w: w.hear(*(stream("c1") for _ in range(500)))),
+    "the kernel dies": (
+        three_cells,
+        lambda w: w.stage.session.kernel_died(1, DeathCertificate(Reason.OOM), w.stage.now),
+    ),
+    "it is restarted": (three_cells, lambda w: w.stage.session.restart(w.stage.now)),
+    "the next kernel starts": (restarting, lambda w: w.start()),
+    "it is deleted": (three_cells, lambda w: w.stage.session.delete()),
+    "it expires": (three_cells, late),
+}
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_gateway_may_die_between_any_two_effects(event):
+    for done in range(20):
+        world = World()
+        prepare, happen = EVENTS[event]
+        prepare(world)
+        effects = happen(world)
+        world.do(effects[:done])
+        if world.succeed() is Fate.CLEAR_AWAY:
+            assert any(isinstance(effect, Save) for effect in effects[:done]), "only what was to go"
+        else:
+            world.live_on()
+            world.stage.check_contract(is_over=True)
+            reached = [name for cells in world.sandboxes.values() for name in cells]
+            assert len(set(reached)) == len(reached)
+            assert set(world.sandboxes) <= {world.stage.session.sandbox_id}
+            kinds = [r.kind for r in world.stage.records]
+            assert kinds.count(Kind.TERMINAL) == kinds.count(Kind.REQUEST)
+        if done > len(effects):
+            return
+    raise AssertionError("more effects than expected")

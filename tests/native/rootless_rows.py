@@ -56,6 +56,7 @@ async def main() -> dict[str, Any]:
         driver = await NativeDriver.start()
     except DriverUnavailable as error:
         return {"unavailable": str(error)}
+    assert driver._warden is not None
     warden = driver._warden.pid
     sandbox = await asyncio.wait_for(driver.create(SPEC), BOUND)
     async with KernelClient(sandbox) as kernel:

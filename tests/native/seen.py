@@ -43,8 +43,17 @@ def name_of(pid: int) -> str:
 
 def kernel_in(name: str) -> int:
     """The pid of a sandbox's kernel, which has run nothing yet."""
-    (kernel,) = (pid for pid in pids_in(name) if name_of(pid) not in ("cellgate-init", ""))
+    (kernel,) = (pid for pid in pids_in(name) if pid_inside(pid) > 1)
     return kernel
+
+
+def pid_inside(pid: int) -> int:
+    """Its number in its own pid namespace, where process 1 is 1; 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return int(status.partition("NSpid:")[2].split("\n")[0].split()[-1])
 
 
 def descendants(pid: int) -> set[int]:

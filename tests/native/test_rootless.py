@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.native]
 
 NOBODY = 65534
 ROWS = Path(__file__).with_name("rootless_rows.py")
+SERVICE = Path(__file__).with_name("rootless_service.py")
 NAME = "cellgate-rootless-test"
 
 
@@ -81,8 +82,8 @@ def delegated() -> Iterator[list[str]]:
                 os.rmdir(top)
 
 
-def as_nobody(directories: list[str]) -> dict[str, Any]:
-    """What `rootless_rows.py` reported."""
+def as_nobody(directories: list[str], script: Path) -> dict[str, Any]:
+    """What the script reported."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -96,7 +97,7 @@ def as_nobody(directories: list[str]) -> dict[str, Any]:
             os.setresuid(NOBODY, NOBODY, NOBODY)
             os.environ["HOME"] = "/nonexistent"
             os.chdir("/")
-            os.execv(sys.executable, [sys.executable, "-B", str(ROWS)])
+            os.execv(sys.executable, [sys.executable, "-B", str(script)])
         except BaseException:
             traceback.print_exc()
         finally:
@@ -111,7 +112,7 @@ def as_nobody(directories: list[str]) -> dict[str, Any]:
 
 
 def test_a_user_who_is_not_root_gets_sandboxes_that_hold(delegated: list[str]):
-    report = as_nobody(delegated)
+    report = as_nobody(delegated, ROWS)
     if reason := report.get("unavailable"):
         pytest.skip(f"user namespaces are not allowed here: {reason}")
     assert report["uid"] == NOBODY
@@ -135,6 +136,23 @@ def test_a_user_who_is_not_root_gets_sandboxes_that_hold(delegated: list[str]):
     assert report["alive"] >= 2
     assert report["lost"] == "supervisor_lost"
     assert report["outlived"] == []
+    nothing_lives_on()
+
+
+def test_a_warden_that_is_not_root_outlives_its_drivers_too(delegated: list[str]):
+    report = as_nobody(delegated, SERVICE)
+    if reason := report.get("unavailable"):
+        pytest.skip(f"user namespaces are not allowed here: {reason}")
+    assert report == {
+        "kept": True,
+        "twice": "a warden is there already",
+        "for root": "only root can open it for uid 0",
+        "left": [],
+    }
+    nothing_lives_on()
+
+
+def nothing_lives_on() -> None:
     deadline = time.monotonic() + GONE_SECONDS
     while alive := [pid for pid in processes_of(NOBODY) if "cellgate" in name_of(pid) and not is_gone(pid)]:
         assert time.monotonic() < deadline, alive

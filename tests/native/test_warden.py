@@ -30,8 +30,8 @@ from tests.native.seen import (
     holdings,
     is_gone,
     kernel_in,
-    name_of,
     names_of_groups,
+    pid_inside,
     pids_in,
     state_of,
     zygote_of,
@@ -51,6 +51,7 @@ async def until(is_so: Callable[[], bool], seconds: float = BOUND) -> None:
 
 
 def pid_of(driver: NativeDriver) -> int:
+    assert driver._warden is not None
     return driver._warden.pid
 
 
@@ -152,7 +153,7 @@ async def test_creates_that_meet_a_dying_zygote_are_each_answered_once(own_drive
 
 async def test_when_process_1_is_killed_the_sandbox_ends(driver: NativeDriver):
     sandbox = await driver.create(SPEC)
-    (init,) = (pid for pid in pids_in(sandbox.id) if name_of(pid) == "cellgate-init")
+    (init,) = (pid for pid in pids_in(sandbox.id) if pid_inside(pid) == 1)
     os.kill(init, signal.SIGKILL)
     end = await asyncio.wait_for(sandbox.wait(), ANSWER_SECONDS)
     assert (end.reason, end.signal) == (Reason.KERNEL_SIGNAL, signal.SIGKILL)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -21,8 +22,10 @@ from tests.native.seen import (
     descendants,
     is_gone,
     kernel_in,
+    name_of,
     names_of_groups,
     pids_in,
+    state_of,
     zygote_of,
 )
 from tests.support.native import skip_without_native
@@ -37,7 +40,7 @@ class RawWarden:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "cellgate.sandbox.native.warden", str(theirs.fileno())],
+                [sys.executable, "-I", "-m", "cellgate.sandbox.native", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
@@ -120,15 +123,16 @@ def test_bad_commands_get_a_coded_error_each_and_change_nothing(raw: RawWarden):
 def test_interrupts_and_kills_during_the_start_end_that_sandbox_alone(raw: RawWarden):
     """A signal that came before the kernel had a process group of its own once ended its zygote, and all with it."""
     kept = raw.create()
+    prefix = kept.removesuffix("1")
     limits = SPEC.limits.to_mapping()
     warden = raw.process.pid
     zygote = zygote_of(warden)
     for number in range(2, 32):
         raw.say(ref=number, do="create", template="python", limits=limits)
         for _ in range(5):
-            raw.say(ref=0, do="interrupt", id=f"w{warden}-{number}")
+            raw.say(ref=0, do="interrupt", id=f"{prefix}{number}")
         if number % 2:
-            raw.say(ref=0, do="kill", id=f"w{warden}-{number}", reason="session_deleted", detail="during its start")
+            raw.say(ref=0, do="kill", id=f"{prefix}{number}", reason="session_deleted", detail="during its start")
     answered: dict[int, str] = {}
     while len(answered) < 30:
         said = raw.hear()
@@ -139,11 +143,49 @@ def test_interrupts_and_kills_during_the_start_end_that_sandbox_alone(raw: RawWa
     assert zygote_of(warden) == zygote
     assert not is_gone(kernel_in(kept))
     for number in range(2, 32):
-        raw.say(ref=0, do="kill", id=f"w{warden}-{number}", reason="session_deleted", detail="")
+        raw.say(ref=0, do="kill", id=f"{prefix}{number}", reason="session_deleted", detail="")
     deadline = time.monotonic() + BOUND
     while names_of_groups(warden) != {kept}:
         assert time.monotonic() < deadline, names_of_groups(warden)
         time.sleep(0.01)
+
+
+def test_a_kernel_that_begins_when_its_zygote_has_ended_is_refused(raw: RawWarden):
+    """The warden hears of the zygote's end, and then that the kernel is ready: that kernel was handed out once, dead,
+    and its death never told."""
+    prefix = raw.create().removesuffix("1")
+    warden = raw.process.pid
+    for number in range(2, 100):
+        raw.say(ref=number, do="create", template="python", limits=SPEC.limits.to_mapping())
+        kernel = 0
+        while not kernel:
+            kernel = next((pid for pid in pids_in(f"{prefix}{number}") if name_of(pid) == "zygote-python"), 0)
+        os.kill(kernel, signal.SIGSTOP)
+        if not select.select([raw.control], [], [], 0.1)[0]:
+            break  # before it was ready
+        os.kill(kernel, signal.SIGCONT)
+        assert "created" in raw.hear()
+    zygote = zygote_of(warden)
+    os.kill(warden, signal.SIGSTOP)
+    try:
+        os.kill(zygote, signal.SIGKILL)
+        wait_until(lambda: is_gone(zygote))
+        os.kill(kernel, signal.SIGCONT)
+        wait_until(lambda: state_of(kernel) in "SZX")
+    finally:
+        os.kill(warden, signal.SIGCONT)
+    said = raw.hear()
+    while "died" in said:  # the others
+        said = raw.hear()
+    assert (said.get("failed"), said.get("code")) == (number, "sandbox_start_failed")
+    assert raw.create(100)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + BOUND
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
@@ -158,6 +200,8 @@ def test_a_zygote_killed_at_any_moment_of_its_start_costs_the_creates_that_wait_
     os.kill(children(raw.process.pid)[0], signal.SIGKILL)
     for reference in (1, 2):
         said = raw.hear()
+        if reference == 2 and said.get("created") == 2:
+            break  # it was read after the zygote's end, and so another was begun for it
         assert (said.get("failed"), said.get("code")) == (reference, "sandbox_start_failed"), said
     assert raw.create(3)
 

@@ -16,16 +16,19 @@ from cellgate.sandbox.certificate import MAX_DETAIL_CHARS, Reason
 from cellgate.sandbox.limits import Limits
 
 __all__ = [
+    "LIST_PIECE",
     "MAX_PACKET_BYTES",
     "VERSION",
     "Attach",
     "Command",
     "Create",
     "Destroyed",
+    "Drive",
     "Interrupt",
     "KeepPool",
     "Kill",
     "List",
+    "Shutdown",
     "Usage",
     "describe",
     "pack",
@@ -34,7 +37,16 @@ __all__ = [
 ]
 
 VERSION: Final = 1  # of this protocol; a driver and a warden that differ refuse each other at the first packet
-MAX_PACKET_BYTES: Final = 64 << 10  # the longest is a list of sandboxes, some 200 bytes each, sent in pieces
+MAX_PACKET_BYTES: Final = 64 << 10  # the longest is a piece of the list of sandboxes
+LIST_PIECE: Final = 8  # sandboxes in one: some 500 bytes each, 7 KB with a certificate's longest detail in escapes
+
+
+@dataclass(frozen=True)
+class Drive:
+    """Be the driver from now on. Answered by `driving`, or `failed` when another version is spoken. The driver
+    before gets the word `fenced`, and nothing that it sent and that is not read yet will be done."""
+
+    version: int
 
 
 @dataclass(frozen=True)
@@ -78,12 +90,13 @@ class Usage:
 
 @dataclass(frozen=True)
 class List:
-    """The living sandboxes. Answered by one `sandbox` for each and a `listed`."""
+    """The sandboxes that were handed out: the living, and those that ended and were not asked about by
+    `destroyed` since, with their certificates. Answered by `sandboxes`, in pieces, and a `listed`."""
 
 
 @dataclass(frozen=True)
 class Destroyed:
-    """Tell when nothing of a sandbox is left. Answered by `gone`, at once if so already."""
+    """Tell when nothing of a sandbox is left, and forget how it ended. Answered by `gone`, at once if so already."""
 
     id: str
 
@@ -97,7 +110,13 @@ class KeepPool:
     size: int
 
 
-Command = Create | Attach | Interrupt | Kill | Usage | List | Destroyed | KeepPool
+@dataclass(frozen=True)
+class Shutdown:
+    """End every sandbox, and then the warden, which hangs up. Answered by `ending`."""
+
+
+Command = Drive | Create | Attach | Interrupt | Kill | Usage | List | Destroyed | KeepPool | Shutdown
+_VERBS: Final = "drive, create, keep_pool, attach, interrupt, kill, usage, list, destroyed or shutdown"
 MAX_POOL: Final = 1000  # each holds some 8 MiB; more than this is a typing error
 
 
@@ -131,6 +150,13 @@ def parse_command(packet: bytes) -> tuple[int, Command]:
         return reference, KeepPool(_text(message, "template"), _limits(message), size)
     if verb == "list":
         return reference, List()
+    if verb == "shutdown":
+        return reference, Shutdown()
+    if verb == "drive":
+        version = message.get("version")
+        if type(version) is not int:
+            raise UsageError(f"no version; {VERSION} would pass")
+        return reference, Drive(version)
     sandbox_id = _text(message, "id")
     if verb == "kill":
         try:
@@ -141,7 +167,7 @@ def parse_command(packet: bytes) -> tuple[int, Command]:
     for name, kind in (("attach", Attach), ("interrupt", Interrupt), ("usage", Usage), ("destroyed", Destroyed)):
         if verb == name:
             return reference, kind(sandbox_id)
-    raise UsageError("no such command; create, keep_pool, attach, interrupt, kill, usage, list or destroyed would pass")
+    raise UsageError(f"no such command; {_VERBS} would pass")
 
 
 def _limits(message: Mapping[str, object]) -> Limits:

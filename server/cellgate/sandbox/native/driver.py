@@ -2,6 +2,10 @@
 
 The unprivileged side of `warden.py`: it turns the Driver protocol into commands, and the warden's packets into
 answers. Knows nothing of namespaces or cgroups.
+
+A warden is either this driver's own, and they end together; or it is found at a path, outlives its drivers, and
+keeps their sandboxes and how those ended. A driver that was told to go, because another has taken its place, can
+say nothing more of its sandboxes, which live on: whatever is asked of it raises DriverUnavailable.
 """
 
 from __future__ import annotations
@@ -12,9 +16,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from cellgate.errors import (
     CellgateError,
@@ -28,6 +32,7 @@ from cellgate.sandbox.base import Sandbox, SandboxSpec, Usage
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, VERSION, pack, unpack
+from cellgate.sandbox.native.door import peer_uid
 
 __all__ = ["NativeDriver", "NativeSandbox"]
 
@@ -35,46 +40,78 @@ Said = dict[str, Any]  # a packet of the warden, which is believed
 
 # What the warden is started with. A sandbox's processes can read it in /proc, so it is no more than this.
 _ENVIRONMENT: Final = ("PATH", "LANG")
-_HELLO_SECONDS: Final = 10.0  # from the warden's start to its first word; some 50 ms on an idle host
+_HELLO_SECONDS: Final = 10.0  # from the warden's start to its first word; some 200 ms on an idle host
+_LOG_BYTES: Final = 1 << 20  # of what earlier wardens said, kept when another starts; each says next to nothing
 _ERRORS: Final[Mapping[str, type[CellgateError]]] = {
     error.code: error for error in (DriverUnavailable, LimitError, SandboxGone, SandboxStartFailed, UnknownTemplate)
 }
 
 
 class NativeDriver:
-    """Owns a warden: they end together, and every sandbox with them."""
+    """Whoever started or connected it owes it a `close`."""
 
     name = "native"
 
-    def __init__(self, control: socket.socket, warden: subprocess.Popen[bytes]) -> None:
+    def __init__(self, control: socket.socket, warden: subprocess.Popen[bytes] | None = None) -> None:
+        """`warden` is the process that ends with this driver, if one does."""
         self._loop = asyncio.get_running_loop()
         self._control = control
         self._warden = warden
         self._references = itertools.count(1)
         self._asked: dict[int, tuple[Mapping[str, object], asyncio.Future[Any]]] = {}
         self._sandboxes: dict[str, NativeSandbox] = {}
-        self._lost = False
         self.hello: asyncio.Future[Said] = self._loop.create_future()
+        # Resolves once, with the reason why nothing can be asked any more: the warden is gone, or has another driver.
+        self.lost: asyncio.Future[DriverUnavailable] = self._loop.create_future()
         self._loop.add_reader(control, self._read)
 
     @staticmethod
-    async def start() -> NativeDriver:
-        """Start a warden. Raises DriverUnavailable, which says what this host lacks."""
+    async def start(path: str | None = None, *, uid: int | None = None) -> NativeDriver:
+        """Start a warden. Raises DriverUnavailable, which says what this host lacks.
+
+        With a `path` it listens there, for this user, root and `uid`, and lives on when this driver ends, however
+        it ends, and whatever is done to its process group. It writes to `path` + ".log" what it cannot tell a driver.
+        """
         if sys.platform != "linux":
             raise DriverUnavailable("native", f"this is {sys.platform}, not Linux", "use the docker driver")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        with theirs:
-            warden = subprocess.Popen(
-                [sys.executable, "-I", "-m", "cellgate.sandbox.native.warden", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-                cwd="/",
-                start_new_session=True,  # a terminal's Ctrl-C is not meant for it
-            )
-        driver = NativeDriver(ours, warden)
+        if path is None:
+            return await NativeDriver._greeted(*_spawn([]))
+        words = ["--persist", os.path.abspath(path), "--detach"]
+        words += ["--for", str(uid)] if uid is not None else []
+        with _open_log(f"{path}.log") as log:
+            control, starter = _spawn(words, log)
+        await asyncio.get_running_loop().run_in_executor(None, starter.wait)  # it ends as soon as it has forked
+        return await NativeDriver._greeted(control)
+
+    @staticmethod
+    async def connect(path: str) -> NativeDriver:
+        """Drive the warden that listens at `path`, in the place of whoever drove it before. `sandboxes` and `ended`
+        tell what it has. Raises DriverUnavailable: there is none, it is not for this user, it speaks another
+        version, or it is ending."""
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.setblocking(False)
+        try:
+            control.connect(path)  # never waits: BlockingIOError says that too many wait there already
+        except OSError as error:
+            control.close()
+            raise DriverUnavailable("native", f"no warden answers at {path}: {error}", "start one there") from error
+        if (uid := peer_uid(control)) not in (0, os.geteuid()):  # its packets are believed
+            control.close()
+            raise DriverUnavailable("native", f"{path} belongs to uid {uid}", "one of root or of this user would pass")
+        driver = await NativeDriver._greeted(control)
+        try:
+            await driver.ask(do="drive", version=VERSION)
+            await driver.ask(do="list")
+        except BaseException:
+            await driver.close()
+            raise
+        return driver
+
+    @staticmethod
+    async def _greeted(control: socket.socket, warden: subprocess.Popen[bytes] | None = None) -> NativeDriver:
+        """When the warden has said hello, in a version that this driver speaks. Raises DriverUnavailable."""
+        control.setblocking(False)
+        driver = NativeDriver(control, warden)
         try:
             hello = await asyncio.wait_for(asyncio.shield(driver.hello), _HELLO_SECONDS)
             if hello["hello"] != VERSION:
@@ -105,10 +142,23 @@ class NativeDriver:
     async def sandboxes(self) -> list[Sandbox]:
         return [sandbox for sandbox in self._sandboxes.values() if not sandbox.death.done()]
 
+    async def ended(self) -> list[Sandbox]:
+        """Those that ended and were not destroyed yet, also under a driver before this one, or none: `wait` tells
+        at once how, and `destroy` has the warden forget it. It keeps some 10,000."""
+        return [sandbox for sandbox in self._sandboxes.values() if sandbox.death.done()]
+
     async def close(self) -> None:
-        """End the warden, and so every sandbox; returns when all is cleared away. May be called again."""
-        self._lose("the driver was closed")
-        await asyncio.shield(self._loop.run_in_executor(None, self._warden.wait))
+        """Let go. A warden of this driver's own ends, with every sandbox, and this returns when all is cleared away;
+        one at a path keeps them. May be called again."""
+        self._lose("the driver was closed", lives_on=self._warden is None)
+        if self._warden is not None:
+            await asyncio.shield(self._loop.run_in_executor(None, self._warden.wait))
+
+    async def shut_down(self) -> None:
+        """End the warden and every sandbox; returns when all is cleared away. Raises DriverUnavailable."""
+        await self.ask(do="shutdown")
+        await asyncio.shield(self.lost)
+        await self.close()
 
     # -- packets -------------------------------------------------------------------------------------
 
@@ -123,20 +173,25 @@ class NativeDriver:
     def tell(self, **command: object) -> None:
         """Send a command that is not answered. Raises DriverUnavailable."""
         command.setdefault("ref", 0)
-        if self._lost:
-            raise DriverUnavailable("native", "its warden is gone", "restart cellgate")
-        try:
-            self._control.send(pack(command))
-        except OSError as error:  # full: it obeys within microseconds, so it hangs, or is gone
-            self._lose(f"the warden takes no command any more: {error}")
-            raise DriverUnavailable("native", "its warden is gone", "restart cellgate") from error
+        if not self.lost.done():
+            try:
+                self._control.send(pack(command))
+                return
+            except BlockingIOError:  # it obeys within microseconds, so it hangs
+                self._lose("the warden takes no command any more", lives_on=self._warden is None)
+            except OSError:
+                self._read()  # its last word says whether it lives on
+                self._lose("the warden ended")
+        raise self.lost.result()
 
     def _read(self) -> None:
-        while not self._lost:
+        while not self.lost.done():
             try:
                 packet, fds, _, _ = socket.recv_fds(self._control, MAX_PACKET_BYTES, 1)
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # it hung up with something of ours unread; what it said before is still there
+                continue
             except OSError:
                 packet, fds = b"", []
             if not packet:
@@ -177,10 +232,29 @@ class NativeDriver:
             self._answer(said["pooled"], None)
         elif "interrupted" in said:
             self._answer(said["interrupted"], None)
+        elif "sandboxes" in said:
+            for known in said["known"]:
+                self._meet(known)
+        elif "listed" in said:
+            self._answer(said["listed"], None)
+        elif "driving" in said:
+            self._answer(said["driving"], None)
+        elif "ending" in said:
+            self._answer(said["ending"], None)
+        elif "dismissed" in said:
+            self._lose(f"the warden has let this driver go: {said['dismissed']}", lives_on=True)
         elif "hello" in said:
             self.hello.set_result(said)
         elif "unavailable" in said and not self.hello.done():
             self.hello.set_exception(_error(said))
+
+    def _meet(self, known: Said) -> None:
+        """A sandbox that another driver made."""
+        if known["id"] not in self._sandboxes:
+            limits = Limits.from_mapping(known["limits"])
+            sandbox = self._sandboxes[known["id"]] = NativeSandbox(self, known["id"], known["template"], limits, None)
+            if known["certificate"] is not None:
+                sandbox.on_death(DeathCertificate.from_json(known["certificate"]))
 
     def _answer(self, reference: int, result: object) -> Mapping[str, object]:
         command, answer = self._asked.pop(reference)
@@ -191,29 +265,61 @@ class NativeDriver:
                 answer.set_result(result)
         return command
 
-    def _lose(self, why: str) -> None:
-        """The warden is gone, and with it every sandbox."""
-        if self._lost:
+    def _lose(self, why: str, *, lives_on: bool = False) -> None:
+        """Nothing can be asked any more. The warden is gone, and with it every sandbox; or it `lives_on`, and so do
+        they, of which this driver knows no more."""
+        if self.lost.done():
             return
-        self._lost = True
         self._loop.remove_reader(self._control)
         self._control.close()
-        error = DriverUnavailable("native", why, "restart cellgate")
+        error = DriverUnavailable("native", why, "connect again" if lives_on else "restart cellgate")
+        self.lost.set_result(error)
         if not self.hello.done():
             self.hello.set_exception(error)
             self.hello.exception()  # it may be that nobody asks any more
         for sandbox in self._sandboxes.values():
-            sandbox.on_death(DeathCertificate(Reason.SUPERVISOR_LOST, detail=why))
+            if lives_on:
+                sandbox.on_loss(error)
+            else:
+                sandbox.on_death(DeathCertificate(Reason.SUPERVISOR_LOST, detail=why))
         for command, answer in self._asked.values():
             if answer.done():
                 continue
-            if command["do"] == "destroyed":
-                answer.set_result(None)
-            elif command["do"] in ("create", "keep_pool"):
+            if lives_on or "id" not in command:
                 answer.set_exception(error)
+            elif command["do"] == "destroyed":
+                answer.set_result(None)
             else:
                 answer.set_exception(SandboxGone(str(command["id"])))
         self._asked.clear()
+
+
+def _spawn(words: Sequence[str], log: IO[bytes] | None = None) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Start a warden whose first driver is at the other end of the socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        warden = subprocess.Popen(
+            [sys.executable, "-I", "-m", "cellgate.sandbox.native", str(theirs.fileno()), *words],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            cwd="/",
+            start_new_session=True,  # a terminal's Ctrl-C is not meant for it
+        )
+    return ours, warden
+
+
+def _open_log(path: str) -> IO[bytes]:
+    """Not our own standard error, which would stay open for as long as the warden lives."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DriverUnavailable("native", f"its log: {error}", "a directory of its own would pass") from error
+    if os.fstat(fd).st_size > _LOG_BYTES:
+        os.ftruncate(fd, 0)
+    return os.fdopen(fd, "wb", buffering=0)
 
 
 def _error(said: Said) -> CellgateError:
@@ -258,13 +364,18 @@ class NativeSandbox:
         return fresh
 
     async def interrupt(self) -> None:
-        if not self.death.done():
+        if not self._is_over():
             with suppress(SandboxGone, DriverUnavailable):
                 await self._owner.ask(do="interrupt", id=self.id)
+            self._is_over()  # raises, if that is why it was not done
 
     async def kill(self, reason: Reason, detail: str = "") -> None:
-        if not self.death.done():
+        if not self._is_over():
             self._owner.tell(do="kill", id=self.id, reason=reason.value, detail=detail)
+
+    def _is_over(self) -> bool:
+        """Raises DriverUnavailable when this driver knows no more of it."""
+        return self.death.done() and self.death.result() is not None
 
     async def wait(self) -> DeathCertificate:
         return await asyncio.shield(self.death)
@@ -293,6 +404,12 @@ class NativeSandbox:
     def on_death(self, certificate: DeathCertificate) -> None:
         if not self.death.done():
             self.death.set_result(certificate)
+
+    def on_loss(self, error: DriverUnavailable) -> None:
+        if not self.death.done():
+            self.death.set_exception(error)
+            self.death.exception()  # it may be that nobody asks any more
+        self._drop_link()
 
     def _drop_link(self) -> None:
         if self._link is not None:

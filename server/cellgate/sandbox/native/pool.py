@@ -31,9 +31,13 @@ class Pool(Generic[Ready]):
     def lacks(self) -> bool:
         return len(self.ready) + self.coming < self.size
 
-    def on_ready(self, sandbox: Ready) -> None:
+    def on_ready(self, sandbox: Ready) -> bool:
+        """Whether it is still wanted."""
         self.coming -= 1
+        if len(self.ready) >= self.size:
+            return False
         self.ready.append(sandbox)
+        return True
 
     def on_failure(self, now: float) -> None:
         self.coming -= 1
@@ -55,6 +59,13 @@ class Pools(Generic[Ready]):
             return None
         pool.refill_at = now + REFILL_SECONDS
         return pool.ready.pop(0)
+
+    def dissolve(self) -> list[Ready]:
+        """Keep none any more; what was ready is returned, and what is still coming will not be wanted."""
+        dissolved = list(self.ready())
+        for pool in self._pools.values():
+            pool.size, pool.ready = 0, []
+        return dissolved
 
     def drop(self, sandbox: Ready) -> None:
         """It has ended."""

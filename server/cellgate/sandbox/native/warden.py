@@ -1,9 +1,13 @@
 """The warden: the one privileged process. It makes sandboxes, holds their birth sockets, and writes how they ended.
 
-It has one thread and one loop. It obeys a driver over one packet socket (`commands.py`), forks process 1 of each
-sandbox itself and has a zygote fork the kernel (`birth.py`). It reads nothing that comes out of a sandbox, knows
-no token, and no word of a client's becomes a path, an argument or a uid. When it ends, everything it made ends
-too: process 1 of every sandbox dies with it, and whatever lives beside process 1 dies with that.
+It has one thread and one loop. It obeys one driver at a time over a packet socket (`commands.py`, `line.py`), forks
+process 1 of each sandbox itself and has a zygote fork the kernel (`birth.py`). It reads nothing that comes out of a
+sandbox, knows no token, and no word of a client's becomes a path, an argument or a uid. When it ends, everything it
+made ends too: process 1 of every sandbox dies with it, and whatever lives beside process 1 dies with that.
+
+Started for one driver it ends when that hangs up. Started with `--persist` it has a door (`door.py`), keeps its
+sandboxes when the driver hangs up, and also how they end, until a driver has asked it to forget: so a driver may be
+killed at any instruction, and the next one misses nothing. A driver that comes while another is there takes its place.
 
 A sandbox's life:
 
@@ -13,19 +17,16 @@ A sandbox's life:
 
 from __future__ import annotations
 
-import gc
 import os
 import selectors
 import signal
 import socket
 import sys
 import time
-from array import array
-from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 
 from cellgate.errors import (
     CellgateError,
@@ -33,23 +34,29 @@ from cellgate.errors import (
     SandboxGone,
     SandboxStartFailed,
     UnknownTemplate,
+    UsageError,
 )
 from cellgate.sandbox.certificate import DeathCertificate, Reason, decide
 from cellgate.sandbox.limits import Limits, check_fits_host
 from cellgate.sandbox.native import cgroups, commands, linux, seccomp
 from cellgate.sandbox.native.birth import OK, InitJob, become_init
-from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, pack
+from cellgate.sandbox.native.commands import pack
+from cellgate.sandbox.native.door import Door
 from cellgate.sandbox.native.idle import idle_program
+from cellgate.sandbox.native.line import Asker, Line
 from cellgate.sandbox.native.pool import Pool, Pools
 from cellgate.sandbox.native.uids import OneUid, UidBlock, Uids
 from cellgate.sandbox.native.zygotes import Zygote
 
-__all__ = ["TEMPLATES", "main"]
+__all__ = ["LINGER_SECONDS", "TEMPLATES", "Warden", "unavailable"]
 
 TEMPLATES: Final = ("python", "python-data")
 
 START_SECONDS: Final = 10.0  # a start takes 10 ms; one that takes this long has been starved or has hung
-MAX_UNSAID: Final = 10_000  # answers that wait for a driver which does not read: some 300 bytes each
+LINGER_SECONDS: Final = 600.0  # with no driver and no sandbox: a gateway that restarts finds its zygotes warm
+MAX_ENDED: Final = 10_000  # ends that no driver has asked to forget, some 500 bytes each; the oldest go first
+MAX_LINES: Final = 8  # the driver, its successor, and who looks; then the oldest that is no driver is hung up on
+END_SECONDS: Final = 5.0  # for everything to be reaped at the end; a sandbox takes a millisecond
 PARK: Final = b"P"  # to a kernel that is to wait in a pool: warm up before anybody waits
 # The link's send buffer on either side. The kernel's default of 208 KiB makes a 1 MiB message wake its reader
 # five times; above this nothing is gained.
@@ -60,7 +67,7 @@ _LINK_BUFFER_BYTES: Final = 1 << 20
 class _Birth:
     """A create that is not answered yet; or one for a pool, which nobody asked for."""
 
-    reference: int
+    asker: Asker | None
     command: commands.Create
     pool: Pool[_Sandbox] | None = None
 
@@ -86,18 +93,33 @@ class _Sandbox:
     failure: str = ""
     oom_kills_outlived: int = 0
     certificate: DeathCertificate | None = None
-    watchers: list[int] = field(default_factory=list)  # references of `destroyed`
+    is_handed_out: bool = False  # else nobody knows of it but the warden
+    watchers: list[Asker] = field(default_factory=list)  # of `destroyed`
+
+    def describe(self) -> dict[str, object]:
+        end = self.certificate.to_json() if self.certificate else None
+        return {"id": self.id, "template": self.template, "limits": self.limits.to_mapping(), "certificate": end}
 
 
 class Warden:
-    def __init__(self, control: socket.socket, prefix: str, *, is_host_root: bool) -> None:
-        self._control = control
+    def __init__(
+        self,
+        control: socket.socket | None,
+        prefix: str,
+        *,
+        is_host_root: bool,
+        door: Door | None = None,
+        linger_seconds: float = LINGER_SECONDS,
+    ) -> None:
+        """`control` is the line of its first driver. With a `door` it outlives its drivers.
+        Raises DriverUnavailable, saying what this host lacks."""
         self._prefix = prefix  # of its sandboxes' ids
         self._is_host_root = is_host_root
         self._selector = selectors.DefaultSelector()
         self._zygotes: dict[str, Zygote] = {}
         self._waiting: dict[str, list[_Birth]] = {}  # creates that came before the template's zygote was ready
         self._sandboxes: dict[str, _Sandbox] = {}
+        self._ended: dict[str, dict[str, object]] = {}  # handed out, gone, and not forgotten yet; the oldest first
         self._inits: dict[int, str] = {}
         self._uids: Uids = UidBlock() if is_host_root else OneUid()
         self._next = 0
@@ -110,22 +132,90 @@ class Warden:
         if is_host_root:  # and so sees every process of the host
             self._sweep_dead_wardens()
         wake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGCHLD, signal.SIGTERM):  # the number in the pipe is all that is wanted
+            signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the driver's to understand
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         self._wake = wake
         self._watch(wake, self._reap)
-        self._watch(control, self._obey)
         self._deadlines: dict[str, float] = {}
         self._pools: Pools[_Sandbox] = Pools()
-        self._unsaid: deque[tuple[bytes, socket.socket | None]] = deque()
         self._is_ending = False
+        self._lines: list[Line] = []  # the oldest first
+        self._driver: Line | None = None
+        self._door = door
+        self._linger_seconds = linger_seconds
+        self._idle_since: float | None = None
+        if door is not None:
+            self._watch(door.socket, self._on_knock)
+        if control is not None:
+            line = self._greet(control)
+            self._driver = line if line.is_open else None
 
     # -- the loop ------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Until the driver hangs up; then end everything and return when nothing is left."""
-        self._say(
+        """Until there is nobody to serve, or it is told to end; then end everything and return when nothing is left."""
+        try:
+            while not self._is_over():
+                self._turn(self._seconds_left())
+        except _ToldToEnd:
+            pass
+        finally:
+            self._end_everything()
+
+    def _is_over(self) -> bool:
+        if self._driver is not None:
+            return False
+        left = self._seconds_left()
+        return self._door is None or (left is not None and left <= 0)
+
+    def _seconds_left(self) -> float | None:
+        """Until the warden ends itself, unless somebody comes; None while it is wanted."""
+        is_wanted = self._driver or any(s.is_handed_out and not s.certificate for s in self._sandboxes.values())
+        if is_wanted:
+            self._idle_since = None
+            return None
+        if self._idle_since is None:
+            self._idle_since = time.monotonic()
+        return self._idle_since + self._linger_seconds - time.monotonic()
+
+    def _turn(self, seconds: float | None) -> None:
+        """Do what there is to do; wait for it at most so long."""
+        now = time.monotonic()
+        due = [*self._deadlines.values(), *([refill] if (refill := self._pools.next_due()) is not None else [])]
+        waits = [at - now for at in due] + ([seconds] if seconds is not None else [])
+        for key, _ in self._selector.select(max(0.0, min(waits)) if waits else None):
+            watched = self._selector.get_map().get(key.fd)
+            if watched is not None and watched.data == key.data:  # or what came before it has closed it
+                cast("Callable[[], None]", key.data)()
+        for pool in self._pools.due(time.monotonic()):
+            self._order(_Birth(None, pool.command, pool))
+        for name, deadline in list(self._deadlines.items()):
+            if deadline <= time.monotonic():
+                self._on_deadline(name)
+
+    def _watch(self, fd: int | socket.socket, handle: Callable[[], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, handle)
+
+    # -- drivers -------------------------------------------------------------------------------------
+
+    def _on_knock(self) -> None:
+        if self._door is None or (came := self._door.answer()) is None:
+            return
+        sock, refusal = came
+        if refusal is not None:
+            with sock, suppress(OSError):
+                sock.send(unavailable(refusal), socket.MSG_DONTWAIT)
+            return
+        self._greet(sock)
+        if len(self._lines) > MAX_LINES:
+            next(line for line in self._lines if line is not self._driver).end()
+
+    def _greet(self, sock: socket.socket) -> Line:
+        line = Line(sock, self._selector, self._hear)
+        self._lines.append(line)
+        line.say(
             {
                 "hello": commands.VERSION,
                 "is_host_root": self._is_host_root,
@@ -133,110 +223,79 @@ class Warden:
                 "cgroup": self._hierarchy.version.number,
             }
         )
-        try:
-            while True:
-                self._turn()
-        except _HungUp:
-            pass
-        finally:
-            self._end_everything()
+        return line
 
-    def _turn(self) -> None:
-        due = [*self._deadlines.values(), *([refill] if (refill := self._pools.next_due()) is not None else [])]
-        timeout = max(0.0, min(due) - time.monotonic()) if due else None
-        for key, _ in self._selector.select(timeout):
-            if self._is_watched(key):
-                cast("Callable[[], None]", key.data)()
-        for pool in self._pools.due(time.monotonic()):
-            self._order(_Birth(0, pool.command, pool))
-        for name, deadline in list(self._deadlines.items()):
-            if deadline <= time.monotonic():
-                self._on_deadline(name)
-
-    def _is_watched(self, key: selectors.SelectorKey) -> bool:
-        """What came before it in the same turn may have closed it, and its number may be another's by now."""
-        try:
-            return self._selector.get_key(key.fileobj) is key
-        except (KeyError, ValueError):
-            return False
-
-    def _watch(self, fd: int | socket.socket, handle: Callable[[], None]) -> None:
-        self._selector.register(fd, selectors.EVENT_READ, handle)
-
-    def _say(self, message: dict[str, object], link: socket.socket | None = None) -> None:
-        """Tell the driver. A driver that is stopped for a while loses nothing and holds nobody up."""
-        if self._is_ending:
-            return
-        if self._unsaid or not self._try_to_say(pack(message), link):
-            if len(self._unsaid) >= MAX_UNSAID:
-                raise _HungUp
-            if not self._unsaid:
-                self._selector.modify(self._control, selectors.EVENT_READ | selectors.EVENT_WRITE, self._obey)
-            self._unsaid.append((pack(message), link.dup() if link else None))
-
-    def _try_to_say(self, packet: bytes, link: socket.socket | None) -> bool:
-        fds = array("i", [link.fileno()] if link else [])
-        try:  # not socket.send_fds, which drops its flags (CPython up to 3.13 at least) and so waits
-            self._control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)], socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise _HungUp from error
-        return True
-
-    def _say_the_rest(self) -> None:
-        while self._unsaid and self._try_to_say(*self._unsaid[0]):
-            _, link = self._unsaid.popleft()
-            if link is not None:
-                link.close()
-        if not self._unsaid:
-            self._selector.modify(self._control, selectors.EVENT_READ, self._obey)
-
-    def _obey(self) -> None:
-        if self._unsaid:
-            self._say_the_rest()
-        try:
-            packet = self._control.recv(MAX_PACKET_BYTES, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise _HungUp from error
+    def _hear(self, line: Line, packet: bytes) -> None:
         if not packet:
-            raise _HungUp
-        reference = 0
+            self._lines.remove(line)
+            if line is self._driver:
+                self._driver = None
+            return
+        asker = Asker(line, 0)
         try:
             reference, command = commands.parse_command(packet)
-            self._commands[type(command)](self, reference, command)
+            asker = Asker(line, reference)
+            if line is not self._driver and not isinstance(command, commands.Drive):
+                raise UsageError("this is not the driver; `drive` first would pass")
+            if self._is_ending:
+                raise DriverUnavailable("native", "the warden is ending", "start another")
+            self._commands[type(command)](self, asker, command)
         except CellgateError as error:
-            self._say({"failed": reference, **commands.describe(error)})
+            asker.refuse(error)
+
+    def _drive(self, asker: Asker, command: commands.Drive) -> None:
+        if command.version != commands.VERSION:
+            missing = f"the warden speaks version {commands.VERSION} and this driver {command.version}"
+            raise DriverUnavailable("native", missing, "install both from the same release")
+        before, self._driver = self._driver, asker.line
+        if before is not None and before is not asker.line:
+            before.dismiss({"dismissed": "another driver has taken its place"})
+        if before is not asker.line:  # who knows what the one before wanted ready
+            for sandbox in self._pools.dissolve():
+                self._end(sandbox, Reason.SESSION_DELETED, "it was ready for another driver")
+        asker.answer("driving")
+
+    def _shut_down(self, asker: Asker, command: commands.Shutdown) -> None:
+        asker.answer("ending")
+        raise _ToldToEnd
+
+    def _tell(self, message: dict[str, object]) -> None:
+        if self._driver is not None:
+            self._driver.say(message)
 
     # -- commands ------------------------------------------------------------------------------------
 
-    def _create(self, reference: int, command: commands.Create) -> None:
+    def _create(self, asker: Asker, command: commands.Create) -> None:
         _check(command)
         if command.use_pool and (sandbox := self._take_from_pool(command)):
-            self._hand_out(sandbox, reference)
+            self._hand_out(sandbox, asker)
         else:
-            self._order(_Birth(reference, command))
+            self._order(_Birth(asker, command))
 
     def _order(self, birth: _Birth) -> None:
-        zygote = self._zygote(birth.command.template)
+        try:
+            zygote = self._zygote(birth.command.template)
+        except OSError as error:
+            return self._refuse(birth, SandboxStartFailed("native", "beginning a zygote", str(error)))
         if zygote.is_ready:
             self._begin(zygote, birth)
         else:
             self._waiting.setdefault(zygote.template, []).append(birth)
 
-    def _hand_out(self, sandbox: _Sandbox, reference: int) -> None:
+    def _hand_out(self, sandbox: _Sandbox, asker: Asker) -> None:
+        if not asker.line.is_open:
+            return self._end(sandbox, Reason.SESSION_DELETED, "whoever asked for it is gone")
+        sandbox.is_handed_out = True
         link, sandbox.link = sandbox.link, None
         if link is not None:
             with link:
-                self._say({"created": reference, "id": sandbox.id}, link)
+                asker.answer("created", link, id=sandbox.id)
 
-    def _keep_pool(self, reference: int, command: commands.KeepPool) -> None:
+    def _keep_pool(self, asker: Asker, command: commands.KeepPool) -> None:
         kind = commands.Create(command.template, command.limits, use_pool=True)
         _check(kind)
         self._pools.keep(kind, command.size)
-        self._say({"pooled": reference})
+        asker.answer("pooled")
 
     def _take_from_pool(self, command: commands.Create) -> _Sandbox | None:
         """The oldest ready one that still stands; those that do not are ended here."""
@@ -247,57 +306,56 @@ class Warden:
             self._end(sandbox, Reason.BACKEND_ERROR, "it did not stand when it was to be handed out")
         return None
 
-    def _attach(self, reference: int, command: commands.Attach) -> None:
+    def _attach(self, asker: Asker, command: commands.Attach) -> None:
         sandbox = self._living(command.id)
         with self._new_link(sandbox) as link:
-            self._say({"attached": reference}, link)
+            asker.answer("attached", link)
 
-    def _interrupt(self, reference: int, command: commands.Interrupt) -> None:
+    def _interrupt(self, asker: Asker, command: commands.Interrupt) -> None:
         sandbox = self._sandboxes.get(command.id)
         if sandbox and not sandbox.fork_over:
             self._signal_kernel(sandbox, signal.SIGINT)
-        self._say({"interrupted": reference})
+        asker.answer("interrupted")
 
-    def _kill(self, reference: int, command: commands.Kill) -> None:
+    def _kill(self, asker: Asker, command: commands.Kill) -> None:
         sandbox = self._sandboxes.get(command.id)
         if sandbox:
             self._end(sandbox, command.reason, command.detail)
 
-    def _usage(self, reference: int, command: commands.Usage) -> None:
+    def _usage(self, asker: Asker, command: commands.Usage) -> None:
         sandbox = self._living(command.id)
         reading = sandbox.group.read()
         state = _process_state(sandbox.kernel) if sandbox.kernel else ""
         if state not in ("", "Z", "X"):
             sandbox.oom_kills_outlived = reading.oom_kills
-        self._say(
-            {
-                "usage": reference,
-                "memory_bytes": reading.memory_bytes,
-                "memory_peak_bytes": reading.memory_peak_bytes,
-                "cpu_seconds": reading.cpu_seconds,
-                "pids": reading.pids,
-                "oom_kills": reading.oom_kills,
-                "pids_limit_hits": reading.pids_limit_hits,
-                "stopped": state in ("T", "t"),
-            }
+        asker.answer(
+            "usage",
+            memory_bytes=reading.memory_bytes,
+            memory_peak_bytes=reading.memory_peak_bytes,
+            cpu_seconds=reading.cpu_seconds,
+            pids=reading.pids,
+            oom_kills=reading.oom_kills,
+            pids_limit_hits=reading.pids_limit_hits,
+            stopped=state in ("T", "t"),
         )
 
-    def _list(self, reference: int, command: commands.List) -> None:
-        pooled = {sandbox.id for sandbox in self._pools.ready()}
-        for sandbox in self._sandboxes.values():
-            if sandbox.certificate is None and sandbox.answer is None and sandbox.id not in pooled:
-                limits = sandbox.limits.to_mapping()
-                self._say({"sandbox": sandbox.id, "ref": reference, "template": sandbox.template, "limits": limits})
-        self._say({"listed": reference})
+    def _list(self, asker: Asker, command: commands.List) -> None:
+        known = [sandbox.describe() for sandbox in self._sandboxes.values() if sandbox.is_handed_out]
+        known += self._ended.values()
+        for start in range(0, len(known), commands.LIST_PIECE):
+            asker.answer("sandboxes", known=known[start : start + commands.LIST_PIECE])
+        asker.answer("listed")
 
-    def _destroyed(self, reference: int, command: commands.Destroyed) -> None:
+    def _destroyed(self, asker: Asker, command: commands.Destroyed) -> None:
         sandbox = self._sandboxes.get(command.id)
         if sandbox is None:
-            self._say({"gone": reference})
+            self._ended.pop(command.id, None)
+            asker.answer("gone")
         else:
-            sandbox.watchers.append(reference)
+            sandbox.watchers.append(asker)
 
-    _commands: Final[dict[type, Callable[[Warden, int, Any], None]]] = {
+    _commands: Final[dict[type, Callable[[Warden, Asker, Any], None]]] = {
+        commands.Drive: _drive,
         commands.Create: _create,
         commands.Attach: _attach,
         commands.Interrupt: _interrupt,
@@ -306,6 +364,7 @@ class Warden:
         commands.List: _list,
         commands.Destroyed: _destroyed,
         commands.KeepPool: _keep_pool,
+        commands.Shutdown: _shut_down,
     }
 
     def _living(self, sandbox_id: str) -> _Sandbox:
@@ -318,6 +377,8 @@ class Warden:
 
     def _zygote(self, template: str) -> Zygote:
         """The template's zygote, begun if there is none. It says itself when it is ready."""
+        if template in self._zygotes and self._zygotes[template].has_hung_up():
+            self._lose_zygote(self._zygotes[template])
         if template not in self._zygotes:
             zygote = Zygote(template, is_host_root=self._is_host_root, forget=self._forget)
             self._zygotes[template] = zygote
@@ -326,6 +387,8 @@ class Warden:
 
     def _forget(self) -> None:
         """In a zygote, which was forked off here."""
+        for line in self._lines:
+            line.__dict__.clear()  # it may hold words about other sessions
         self._selector.close()  # else a kernel's garbage collector does, when the number is another's
         self.__dict__.clear()
 
@@ -371,9 +434,9 @@ class Warden:
             self._refuse(birth, error)
 
     def _refuse(self, birth: _Birth, error: CellgateError) -> None:
-        if birth.pool is None:
-            self._say({"failed": birth.reference, **commands.describe(error)})
-        else:
+        if birth.asker is not None:
+            birth.asker.refuse(error)
+        elif birth.pool is not None:
             birth.pool.on_failure(time.monotonic())
             sys.stderr.write(f"cellgate warden: the pool could not be filled: {error}\n")
             sys.stderr.flush()
@@ -401,7 +464,8 @@ class Warden:
             if pid == 0:
                 try:
                     signal.set_wakeup_fd(-1)
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    for number in (signal.SIGCHLD, signal.SIGTERM):  # process 1 hears of nothing that has no handler
+                        signal.signal(number, signal.SIG_DFL)
                     root, namespace = zygote.root, zygote.root_namespace
                     become_init(
                         InitJob(
@@ -448,16 +512,17 @@ class Warden:
     def _on_started(self, sandbox: _Sandbox) -> None:
         said = os.read(sandbox.started, 512)
         self._forget_start(sandbox)
-        if said != OK:
-            self._fail_start(sandbox, said.decode(errors="replace") or "the kernel ended without a word")
+        if said != OK or sandbox.certificate is not None:  # it may have started, and ended before this was read
+            why = sandbox.detail if said == OK else said.decode(errors="replace")
+            self._fail_start(sandbox, why or "the kernel ended without a word")
             return
         birth, sandbox.answer = sandbox.answer, None
         if birth is None:
             return
-        if birth.pool is None:
-            self._hand_out(sandbox, birth.reference)
-        else:
-            birth.pool.on_ready(sandbox)
+        if birth.asker is not None:
+            self._hand_out(sandbox, birth.asker)
+        elif birth.pool is not None and not birth.pool.on_ready(sandbox):
+            self._end(sandbox, Reason.SESSION_DELETED, "its pool is full")
 
     def _forget_start(self, sandbox: _Sandbox) -> None:
         if sandbox.started >= 0:
@@ -498,13 +563,18 @@ class Warden:
             detail=sandbox.detail,
         )
         self._pools.drop(sandbox)
-        if sandbox.answer is None:
-            self._say({"died": sandbox.id, "certificate": sandbox.certificate.to_json()})
+        if sandbox.is_handed_out:
+            self._tell({"died": sandbox.id, "certificate": sandbox.certificate.to_json()})
         self._end(sandbox, Reason.SESSION_DELETED, "")
         self._clear_away(sandbox)
 
     def _reap(self) -> None:
-        os.read(self._wake, 4096)
+        numbers = os.read(self._wake, 4096)
+        self._reap_inits()
+        if signal.SIGTERM in numbers and not self._is_ending:
+            raise _ToldToEnd
+
+    def _reap_inits(self) -> None:
         while True:
             try:
                 pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -536,24 +606,32 @@ class Warden:
         if sandbox.answer is not None:
             why = sandbox.failure or (sandbox.certificate.sentence() if sandbox.certificate else "it ended")
             self._refuse(sandbox.answer, SandboxStartFailed("native", "starting it", why))
-        for reference in sandbox.watchers:
-            self._say({"gone": reference})
+        if sandbox.is_handed_out and not sandbox.watchers:
+            self._ended[sandbox.id] = sandbox.describe()
+            if len(self._ended) > MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
+        for watcher in sandbox.watchers:
+            watcher.answer("gone")
 
     # -- the end -------------------------------------------------------------------------------------
 
     def _end_everything(self) -> None:
-        """The driver is gone: end what there is, see it reaped, remove its cgroups."""
+        """End what there is, see it reaped, tell the driver of it if one is there, and hang up."""
         self._is_ending = True
-        self._selector.unregister(self._control)
+        if self._door is not None:
+            self._selector.unregister(self._door.socket)
+            self._door.close()
         self._pools = Pools()
         for sandbox in list(self._sandboxes.values()):
             self._end(sandbox, Reason.SUPERVISOR_LOST, "the warden ends")
-        deadline = time.monotonic() + 5
-        while self._sandboxes and time.monotonic() < deadline:
-            self._turn()
+        deadline = time.monotonic() + END_SECONDS
+        while self._sandboxes and (left := deadline - time.monotonic()) > 0:
+            self._turn(left)
         for zygote in list(self._zygotes.values()):
             zygote.end()
         self._hierarchy.close()
+        for line in list(self._lines):  # last: to hang up says that nothing is left
+            line.end()
 
     def _sweep_dead_wardens(self) -> None:
         """Cgroups of a warden that was killed; their processes died with it."""
@@ -570,8 +648,13 @@ def _check(command: commands.Create) -> None:
     check_fits_host(command.limits, host_memory_bytes=_HOST_MEMORY_BYTES, host_cpu_cores=os.cpu_count() or 1)
 
 
-class _HungUp(Exception):
-    """The driver is gone."""
+def unavailable(error: CellgateError) -> bytes:
+    """The only packet of a warden that cannot serve whoever asks."""
+    return pack({"unavailable": error.code, **commands.describe(error)})
+
+
+class _ToldToEnd(Exception):
+    """By a command or a signal."""
 
 
 _SO_SNDBUFFORCE: Final = 32
@@ -585,51 +668,3 @@ def _process_state(pid: int) -> str:
             return chr(file.read().rpartition(b")")[2].split()[0][0])
     except (OSError, IndexError):
         return ""
-
-
-def _start_again_as_root_of_a_namespace(control: socket.socket, prefix: str) -> NoReturn:
-    """Raises DriverUnavailable where the host does not let users make user namespaces."""
-    uid, gid = os.geteuid(), os.getegid()
-    try:
-        linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS | linux.CLONE_NEWPID)
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
-        linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
-        if warden := os.fork():  # a process that sends its children into other pid namespaces must own its own
-            control.close()
-            _, status = os.waitpid(warden, 0)
-            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-        linux.set_pdeathsig(signal.SIGKILL)
-        linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
-    except OSError as error:
-        remedy = "start cellgate as root, allow them (sysctl user.max_user_namespaces), or use the docker driver"
-        raise DriverUnavailable("native", f"this is not root, and user namespaces fail ({error})", remedy) from error
-    control.set_inheritable(True)
-    # Only an exec makes the memory itself belong to the namespace, without which a zygote may not join a sandbox.
-    os.execv(sys.executable, [sys.executable, "-I", "-m", __spec__.name, str(control.fileno()), prefix])
-
-
-def main() -> NoReturn:
-    """`python -m cellgate.sandbox.native.warden FD`: obey the driver at the other end of that descriptor.
-    Started without root it starts itself again inside a user namespace, with the prefix of its ids behind FD."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    control.set_inheritable(False)
-    linux.set_name("cellgate-warden")
-    is_host_root = len(sys.argv) == 2 and os.geteuid() == 0
-    prefix = f"w{os.getpid()}-" if len(sys.argv) == 2 else sys.argv[2]
-    try:
-        if os.geteuid():
-            _start_again_as_root_of_a_namespace(control, prefix)
-        warden = Warden(control, prefix, is_host_root=is_host_root)
-    except CellgateError as error:
-        control.send(pack({"unavailable": error.code, **commands.describe(error)}))
-        sys.exit(1)
-    gc.collect()
-    gc.freeze()
-    warden.serve()
-    sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -54,6 +54,7 @@ class Zygote:
         if os.getppid() != warden:  # it ended before the line above
             os._exit(0)
         signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         template, root, home = self.template, self.root, Home(self._mount_point, _GUEST_PATH, is_host_root)
         forget()
         self.__dict__.clear()
@@ -84,6 +85,15 @@ class Zygote:
         elif "failed" in said:
             self.failure, self.log = said["failed"], said["log"]
         return said
+
+    def has_hung_up(self) -> bool:
+        """Whether it has ended and has nothing more to say."""
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def fork(self, sandbox_id: str, limits: Mapping[str, object], fds: Sequence[int]) -> None:
         """Have it fork a kernel; `forked`, `unforked` and `exited` tell of it. Raises OSError when it has ended."""

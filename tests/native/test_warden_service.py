@@ -24,7 +24,7 @@ from cellgate.errors import CellgateError, DriverUnavailable
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sandbox.client import KernelClient
 from cellgate.sandbox.connection import KernelConnection
-from cellgate.sandbox.native import commands, door, line
+from cellgate.sandbox.native import commands, door, line, warden
 from cellgate.sandbox.native.driver import NativeDriver
 from cellgate.wire.jupyter import execute_content, make_message, parse_message
 from cellgate_kernel.link import Link
@@ -80,10 +80,10 @@ def path() -> Iterator[str]:
         yield path
         if os.path.exists(path):
             with suppress(ConnectionRefusedError):
-                warden = pid_at(path)
-                os.kill(warden, signal.SIGTERM)
+                pid = pid_at(path)
+                os.kill(pid, signal.SIGTERM)
                 deadline = time.monotonic() + BOUND
-                while not is_gone(warden):
+                while not is_gone(pid):
                     assert time.monotonic() < deadline
                     time.sleep(0.01)
 
@@ -179,8 +179,8 @@ async def test_a_killed_drivers_sandbox_lives_on_and_no_line_is_lost_or_doubled(
 async def test_a_death_while_no_driver_was_there_is_told_until_it_is_acknowledged(path: str):
     code = "import os, time\nprint('soon', flush=True)\ntime.sleep(1)\nos._exit(3)"
     killed = await kill_a_driver(path, code, messages=2)
-    warden = pid_at(path)
-    await until(lambda: not names_of_groups(warden))
+    pid = pid_at(path)
+    await until(lambda: not names_of_groups(pid))
     for _ in range(2):  # the first to hear of it is gone before it could write it down
         driver = await NativeDriver.connect(path)
         assert await driver.sandboxes() == []
@@ -203,8 +203,8 @@ async def test_what_a_driver_had_killed_and_did_not_hear_of_ends_for_that_reason
     os.kill(pid_at(path), signal.SIGSTOP)
     await sandbox.kill(Reason.TIMEOUT_WALL, "10 s")
     await driver.close()
-    os.kill(driver_pid := pid_at(path), signal.SIGCONT)
-    await until(lambda: not names_of_groups(driver_pid))
+    os.kill(pid := pid_at(path), signal.SIGCONT)
+    await until(lambda: not names_of_groups(pid))
     heir = await NativeDriver.connect(path)
     (ended,) = await heir.ended()
     assert ((await ended.wait()).reason, (await ended.wait()).detail) == (Reason.TIMEOUT_WALL, "10 s")
@@ -213,7 +213,7 @@ async def test_what_a_driver_had_killed_and_did_not_hear_of_ends_for_that_reason
 
 async def test_a_sandbox_that_nobody_waits_for_any_more_is_not_kept(path: str, driver: NativeDriver):
     """Its creator hung up before it was ready: nobody knows its name."""
-    warden = pid_at(path)
+    pid = pid_at(path)
     with knock(path) as sock:
         hear(sock)
         assert ask(sock, ref=1, do="drive", version=commands.VERSION) == {"driving": 1}
@@ -222,7 +222,7 @@ async def test_a_sandbox_that_nobody_waits_for_any_more_is_not_kept(path: str, d
     assert (
         await (await heir.create(SPEC)).destroy()
     ).reason is Reason.SESSION_DELETED  # begun after it, with its zygote
-    await until(lambda: not names_of_groups(warden))
+    await until(lambda: not names_of_groups(pid))
     assert await heir.ended() == await heir.sandboxes() == []
     await heir.close()
 
@@ -251,11 +251,11 @@ async def test_a_newer_driver_takes_the_place_of_the_older_which_can_do_nothing_
 
 async def test_what_a_fenced_driver_had_sent_is_not_done(path: str, driver: NativeDriver):
     sandbox = await driver.create(SPEC)
-    warden = pid_at(path)
-    os.kill(warden, signal.SIGSTOP)
+    pid = pid_at(path)
+    os.kill(pid, signal.SIGSTOP)
     with knock(path) as newer:
         newer.send(json.dumps({"ref": 1, "do": "drive", "version": commands.VERSION}).encode())
-        os.kill(warden, signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
         assert "hello" in hear(newer)
         assert hear(newer) == {"driving": 1}
         with suppress(DriverUnavailable):
@@ -265,13 +265,13 @@ async def test_what_a_fenced_driver_had_sent_is_not_done(path: str, driver: Nati
 
 
 async def test_a_pool_ends_with_the_driver_that_wanted_it(path: str, driver: NativeDriver):
-    warden = pid_at(path)
+    pid = pid_at(path)
     await driver.keep_pool(SPEC, 3)
-    await until(lambda: len(names_of_groups(warden)) == 3)
+    await until(lambda: len(names_of_groups(pid)) == 3)
     newer = await NativeDriver.connect(path)
-    await until(lambda: not names_of_groups(warden))
+    await until(lambda: not names_of_groups(pid))
     await newer.keep_pool(SPEC, 1)
-    await until(lambda: len(names_of_groups(warden)) == 1)
+    await until(lambda: len(names_of_groups(pid)) == 1)
     await newer.close()
 
 
@@ -365,8 +365,10 @@ async def test_a_second_warden_at_the_same_path_is_refused(path: str, driver: Na
 
 async def test_a_socket_that_a_killed_warden_left_is_taken_over(path: str, driver: NativeDriver):
     sandbox = await driver.create(SPEC)
-    os.kill(pid_at(path), signal.SIGKILL)
+    pid = pid_at(path)
+    os.kill(pid, signal.SIGKILL)
     assert (await asyncio.wait_for(sandbox.wait(), GONE_SECONDS)).reason is Reason.SUPERVISOR_LOST
+    await until(lambda: is_gone(pid))
     assert os.path.exists(path)
     with pytest.raises(DriverUnavailable, match="no warden answers"):
         await NativeDriver.connect(path)
@@ -411,15 +413,15 @@ def test_a_door_is_not_opened_where_others_may_put_another(tmp_path: Path):
 
 
 async def test_a_shutdown_ends_every_sandbox_says_so_and_leaves_nothing(path: str, driver: NativeDriver):
-    warden = pid_at(path)
+    pid = pid_at(path)
     await driver.keep_pool(SPEC, 1)
     sandboxes = [await driver.create(SPEC) for _ in range(3)]
-    everybody = {warden}.union(*(pids_in(name) for name in names_of_groups(warden)))
+    everybody = {pid}.union(*(pids_in(name) for name in names_of_groups(pid)))
     await asyncio.wait_for(driver.shut_down(), BOUND)
     ends = [await sandbox.wait() for sandbox in sandboxes]
     assert {(end.reason, end.detail) for end in ends} == {(Reason.SUPERVISOR_LOST, "the warden ends")}
     await until(lambda: all(map(is_gone, everybody)), GONE_SECONDS)
-    assert not names_of_groups(warden)
+    assert not names_of_groups(pid)
     assert not os.path.exists(path)
     await driver.close()
 
@@ -500,11 +502,11 @@ def test_a_piece_of_the_list_fits_a_packet_whatever_the_sandboxes_said():
     assert len(commands.pack({"sandboxes": 1 << 40, "known": piece})) <= commands.MAX_PACKET_BYTES
 
 
-def test_the_ends_that_a_warden_keeps_are_bounded(path: str):
-    """Read from its code: to fill it takes ten thousand sandboxes."""
-    from cellgate.sandbox.native import warden
-
-    assert 1000 <= warden.MAX_ENDED <= 100_000
+def test_of_too_many_ends_the_oldest_are_forgotten():
+    ended: dict[str, dict[str, object]] = {}
+    for number in range(10):
+        warden.remember(ended, str(number), {}, 3)
+    assert list(ended) == ["7", "8", "9"]
 
 
 def test_shutdown_and_drive_are_commands_like_any_other():

@@ -26,6 +26,7 @@ __all__ = ["Door", "open_door", "peer_uid"]
 MAX_PATH_BYTES: Final = 107  # sun_path with its closing zero, unix(7)
 _BACKLOG: Final = 64  # one driver comes at a time, and a warden that is stopped for a while takes nobody in
 _LOCK_SECONDS: Final = 5.0  # held for a millisecond; longer only by somebody who means harm, or by a hung disk
+_ANSWER_SECONDS: Final = 1.0  # a warden that does not greet within this is stopped, and lives
 _CREDENTIALS: Final = struct.Struct("iII")  # pid, uid, gid
 
 
@@ -140,12 +141,21 @@ def _remove_what_is_dead(path: str) -> None:
         return
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         raise _no_door(path, "something else is there, and no socket", "remove it, or name another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        probe.setblocking(False)
-        refusal = probe.connect_ex(path)
-    if refusal != errno.ECONNREFUSED:  # connected, or too many wait already: somebody lives there
+    if _somebody_answers(path):
         raise _no_door(path, "a warden is there already", "connect to it, end it, or name another path")
     os.unlink(path)
+
+
+def _somebody_answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        probe.settimeout(_ANSWER_SECONDS)
+        try:
+            probe.connect(path)
+            return bool(probe.recv(1))  # a warden greets; one that is being killed takes a connection, and no more
+        except (ConnectionRefusedError, ConnectionResetError):
+            return False
+        except OSError:  # it takes its time, or too many wait already
+            return True
 
 
 def _is_at(path: str) -> tuple[int, int] | None:

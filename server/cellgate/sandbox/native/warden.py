@@ -48,7 +48,7 @@ from cellgate.sandbox.native.pool import Pool, Pools
 from cellgate.sandbox.native.uids import OneUid, UidBlock, Uids
 from cellgate.sandbox.native.zygotes import Zygote
 
-__all__ = ["LINGER_SECONDS", "TEMPLATES", "Warden", "unavailable"]
+__all__ = ["LINGER_SECONDS", "TEMPLATES", "Warden", "remember", "unavailable"]
 
 TEMPLATES: Final = ("python", "python-data")
 
@@ -607,9 +607,7 @@ class Warden:
             why = sandbox.failure or (sandbox.certificate.sentence() if sandbox.certificate else "it ended")
             self._refuse(sandbox.answer, SandboxStartFailed("native", "starting it", why))
         if sandbox.is_handed_out and not sandbox.watchers:
-            self._ended[sandbox.id] = sandbox.describe()
-            if len(self._ended) > MAX_ENDED:
-                del self._ended[next(iter(self._ended))]
+            remember(self._ended, sandbox.id, sandbox.describe(), MAX_ENDED)
         for watcher in sandbox.watchers:
             watcher.answer("gone")
 
@@ -651,6 +649,13 @@ def _check(command: commands.Create) -> None:
 def unavailable(error: CellgateError) -> bytes:
     """The only packet of a warden that cannot serve whoever asks."""
     return pack({"unavailable": error.code, **commands.describe(error)})
+
+
+def remember(ended: dict[str, dict[str, object]], sandbox_id: str, how: dict[str, object], most: int) -> None:
+    """Keep this and the newest before it, so many in all."""
+    ended[sandbox_id] = how
+    while len(ended) > most:
+        del ended[next(iter(ended))]
 
 
 class _ToldToEnd(Exception):

@@ -11,6 +11,7 @@ that arrives goes on where the last one stopped. The birth socket's end means th
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
 import _thread
 import os
 import select
@@ -30,8 +31,8 @@ from .capture import Capture
 from .compose import Composer, Parent, Request, RequestError, cut, dumps, outcome
 from .link import Acknowledged, Hello, Link, LinkError, Message, Ping, WindowFull
 from .message import MAX_BUFFERS, Channel, MessageError, Status, Tag, join_v1
+from .outbox import LINGER_SECONDS, Outbox, Text
 from .outbox import Message as Outgoing
-from .outbox import Outbox, Text
 
 __all__ = ["Host", "Kernel", "Prepared", "Ready", "Setup", "run"]
 
@@ -41,19 +42,17 @@ MAX_MESSAGE_BYTES = 8 << 20  # of one message, buffers included: what a browser 
 MAX_QUEUED = 1024  # requests that wait for the kernel: more than any notebook has cells
 MAX_QUEUED_BYTES = 64 << 20
 NUDGE_SECONDS = 0.05  # after a SIGINT: longer than the gap that it may have fallen into
-LINGER_SECONDS = 0.02  # that unflushed output waits for more: below what a person notices
 END_SECONDS = 2.0  # for the last output to leave when the kernel ends
 BUSY_END_SECONDS = 3.0  # for the kernel to end after a shutdown request; then it is ended
 READ_BYTES = 256 << 10  # per read of the link: one read takes what the peer could write at once
+JOIN_BYTES = 16 << 10  # below this one copy costs less than passing nine buffers on
 WRITE_BYTES = 512 << 10  # gathered per write; and a few of these are all that is ever taken from the outbox unsent
 WRITE_BUFFERS = 1000  # IOV_MAX is 1024
 _SIGNALS = (*range(1, 32), *range(34, signal.NSIG))  # 32 and 33 are the C library's: naming them warns
 PUSH_SECONDS = 0.0003  # between writes by those who make output themselves
-# Signals that user code may handle, and a handler may raise: held back while the link is written to.
-_HANDLED = {
-    *(signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD),
-    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGVTALRM, signal.SIGPROF),
-}
+# Held back while the link is written to: a handler of the user's may raise. As numbers, and without `signal`'s own
+# wrapper, which makes an enum of each and takes a hundred microseconds for them.
+_EVERY_SIGNAL = frozenset(map(int, signal.valid_signals()))
 EX_LOST = 69  # exit code: the supervisor is gone (EX_UNAVAILABLE)
 EX_BUG = 70  # exit code: the host itself failed (EX_SOFTWARE)
 
@@ -132,7 +131,6 @@ class Host:
         self._io = threading.Lock()  # held by whoever is at the link; never while waiting for anything
         self._pusher = 0  # the thread that holds it to write its own output
         self._push_again_at = 0.0
-        self._all_out_at = 0.0  # when text that nothing had ended left for the last time
         self.capture = Capture(self.outbox)
         self._link = Link()
         self._stream: socket.socket | None = None
@@ -253,7 +251,10 @@ class Host:
     ) -> Outgoing:
         body = join_v1(_CHANNEL_NAMES[channel], parts)
         body.insert(0, Tag(channel, message_type, status, parent_id).pack())
-        return Outgoing(body, sum(map(len, body)), urgent)
+        size = sum(map(len, body))
+        if size < JOIN_BYTES:
+            body = [b"".join(body)]
+        return Outgoing(body, size, urgent)
 
     def _compose(
         self,
@@ -384,22 +385,24 @@ class Host:
         ):
             self.outbox.hurry()
             return
-        is_main = thread == self._main
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, ()) if is_main else set()
+        is_main = thread == self._main  # no other runs handlers
+        before = _signal.pthread_sigmask(signal.SIG_BLOCK, ()) if is_main else ()
         try:
             if is_main:
-                signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)  # may raise, for a signal that came just before
+                _signal.pthread_sigmask(signal.SIG_BLOCK, _EVERY_SIGNAL)  # may raise, for one that came just before
             with self._io:
                 self._pusher = thread
                 self._pump()
                 self._pusher = 0
                 self._push_again_at = time.monotonic() + PUSH_SECONDS
-                is_stuck = self._blocked is not None or bool(self._unsent)
+                if self._blocked is not None or self._unsent:  # the link is stuck: the reader sees when it is not
+                    self.outbox.hurry()
+        except BaseException:
+            self.outbox.hurry()
+            raise
         finally:
             if is_main:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if is_stuck:
-            self.outbox.hurry()
+                _signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _read_forever(self) -> None:
         self.outbox.reader = threading.get_ident()
@@ -623,11 +626,8 @@ class Host:
             return
         self._queue_bytes([self._link.acknowledge()])
         now = time.monotonic()
-        unfinished = self.outbox.is_full or now > self._all_out_at + LINGER_SECONDS / 2 or self._is_over
-        if unfinished:
-            self._all_out_at = now
         while True:
-            message = self._blocked or self._next(unfinished)
+            message = self._blocked or self._next(now)
             if message is None:
                 break
             try:
@@ -647,8 +647,8 @@ class Host:
                         return
         self._flush()
 
-    def _next(self, unfinished: bool) -> Outgoing | None:
-        item = self.outbox.take(unfinished=unfinished)
+    def _next(self, now: float) -> Outgoing | None:
+        item = self.outbox.take(now, everything=self._is_over)
         if type(item) is not Text:
             return item  # type: ignore[return-value]  # mypy does not narrow by exclusion here
         parent = item.parent

@@ -112,6 +112,9 @@ class LinkLimits:
 # window is full, so that it can never keep an interrupt or an `idle` from its way.
 URGENT_FRAMES = 256
 URGENT_BYTES = 1 << 20
+JOIN_BYTES = (
+    16 << 10
+)  # a body in one piece below this goes in one piece with its header: a copy costs less than a buffer
 MAX_SETUP_BYTES = 1 << 20  # a HELLO carries an environment and start-up code, never data
 _MAX_INHERITED = 1 << 62  # nobody has sent so many; an heir told more would soon run out of numbers
 # A view keeps the whole read alive that it points into. A body that is a smaller part of it than this is
@@ -343,7 +346,12 @@ class Link:
         else:
             self._kept_bytes += size
         self.sent += 1
-        frame: list[Buffer] = [_HEADER.pack(size, _MESSAGE, self.sent), *parts]
+        header = _HEADER.pack(size, _MESSAGE, self.sent)
+        frame: list[Buffer]
+        if len(parts) == 1 and size < JOIN_BYTES:
+            frame = [header + parts[0]]
+        else:
+            frame = [header, *parts]
         self._kept.append(_Kept(self.sent, size, in_urgent_room, frame))
         return frame if self._peer is not None else []
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 __all__ = [
@@ -130,8 +132,7 @@ class Tag(NamedTuple):
 
     def pack(self) -> bytes:
         """The bytes before the message. A longer parent id is cut; compare it cut as well."""
-        parent = self.parent_id[:MAX_PARENT_ID_BYTES]
-        return _TAG.pack(self.channel, TYPE_CODES.get(self.message_type, 0), self.status, len(parent)) + parent
+        return _pack_tag(self)
 
     @staticmethod
     def unpack(body: memoryview) -> tuple[Tag, memoryview]:
@@ -148,6 +149,12 @@ class Tag(NamedTuple):
         return Tag(_CHANNEL[channel], MESSAGE_TYPES[kind], _STATUS[status], parent), body[end:]
 
 
+@lru_cache(maxsize=64)  # the messages of a cell share a handful
+def _pack_tag(tag: Tag) -> bytes:
+    parent = tag.parent_id[:MAX_PARENT_ID_BYTES]
+    return _TAG.pack(tag.channel, TYPE_CODES.get(tag.message_type, 0), tag.status, len(parent)) + parent
+
+
 def join_v1(channel: bytes, parts: Sequence[Buffer]) -> list[Buffer]:
     """The buffers of a v1 message: `parts` are header, parent header, metadata, content and any buffers.
     Parts that are not `bytes` are copied: a link keeps what it sent, while user code changes its array.
@@ -156,12 +163,9 @@ def join_v1(channel: bytes, parts: Sequence[Buffer]) -> list[Buffer]:
     if not MIN_OFFSETS <= count <= MAX_OFFSETS:
         raise MessageError("bad_count", f"{len(parts)} parts; {MIN_OFFSETS - 2} to {MAX_OFFSETS - 2} would pass")
     flat = [part if isinstance(part, bytes) else bytes(part) for part in parts]
-    at = 8 * (count + 1)
-    offsets = [at, at := at + len(channel)]
-    for part in flat:
-        at += len(part)
-        offsets.append(at)
-    return [struct.pack(f"<{count + 1}Q", count, *offsets), channel, *flat]
+    sizes = accumulate(map(len, (channel, *flat)), initial=8 * (count + 1))
+    offsets = _USUAL if count == MIN_OFFSETS else struct.Struct(f"<{count + 1}Q")
+    return [offsets.pack(count, *sizes), channel, *flat]
 
 
 def split_v1(data: memoryview) -> tuple[bytes, list[memoryview]]:

@@ -11,17 +11,17 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
 from typing import NamedTuple
 
 from .compose import Parent
 
-__all__ = ["Message", "Outbox", "Text"]
+__all__ = ["LINGER_SECONDS", "Message", "Outbox", "Text"]
 
 Buffer = bytes | bytearray | memoryview
 
 MAX_WAITING_BYTES = 2 << 20  # beside the link's window: enough to keep the reader busy while user code computes
 ITEM_BYTES = 128  # what an item costs beside its text; so a million empty prints are bounded too
+LINGER_SECONDS = 0.02  # that text waits for its end: below what a person notices
 LOOK_AHEAD = 8  # a flushed print is two writes and a flush; what goes on for longer is no line that would be torn
 MAX_TEXT = 1 << 20  # characters of one stream message: what a client renders at once, and far below a message's limit
 
@@ -54,6 +54,8 @@ class Outbox:
         self._room = threading.Condition(self._lock)
         self.reader = 0  # the thread that must never wait here, not even when a finalizer prints in it
         self._waiting_bytes = 0
+        self._held: Text | None = None  # seen before it was ended, at this time
+        self._held_at = 0.0
         self._offset = 0  # into the first item's text: a long one leaves in pieces
         self.is_due = False  # something waits that should not wait for company
         self.is_watched = False  # the reader looks here before it sleeps, or soon wakes by itself
@@ -120,9 +122,9 @@ class Outbox:
     def is_full(self) -> bool:
         return self._waiting_bytes > MAX_WAITING_BYTES
 
-    def take(self, *, unfinished: bool) -> Text | Message | None:
-        """The next message, or all text up to where its message ends; text that nothing has ended yet only if
-        `unfinished`. None when there is none."""
+    def take(self, now: float, *, everything: bool) -> Text | Message | None:
+        """The next message, or all text up to where its message ends. Text that nothing has ended yet has to have
+        been here for a while, unless `everything` must leave. None when there is none."""
         items = self._items
         while items:
             first = items.popleft()
@@ -131,14 +133,17 @@ class Outbox:
                 return first
             if first is not None:
                 assert type(first) is Text
-                return self._take_text(first, unfinished)
+                return self._take_text(first, now, everything)
         return None
 
-    def _take_text(self, first: Text, unfinished: bool) -> Text | None:
+    def _take_text(self, first: Text, now: float, everything: bool) -> Text | None:
         items = self._items
-        if not unfinished and not self._is_ended(first):
-            items.appendleft(first)
-            return None
+        if not everything and not self.is_full and not self._is_ended(first):
+            if first is not self._held:
+                self._held, self._held_at = first, now
+            if now < self._held_at + LINGER_SECONDS:
+                items.appendleft(first)
+                return None
         offset, self._offset = self._offset, 0
         end = offset + MAX_TEXT
         if len(first.text) > end:
@@ -166,13 +171,11 @@ class Outbox:
 
     def _is_ended(self, first: Text) -> bool:
         """Whether something follows that ends the message which begins with `first`."""
-        return (
-            any(
-                type(item) is not Text or item.parent is not first.parent or item.name != first.name
-                for item in islice(self._items, LOOK_AHEAD)
-            )
-            or len(self._items) > LOOK_AHEAD
-        )
+        for at in range(min(len(self._items), LOOK_AHEAD)):  # by number: others append meanwhile
+            item = self._items[at]
+            if type(item) is not Text or item.parent is not first.parent or item.name != first.name:
+                return True
+        return len(self._items) > LOOK_AHEAD
 
     def _left(self, size: int) -> None:
         with self._lock:

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from inspect import isawaitable
 from queue import Empty, SimpleQueue
@@ -245,6 +245,10 @@ class SandboxShell(_FollowsCurrent, ZMQInteractiveShell):
 
     def _ipython_dir_changed(self, change: Any) -> None:  # no longer an observer: the base makes the directory
         pass
+
+    def _tee(self, channel: str) -> Any:
+        """Nothing: IPython would keep a copy of all that is ever printed, for `%notebook`, until memory ends."""
+        return nullcontext()
 
     def init_magics(self) -> None:
         super().init_magics()

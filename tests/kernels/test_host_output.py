@@ -306,3 +306,10 @@ def test_a_broken_frame_drops_the_stream_and_not_the_kernel(client):
     assert is_ended(client.stream)
     client.attach()
     assert client.execute("x").result == "3"
+
+
+def test_what_was_printed_is_not_kept(client):
+    """IPython 9 keeps a copy of every stream's text for `%notebook`: some cells of output ended a sandbox."""
+    client.execute("for _ in range(20): print('x' * 1_000_000)", timeout=60)
+    code = "sum(len(str(kept)) for kept in getattr(get_ipython().history_manager, 'outputs', {}).values()) < 100_000"
+    assert client.execute(code).result == "True"

@@ -75,6 +75,6 @@ def test_pages_that_are_gone_are_no_error(memory):
     Pages(()).take()
 
 
-def test_small_gaps_are_joined_and_large_ones_are_not():
-    assert list(_ranges([0, PAGE, 3 * PAGE, 9 * PAGE])) == [(0, 4 * PAGE), (9 * PAGE, 10 * PAGE)]
+def test_neighbours_are_one_range():
+    assert list(_ranges([0, PAGE, 3 * PAGE, 9 * PAGE])) == [(0, 2 * PAGE), (3 * PAGE, 4 * PAGE), (9 * PAGE, 10 * PAGE)]
     assert list(_ranges([])) == []

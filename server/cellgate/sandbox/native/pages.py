@@ -25,7 +25,6 @@ __all__ = ["Pages", "own_pages"]
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _MADV_POPULATE_WRITE: Final = 23
 _IOVECS: Final = 1024  # of one call
-_JOINED_PAGES: Final = 1  # a gap so small costs less than another range
 # Bits of an entry in /proc/PID/pagemap.
 _PRESENT: Final = 1 << 63
 _FILE_OR_SHARED: Final = 1 << 61
@@ -76,11 +75,11 @@ def own_pages(proc: int) -> list[int]:
 
 
 def _ranges(pages: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Runs of pages, joined where the gap between them is small."""
+    """Runs of pages, as start and end."""
     start = end = 0
     for page in pages:
-        if end and page <= end + _JOINED_PAGES * _PAGE:
-            end = page + _PAGE
+        if end and page == end:
+            end += _PAGE
             continue
         if end:
             yield start, end

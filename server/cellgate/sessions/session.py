@@ -573,9 +573,8 @@ class Session:
         self._running = None
         self._failures = 0
         self._life.active_at = now
-        if not self._kernel.is_being_killed:  # else it stays busy until that is over
-            self._move(Move.CELL_ENDED)
-            self._feed(now)
+        self._move(Move.CELL_ENDED)
+        self._feed(now)
 
     def _renew_background(self) -> None:
         self._log.show_held(self._background, None)

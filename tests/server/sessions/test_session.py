@@ -390,6 +390,18 @@ def test_a_kernel_that_never_says_idle_is_ended_by_the_clock():
     assert stage.ends() == {"c1": "ok"}
 
 
+def test_a_kernel_that_is_being_killed_gets_no_other_cell():
+    stage = Stage().started()
+    stage.ask(cell("c1"), cell("c2"))
+    stage.pass_time(LIMITS.cell_seconds)
+    stage.do(stage.session.interrupt_sent(1, stage.now))
+    stage.pass_time(LIMITS.interrupt_grace_seconds)
+    stage.hear(*whole("c1"))  # at the last moment
+    assert stage.sends() == ["c1"]
+    stage.die(Reason.TIMEOUT_WALL)
+    assert stage.ends() == {"c1": "ok", "c2": "cancelled"}
+
+
 def test_time_that_a_cell_waits_is_not_its_own():
     stage = Stage().started()
     stage.ask(cell("c1"), cell("c2"))

@@ -27,7 +27,8 @@ def test_the_checker_finds_nothing(command):
 
 # The repository stands alone. The patterns are spelled so that this file does not match itself.
 FOREIGN = {
-    "a folder beside the repository": r"\.\./sha[r]ed|/wo[r]k/(main|sha[r]ed)|DESI[G]N\.md|HOST[I]LE\.md|FAC[T]S\.md|STY[L]E\.md",
+    "a folder beside the repository": r"\.\./sha[r]ed|/wo[r]k/(main|sha[r]ed)",
+    "a document of that folder": r"DESI[G]N\.md|HOST[I]LE\.md|FAC[T]S\.md|STY[L]E\.md",
     "somebody's home or scratch directory": r"/ro[o]t/\.(pyenv|cache)|/op[t]/pypi|/tm[p]/(v|brief)\b",
     "a package registry by host": r"pyp[i]\.org|pythonh[o]sted|registry\.npm[j]s|deb[.]debian\.org",
     "the tools of whoever wrote it": r"cl[a]ude|anth[r]opic|open[a]i|ch[a]tgpt|co-auth[o]red-by",

@@ -481,6 +481,8 @@ class SandboxKernel(IPythonKernel):
             while not self.shell.exit_now and (request := self.host.take()):
                 await self._serve(request)
             self._is_serving = False
+            if not self.host.has_requests:  # one that came after the last idle was sent was meant for nobody
+                self._interrupt_pending = False
             if self.shell.exit_now:
                 self.loop.stop()
                 return

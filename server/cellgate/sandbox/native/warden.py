@@ -95,6 +95,7 @@ class _Sandbox:
     certificate: DeathCertificate | None = None
     is_handed_out: bool = False  # else nobody knows of it but the warden
     watchers: list[Asker] = field(default_factory=list)  # of `destroyed`
+    interrupting: list[Asker] = field(default_factory=list)  # who waits for the signal to be sent
 
     def describe(self) -> dict[str, object]:
         end = self.certificate.to_json() if self.certificate else None
@@ -314,8 +315,10 @@ class Warden:
     def _interrupt(self, asker: Asker, command: commands.Interrupt) -> None:
         sandbox = self._sandboxes.get(command.id)
         if sandbox and not sandbox.fork_over:
+            sandbox.interrupting.append(asker)
             self._signal_kernel(sandbox, signal.SIGINT)
-        asker.answer("interrupted")
+        else:
+            asker.answer("interrupted")
 
     def _kill(self, asker: Asker, command: commands.Kill) -> None:
         sandbox = self._sandboxes.get(command.id)
@@ -400,6 +403,9 @@ class Warden:
             self._sandboxes[said["forked"]].kernel = said["pid"]
         elif "exited" in said:
             self._on_kernel_over(self._sandboxes[said["exited"]], said["status"])
+        elif "signalled" in said:
+            if (sandbox := self._sandboxes.get(said["signalled"])) and sandbox.interrupting:
+                sandbox.interrupting.pop(0).answer("interrupted")
         elif "unforked" in said:
             sandbox = self._sandboxes[said["unforked"]]
             self._fail_start(sandbox, f"the kernel could not be forked: {said['error']}")
@@ -553,6 +559,9 @@ class Warden:
         """The zygote reaped the kernel (or never had it): write the certificate, then clear away the rest."""
         sandbox.fork_over = True
         sandbox.wait_status = wait_status
+        for asker in sandbox.interrupting:
+            asker.answer("interrupted")
+        sandbox.interrupting.clear()
         reading = sandbox.group.read()
         events = reading.events(time.monotonic() - sandbox.began)
         sandbox.certificate = decide(

@@ -149,9 +149,11 @@ class _Zygote:
         request = cast("dict[str, Any]", unpack(packet))  # from the warden, which is believed
         if "fork" in request:
             self._fork(request, fds, run)
-        elif pid := self._pids.get(request["signal"]):
-            with suppress(ProcessLookupError):  # a moment after its fork it has no group of its own yet
-                os.killpg(pid, request["number"])
+        else:
+            if pid := self._pids.get(request["signal"]):
+                with suppress(ProcessLookupError):  # a moment after its fork it has no group of its own yet
+                    os.killpg(pid, request["number"])
+            self._control.send(pack({"signalled": request["signal"]}))
 
     def _fork(self, request: dict[str, Any], fds: list[int], run: RunKernel) -> None:
         birth, init, init_ready, started, *entrances = fds

@@ -100,7 +100,8 @@ class Zygote:
         socket.send_fds(self.socket, [pack({"fork": sandbox_id, "limits": limits})], list(fds))
 
     def signal(self, sandbox_id: str, number: int) -> None:
-        """Signal a kernel's process group, if the zygote has not reaped it. When it has ended, so have its kernels."""
+        """Signal a kernel's process group, if the zygote has not reaped it; `signalled` tells that it was done. When
+        the zygote has ended, so have its kernels."""
         with suppress(OSError):
             self.socket.send(pack({"signal": sandbox_id, "number": number}))
 

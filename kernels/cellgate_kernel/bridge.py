@@ -96,6 +96,7 @@ class Bridge:
         self._info: dict[str, Any] | None = None
         self._is_heard = False  # our subscription has reached the kernel: what it publishes from now on, we see
         self._nudge_at = 0.0
+        self._nudges = 0  # not answered yet
         self._pending: dict[str, Request] = {}
         self._urgent: deque[Request | dict[str, Any]] = deque()  # for the control and stdin sockets
         self._end_by: float | None = None
@@ -210,17 +211,21 @@ class Bridge:
                 self._receive(channel, socket)
         while self._urgent:
             self._pass_on(self._urgent.popleft())
-        if self._is_heard:
+        if self._is_heard and not self._nudges:
             while len(self._pending) < MAX_PENDING and (request := self._host.take()):
                 self._pass_on(request)
 
     def _nudge(self) -> float:
-        """Ask who it is until we hear both its answer and, on iopub, that it became idle."""
+        """Ask who it is until we hear both its answer and, on iopub, that it became idle. One question at a time:
+        ipykernel 7 on Python 3.10 now and then forgets a request that comes while it serves another."""
         now = time.monotonic()
+        if self._nudges:
+            return NUDGE_SECONDS  # ZMQ keeps the question until the kernel listens
         if now >= self._nudge_at:
             self._nudge_at = now + NUDGE_SECONDS
+            self._nudges += 1
             self._ask(Channel.SHELL, "kernel_info_request", {})
-        return self._nudge_at - now
+        return max(0.0, self._nudge_at - now)
 
     def _stop(self, is_full: bool) -> None:
         if is_full is not self._is_stopped:
@@ -298,8 +303,10 @@ class Bridge:
 
     def _hear(self, message_type: str, content: dict[str, Any]) -> None:
         """An answer to a question of our own."""
-        if message_type == "kernel_info_reply" and self._info is None:
-            self._info = {key: value for key, value in content.items() if key != "status"}
+        if message_type == "kernel_info_reply":
+            self._nudges -= 1
+            if self._info is None:
+                self._info = {key: value for key, value in content.items() if key != "status"}
         elif content.get("execution_state") == "idle" and not self._is_heard:
             self._is_heard = True
             if self._startup:

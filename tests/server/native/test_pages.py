@@ -44,7 +44,7 @@ def memory():
 
 def owned(start):
     proc = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY)
-    pages = own_pages(proc)
+    pages = own_pages(proc, proc)
     os.close(proc)
     return [(page - start) // PAGE for page in pages if 0 <= page - start < 64 * PAGE]
 

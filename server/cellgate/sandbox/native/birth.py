@@ -22,6 +22,7 @@ from typing import Final, NoReturn
 
 from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native import landlock, linux, seccomp
+from cellgate.sandbox.native.pages import Pages
 from cellgate.sandbox.native.rootfs import HOME, WORK, Root, mount_private
 
 __all__ = ["INSIDE_ID", "OK", "InitJob", "KernelJob", "become_init", "become_kernel"]
@@ -72,6 +73,7 @@ class KernelJob:
 
     limits: Limits
     entrances: Sequence[int]
+    pages: Pages  # that it will write to
     init: int  # a pidfd of process 1
     init_ready: int  # read once: see InitJob.ready
     started: int  # written once: OK, or why not
@@ -165,6 +167,7 @@ def _join_sandbox(job: KernelJob) -> None:
     for fd in job.entrances:
         os.write(fd, b"0")
         os.close(fd)
+    job.pages.take()  # once they count as the sandbox's, and while process 1 is still at work
     _set_resource_limits(job.limits)
     said = os.read(job.init_ready, 512)
     if said != OK:

@@ -53,24 +53,31 @@ class Pages:
         os.close(own)
 
 
-def own_pages(proc: int) -> list[int]:
-    """The addresses of the private, writable pages that a process shares with no other. `proc` is a descriptor of
-    its directory in /proc."""
+def own_pages(proc: int, shared_with: int) -> list[int]:
+    """The addresses of the private, writable pages that a process shares with no other, in memory that its parent
+    has too. Both are descriptors of directories in /proc. (One range that a later child lacks, such as a thread's
+    stack, would end the call that is to take them all.)"""
+    parents = _writable(shared_with)
     found = []
-    with (
-        open(os.open("maps", os.O_RDONLY, dir_fd=proc)) as maps,
-        open(os.open("pagemap", os.O_RDONLY, dir_fd=proc), "rb", buffering=0) as pagemap,
-    ):
-        for line in maps:
-            span, permissions, *_ = line.split()
-            if not permissions.startswith("rw-p") or line.endswith("[stack]\n"):  # the stack grows by itself
-                continue
-            start, end = (int(address, 16) for address in span.split("-"))
+    with open(os.open("pagemap", os.O_RDONLY, dir_fd=proc), "rb", buffering=0) as pagemap:
+        for start, end in _writable(proc):
             pagemap.seek(start // _PAGE * 8)
             entries = pagemap.read((end - start) // _PAGE * 8)
             for number, (entry,) in enumerate(struct.iter_unpack("=Q", entries)):
                 if entry & _PRESENT and entry & _EXCLUSIVE and not entry & _FILE_OR_SHARED:
                     found.append(start + number * _PAGE)
+    return [page for page in found if any(start <= page < end for start, end in parents)]
+
+
+def _writable(proc: int) -> list[tuple[int, int]]:
+    """The private, writable memory of a process; not its stack, which grows by itself."""
+    found = []
+    with open(os.open("maps", os.O_RDONLY, dir_fd=proc)) as maps:
+        for line in maps:
+            span, permissions, *_ = line.split()
+            if permissions.startswith("rw-p") and not line.endswith("[stack]\n"):
+                start, end = (int(address, 16) for address in span.split("-"))
+                found.append((start, end))
     return found
 
 

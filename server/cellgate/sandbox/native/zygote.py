@@ -122,9 +122,11 @@ class _Zygote:
             theirs.close()
             try:
                 _run_first_cell(host_end)
-                proc = os.open(str(pid), os.O_PATH | os.O_DIRECTORY, dir_fd=self._proc)
-                self._pages = Pages(own_pages(proc))
-                os.close(proc)
+                scout = os.open(str(pid), os.O_PATH | os.O_DIRECTORY, dir_fd=self._proc)
+                own = os.open("self", os.O_PATH | os.O_DIRECTORY, dir_fd=self._proc)
+                self._pages = Pages(own_pages(scout, own))
+                os.close(scout)
+                os.close(own)
             finally:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
@@ -165,7 +167,15 @@ class _Zygote:
                 if pid == 0:
                     limits = Limits.from_mapping(request["limits"])
                     job = KernelJob(
-                        limits, entrances, init, init_ready, started, birth, self._is_host_root, self._filter
+                        limits,
+                        entrances,
+                        self._pages,
+                        init,
+                        init_ready,
+                        started,
+                        birth,
+                        self._is_host_root,
+                        self._filter,
                     )
                     self._child(job, run)
             finally:
@@ -181,7 +191,6 @@ class _Zygote:
 
     def _child(self, job: KernelJob, run: RunKernel) -> NoReturn:
         try:
-            self._pages.take()
             self._leave_zygote()
             become_kernel(job, run)
         finally:

@@ -327,8 +327,10 @@ class _Kernel:
     def _trace(self, frame: FrameType, event: str, _arg: object) -> Any:
         if not frame.f_code.co_filename.startswith("<cell"):
             return None
-        frame.f_trace_opcodes = True  # `while True: pass` stays on one line
-        if event == "opcode":
+        # `while True: pass` stays on one line, which Python tells of only from 3.12 on; there, opcodes traced in
+        # several threads crash the interpreter now and then (seen with 3.12.1).
+        frame.f_trace_opcodes = _TRACES_OPCODES
+        if event == ("opcode" if _TRACES_OPCODES else "line"):
             self.check()
         return self._trace
 
@@ -390,6 +392,9 @@ class _Kernel:
         except Exception as error:
             return {"status": "error"} | _describe(error)
         return {"status": "ok", "data": {"text/plain": repr(value)}, "metadata": {}}
+
+
+_TRACES_OPCODES = sys.version_info < (3, 12)
 
 
 class _Output:

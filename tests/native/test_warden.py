@@ -258,6 +258,14 @@ async def test_a_link_replaced_again_and_again_while_a_cell_prints_loses_no_line
 # -- the pool ------------------------------------------------------------------------------------------
 
 
+def is_locked_in(pid: int) -> bool:
+    """The last step of a start, right before the warden is told."""
+    try:
+        return "\nSeccomp:\t2\n" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
 async def test_the_pool_hands_out_each_sandbox_once_and_only_those_that_stand(own_driver: NativeDriver):
     warden = pid_of(own_driver)
     spec = SandboxSpec(limits=SPEC.limits)
@@ -267,7 +275,9 @@ async def test_the_pool_hands_out_each_sandbox_once_and_only_those_that_stand(ow
         await until(
             lambda: (
                 len(names_of_groups(warden) - out) == 3
-                and all(len(pids_in(n)) == 2 for n in names_of_groups(warden) - out)
+                and all(
+                    len(pids_in(n)) == 2 and all(map(is_locked_in, pids_in(n))) for n in names_of_groups(warden) - out
+                )
             )
         )
         return names_of_groups(warden) - out

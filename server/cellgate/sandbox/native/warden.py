@@ -57,7 +57,6 @@ LINGER_SECONDS: Final = 600.0  # with no driver and no sandbox: a gateway that r
 MAX_ENDED: Final = 10_000  # ends that no driver has asked to forget, some 500 bytes each; the oldest go first
 MAX_LINES: Final = 8  # the driver, its successor, and who looks; then the oldest that is no driver is hung up on
 END_SECONDS: Final = 5.0  # for everything to be reaped at the end; a sandbox takes a millisecond
-PARK: Final = b"P"  # to a kernel that is to wait in a pool: warm up before anybody waits
 # The link's send buffer on either side. The kernel's default of 208 KiB makes a 1 MiB message wake its reader
 # five times; above this nothing is gained.
 _LINK_BUFFER_BYTES: Final = 1 << 20
@@ -492,8 +491,6 @@ class Warden:
             self._watch(started, lambda: self._on_started(sandbox))
             try:
                 zygote.fork(name, limits.to_mapping(), [guest_birth.fileno(), init, ready, kernel_started, *entrances])
-                if birth.pool is not None:
-                    sandbox.birth.send(PARK)
                 sandbox.link = self._new_link(sandbox)
             except (OSError, SandboxGone) as error:  # the zygote ended just now, or our descriptors did
                 self._fail_start(sandbox, str(error))

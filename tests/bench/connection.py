@@ -12,7 +12,7 @@ import os
 import socket
 import time
 
-from cellgate.sandbox.connection import LinkStream
+from cellgate.sandbox.connection import LinkStream, each
 from cellgate_kernel.link import Link, WindowFull
 from cellgate_kernel.message import Channel, Status, Tag, join_v1
 
@@ -61,7 +61,7 @@ async def read(size: int, count: int) -> tuple[float, float]:
             done.set()
 
     cpu, wall = time.process_time(), time.perf_counter()
-    stream = LinkStream(Link(), ours, take)
+    stream = LinkStream(Link(), ours, each(take))
     await done.wait()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     await stream.closed  # the child leaves once all is acknowledged

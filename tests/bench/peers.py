@@ -29,7 +29,7 @@ from jupyter_client.session import Session
 
 from cellgate.sandbox.base import Sandbox, SandboxSpec
 from cellgate.sandbox.client import KernelClient
-from cellgate.sandbox.connection import KernelConnection
+from cellgate.sandbox.connection import KernelConnection, each
 from cellgate.sandbox.native import cgroups
 from cellgate.sandbox.native.driver import NativeDriver
 from cellgate.sandbox.native.warden import TEMPLATES
@@ -185,7 +185,7 @@ class LinkKernel:
     @staticmethod
     async def open(sandbox: Sandbox) -> LinkKernel:
         kernel = LinkKernel(sandbox)
-        kernel._connection = await KernelConnection.open(sandbox, on_message=kernel._take, link=Link())
+        kernel._connection = await KernelConnection.open(sandbox, on_messages=each(kernel._take), link=Link())
         return kernel
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 from cellgate.errors import LinkClosed
 from cellgate.sandbox.base import Sandbox
 from cellgate.sandbox.client import KernelClient
-from cellgate.sandbox.connection import KernelConnection
+from cellgate.sandbox.connection import KernelConnection, each
 from cellgate.wire.jupyter import execute_content, make_message, parse_message
 from cellgate_kernel.link import Link, LinkLimits, WindowFull
 from cellgate_kernel.message import Channel, Status, Tag
@@ -54,10 +54,10 @@ PRINTED = "".join(f"{i}\n" for i in range(LINES))
 async def test_a_link_that_breaks_in_the_middle_loses_nothing_and_repeats_nothing(sandbox: Sandbox):
     reader, link = Reader(), Link()
     reader.wanted = 50
-    with closing(await KernelConnection.open(sandbox, on_message=reader.take, link=link)) as connection:
+    with closing(await KernelConnection.open(sandbox, on_messages=each(reader.take), link=link)) as connection:
         connection.post(*cell(PRINTS))
         await asyncio.wait_for(reader.enough.wait(), BOUND)
-    with closing(await KernelConnection.open(sandbox, on_message=reader.take, link=link)):
+    with closing(await KernelConnection.open(sandbox, on_messages=each(reader.take), link=link)):
         await asyncio.wait_for(reader.idle.wait(), BOUND)
     assert reader.text == PRINTED
     assert reader.numbers == list(range(1, len(reader.numbers) + 1))
@@ -67,12 +67,12 @@ async def test_an_heir_that_knows_only_the_numbers_goes_on_where_they_stopped(sa
     """As a gateway does that was killed: what it had read and not acknowledged comes again, and no more."""
     reader = Reader()
     reader.wanted = 20
-    with closing(await KernelConnection.open(sandbox, on_message=reader.take, auto_ack=False)) as connection:
+    with closing(await KernelConnection.open(sandbox, on_messages=each(reader.take), auto_ack=False)) as connection:
         connection.post(*cell(PRINTS))
         await asyncio.wait_for(reader.enough.wait(), BOUND)
     journalled = reader.numbers[-1]
     with closing(
-        await KernelConnection.open(sandbox, on_message=reader.take, link=Link(sent=None, received=journalled))
+        await KernelConnection.open(sandbox, on_messages=each(reader.take), link=Link(sent=None, received=journalled))
     ) as heir:
         await asyncio.wait_for(reader.idle.wait(), BOUND)
         assert reader.text == PRINTED
@@ -83,10 +83,13 @@ async def test_an_heir_that_knows_only_the_numbers_goes_on_where_they_stopped(sa
 
 
 async def test_a_newer_link_replaces_the_older(sandbox: Sandbox):
-    old = await KernelConnection.open(sandbox, on_message=Reader().take)
+    old = await KernelConnection.open(sandbox, on_messages=each(Reader().take))
     reader = Reader()
     await old.ping(BOUND)
-    with closing(old), closing(await KernelConnection.open(sandbox, on_message=reader.take, link=old.link)) as new:
+    with (
+        closing(old),
+        closing(await KernelConnection.open(sandbox, on_messages=each(reader.take), link=old.link)) as new,
+    ):
         assert await asyncio.wait_for(old.closed, BOUND) is None
         new.post(*cell("1+1"))
         await asyncio.wait_for(reader.idle.wait(), BOUND)
@@ -97,10 +100,10 @@ async def test_a_newer_link_replaces_the_older(sandbox: Sandbox):
 async def test_a_cell_runs_on_while_nobody_is_attached(sandbox: Sandbox):
     reader, link = Reader(), Link()
     reader.wanted = 1
-    with closing(await KernelConnection.open(sandbox, on_message=reader.take, link=link)) as connection:
+    with closing(await KernelConnection.open(sandbox, on_messages=each(reader.take), link=link)) as connection:
         connection.post(*cell("import time\nprint('on', flush=True)\ntime.sleep(0.2)\nprint('done', flush=True)"))
         await asyncio.wait_for(reader.enough.wait(), BOUND)
-    with closing(await KernelConnection.open(sandbox, on_message=reader.take, link=link)):
+    with closing(await KernelConnection.open(sandbox, on_messages=each(reader.take), link=link)):
         await asyncio.wait_for(reader.idle.wait(), BOUND)
     assert reader.text == "on\ndone\n"
 
@@ -109,7 +112,7 @@ async def test_output_that_nobody_acknowledges_waits_and_then_comes_whole(sandbo
     """Back-pressure up to `print`: the kernel never has more than a window under way."""
     reader, link = Reader(), Link(LinkLimits(window_frames=32))
     reader.wanted = 32
-    connection = await KernelConnection.open(sandbox, on_message=reader.take, link=link, auto_ack=False)
+    connection = await KernelConnection.open(sandbox, on_messages=each(reader.take), link=link, auto_ack=False)
     with closing(connection):
         connection.post(*cell(PRINTS))
         await asyncio.wait_for(reader.enough.wait(), BOUND)
@@ -123,7 +126,9 @@ async def test_output_that_nobody_acknowledges_waits_and_then_comes_whole(sandbo
 
 async def test_requests_beyond_the_window_are_refused_or_wait(sandbox: Sandbox):
     reader = Reader()
-    connection = await KernelConnection.open(sandbox, on_message=reader.take, link=Link(LinkLimits(window_frames=4)))
+    connection = await KernelConnection.open(
+        sandbox, on_messages=each(reader.take), link=Link(LinkLimits(window_frames=4))
+    )
     with closing(connection):
         with pytest.raises(WindowFull):  # the kernel answers no earlier than the loop runs
             for number in range(5):

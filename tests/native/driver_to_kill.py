@@ -9,7 +9,7 @@ import os
 import sys
 
 from cellgate.sandbox.base import SandboxSpec
-from cellgate.sandbox.connection import KernelConnection
+from cellgate.sandbox.connection import KernelConnection, each
 from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native.driver import NativeDriver
 from cellgate.wire.jupyter import execute_content, make_message, parse_message
@@ -25,7 +25,7 @@ async def main(path: str, journal: str, code: str) -> None:
         text = parse_message(v1)["content"]["text"] if tag.message_type == "stream" else ""
         os.write(file, f"{number} {json.dumps(text)}\n".encode())  # whole or not at all; the acknowledgement is later
 
-    connection = await KernelConnection.open(sandbox, on_message=take)
+    connection = await KernelConnection.open(sandbox, on_messages=each(take))
     await connection.send(
         *make_message(
             "execute_request", execute_content(code), channel=Channel.SHELL, msg_id="cell", session="s", date=""

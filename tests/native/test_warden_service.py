@@ -23,7 +23,7 @@ import pytest_asyncio
 from cellgate.errors import CellgateError, DriverUnavailable
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sandbox.client import KernelClient
-from cellgate.sandbox.connection import KernelConnection
+from cellgate.sandbox.connection import KernelConnection, each
 from cellgate.sandbox.native import commands, door, line, warden
 from cellgate.sandbox.native.driver import NativeDriver
 from cellgate.wire.jupyter import execute_content, make_message, parse_message
@@ -163,7 +163,7 @@ async def test_a_killed_drivers_sandbox_lives_on_and_no_line_is_lost_or_doubled(
     journalled = heir.numbers[-1]
     assert journalled < 400, "the cell was to be running still"
     link = Link(sent=None, received=journalled)
-    with closing(await KernelConnection.open(sandbox, on_message=heir.take, link=link)) as connection:
+    with closing(await KernelConnection.open(sandbox, on_messages=each(heir.take), link=link)) as connection:
         await asyncio.wait_for(heir.idle.wait(), BOUND)
         heir.idle.clear()
         heir.msg_id = b"next"

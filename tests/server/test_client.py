@@ -13,7 +13,7 @@ from cellgate.errors import LimitError, LinkClosed, SandboxGone
 from cellgate.sandbox.base import SandboxSpec
 from cellgate.sandbox.certificate import Reason
 from cellgate.sandbox.client import KernelClient
-from cellgate.sandbox.connection import LinkStream
+from cellgate.sandbox.connection import LinkStream, each
 from cellgate.sandbox.fake import FakeDriver
 from cellgate_kernel.link import Link
 from cellgate_kernel.message import Channel, Status, Tag
@@ -93,7 +93,7 @@ class Liar:
 
     async def attach(self):
         ours, theirs = socket.socketpair()
-        self.stream = LinkStream(Link(), theirs, self.take)
+        self.stream = LinkStream(Link(), theirs, each(self.take))
         return ours
 
     def take(self, _number, tag, _v1):

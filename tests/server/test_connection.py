@@ -11,7 +11,7 @@ import pytest
 from cellgate.errors import LinkClosed
 from cellgate.sandbox.base import SandboxSpec
 from cellgate.sandbox.certificate import Reason
-from cellgate.sandbox.connection import KernelConnection, LinkStream
+from cellgate.sandbox.connection import KernelConnection, LinkStream, each
 from cellgate.sandbox.fake import FakeDriver
 from cellgate_kernel.link import Hello, Link, LinkLimits, Message, WindowFull
 from cellgate_kernel.message import Channel, Status, Tag, join_v1
@@ -70,7 +70,7 @@ class Taken(list):
 
 def pair(taken: Taken | None = None, link: Link | None = None, **options) -> tuple[LinkStream, socket.socket]:
     ours, theirs = socket.socketpair()
-    return LinkStream(link or Link(), ours, (taken if taken is not None else Taken()).take, **options), theirs
+    return LinkStream(link or Link(), ours, each((taken if taken is not None else Taken()).take), **options), theirs
 
 
 async def test_what_is_sent_before_the_hello_goes_out_behind_it():
@@ -158,7 +158,7 @@ async def test_large_messages_cross_a_small_socket_buffer_both_ways_whole():
     taken, body = Taken(), bytes(range(256)) * (8 << 12)  # 8 MiB
     stream, sock = pair(taken, link=Link(LinkLimits(window_bytes=32 << 20)))
     back = Taken()
-    other = LinkStream(Link(LinkLimits(window_bytes=32 << 20)), sock, back.take)
+    other = LinkStream(Link(LinkLimits(window_bytes=32 << 20)), sock, each(back.take))
     with closing(stream), closing(other):
         for end in (stream, other):
             await asyncio.wait_for(end.send(SHELL, [*PARTS, body, b"", b"x", b""]), BOUND)
@@ -170,7 +170,7 @@ async def test_large_messages_cross_a_small_socket_buffer_both_ways_whole():
 
 async def test_a_ping_is_answered_with_its_time_or_a_timeout():
     stream, sock = pair()
-    other = LinkStream(Link(), sock, Taken().take)
+    other = LinkStream(Link(), sock, each(Taken().take))
     with closing(stream), closing(other):
         assert 0 <= await stream.ping(BOUND) < BOUND
         other.pause()
@@ -182,7 +182,7 @@ async def test_a_ping_is_answered_with_its_time_or_a_timeout():
 
 async def test_of_many_pings_at_once_the_newest_answer_answers_all():
     stream, sock = pair()
-    other = LinkStream(Link(), sock, Taken().take)
+    other = LinkStream(Link(), sock, each(Taken().take))
     with closing(stream), closing(other):
         first = asyncio.create_task(stream.ping(BOUND))
         await asyncio.sleep(0)
@@ -241,7 +241,7 @@ async def test_a_broken_frame_closes_the_stream_and_says_what_was_wrong(rubbish:
 async def test_a_sandbox_that_breaks_the_protocol_is_ended_for_it():
     driver = FakeDriver()
     sandbox = await driver.create(SandboxSpec())
-    connection = await KernelConnection.open(sandbox, on_message=Taken().take)
+    connection = await KernelConnection.open(sandbox, on_messages=each(Taken().take))
     await connection.ping(BOUND)
     sandbox._kernel._sock.send(b"\xff" * 64)
     end = await asyncio.wait_for(sandbox.wait(), BOUND)

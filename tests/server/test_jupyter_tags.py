@@ -8,7 +8,7 @@ import msgpack
 import pytest
 
 from cellgate.sandbox.base import SandboxSpec
-from cellgate.sandbox.connection import KernelConnection
+from cellgate.sandbox.connection import KernelConnection, each
 from cellgate.sandbox.process import ProcessDriver
 from cellgate.wire.jupyter import execute_content, make_message, tag_is_true
 from cellgate_kernel.message import Channel, Status
@@ -52,7 +52,9 @@ async def test_no_tag_of_an_honest_kernel_is_taken_for_a_lie(kernel):
 
     driver = ProcessDriver()
     sandbox = await driver.create(SandboxSpec())
-    connection = await KernelConnection.open(sandbox, setup=msgpack.packb({"kernel": kernel}), on_message=on_message)
+    connection = await KernelConnection.open(
+        sandbox, setup=msgpack.packb({"kernel": kernel}), on_messages=each(on_message)
+    )
     try:
         for number, (msg_type, content) in enumerate(REQUESTS):
             connection.post(

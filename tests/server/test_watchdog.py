@@ -48,7 +48,7 @@ QUICK = Patience(look_every=0.05, silent=0.04, stopped=0.02, link_lost=0.02)
 async def test_a_busy_kernel_is_left_alone_and_a_stopped_one_is_not():
     driver = FakeDriver()
     sandbox = await driver.create(SandboxSpec())
-    connection = await KernelConnection.open(sandbox, on_message=lambda *_: None)
+    connection = await KernelConnection.open(sandbox, on_messages=lambda _: None)
     watching = asyncio.create_task(watch(sandbox, connection, QUICK))
     connection.pause()  # as deaf as a kernel whose reader thread does not get the interpreter
     await asyncio.sleep(0.3)
@@ -63,7 +63,7 @@ async def test_a_busy_kernel_is_left_alone_and_a_stopped_one_is_not():
 async def test_a_link_closed_by_a_kernel_that_lives_ends_it():
     driver = FakeDriver()
     sandbox = await driver.create(SandboxSpec())
-    connection = await KernelConnection.open(sandbox, on_message=lambda *_: None)
+    connection = await KernelConnection.open(sandbox, on_messages=lambda _: None)
     watching = asyncio.create_task(watch(sandbox, connection))
     sandbox._kernel._stream.close()
     begin = time.monotonic()
@@ -76,7 +76,7 @@ async def test_a_link_closed_by_a_kernel_that_lives_ends_it():
 async def test_it_ends_with_the_sandbox():
     driver = FakeDriver()
     sandbox = await driver.create(SandboxSpec())
-    connection = await KernelConnection.open(sandbox, on_message=lambda *_: None)
+    connection = await KernelConnection.open(sandbox, on_messages=lambda _: None)
     watching = asyncio.create_task(watch(sandbox, connection))
     await sandbox.kill(Reason.SESSION_EXPIRED)
     await asyncio.wait_for(watching, 5)

@@ -21,7 +21,7 @@ import msgpack
 from cellgate.errors import LimitError, LinkClosed, SandboxGone
 from cellgate.sandbox.base import Sandbox
 from cellgate.sandbox.certificate import DeathCertificate, Reason
-from cellgate.sandbox.connection import KernelConnection
+from cellgate.sandbox.connection import KernelConnection, each
 from cellgate.sandbox.watchdog import Patience, watch
 from cellgate.wire.jupyter import Buffer, JupyterMessage, execute_content, make_message, parse_message
 from cellgate_kernel.link import Link
@@ -161,7 +161,9 @@ class KernelClient:
 
     async def __aenter__(self) -> KernelClient:
         """Raises SandboxGone."""
-        self._connection = await KernelConnection.open(self.sandbox, self._setup, on_message=self._take, link=self.link)
+        self._connection = await KernelConnection.open(
+            self.sandbox, self._setup, on_messages=each(self._take), link=self.link
+        )
         self._start(self._tell_the_end())
         self._start(watch(self.sandbox, self._connection, self._patience))
         return self

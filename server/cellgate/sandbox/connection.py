@@ -2,7 +2,7 @@
 
 `LinkStream` is one end of a link on one byte stream, either end. `KernelConnection` is the host's end of a
 sandbox's: it attaches, and ends a sandbox that breaks the protocol. What a message says is left to the
-caller, who gets every one in a plain call: no task and no future is made per frame.
+caller, who gets all of one read in a plain call: no task and no future is made per frame.
 """
 
 from __future__ import annotations
@@ -19,29 +19,39 @@ from cellgate.sandbox.certificate import Reason
 from cellgate_kernel.link import Acknowledged, Hello, Link, LinkError, Message, Ping, Pong, WindowFull
 from cellgate_kernel.message import CHANNELS, Channel, MessageError, Tag, join_v1
 
-__all__ = ["KernelConnection", "LinkStream", "OnMessage"]
+__all__ = ["Batch", "KernelConnection", "LinkStream", "OnMessages", "each"]
 
 Buffer = bytes | bytearray | memoryview
-OnMessage = Callable[[int, Tag, memoryview], None]
+Batch = list[tuple[int, Tag, memoryview]]  # numbers, tags and messages of one read, in order
+OnMessages = Callable[[Batch], None]
 
 READ_BYTES = 1 << 20  # one system call for all that a socket's buffer can hold (about 200 KiB by default)
 MAX_IOVECS = 1024  # Linux takes no more buffers in one sendmsg
 
 
+def each(on_message: Callable[[int, Tag, memoryview], None]) -> OnMessages:
+    """For whoever wants messages one by one."""
+
+    def on_messages(batch: Batch) -> None:
+        for number, tag, v1 in batch:
+            on_message(number, tag, v1)
+
+    return on_messages
+
+
 class LinkStream:
     """One end of a link on one byte stream. Belongs to the loop it was made on.
 
-    `on_message(number, tag, v1)` is called for every message as it is read, `v1` staying valid; what must
-    follow a whole batch can be put off with `loop.call_soon`. It may raise MessageError for a message that is
-    none, and nothing else. `closed` resolves once, with what the peer broke, or None when either end closed
-    the stream.
+    `on_messages(batch)` is called for all messages of one read, which stay valid; with `auto_ack` they are
+    acknowledged when it returns. It may raise MessageError for a message that is none, and nothing else. `closed`
+    resolves once, with what the peer broke, or None when either end closed the stream.
     """
 
     def __init__(
         self,
         link: Link,
         sock: socket.socket,
-        on_message: OnMessage,
+        on_messages: OnMessages,
         *,
         setup: bytes = b"",
         on_hello: Callable[[Hello], None] | None = None,
@@ -55,7 +65,7 @@ class LinkStream:
         self.closed: asyncio.Future[LinkError | None] = self._loop.create_future()
         self.heard_at = self._loop.time()  # when the last bytes came
         self._sock = sock
-        self._on_message = on_message
+        self._on_messages = on_messages
         self._on_hello = on_hello
         self._auto_ack = auto_ack
         self._out: deque[Buffer] = deque()  # bounded by the window, and by one ACK and PONG at a time
@@ -152,11 +162,18 @@ class LinkStream:
             self._write(())
 
     def _dispatch(self, data: bytes) -> None:
-        on_message, unpack = self._on_message, Tag.unpack
+        batch: Batch = []
+        try:
+            self._sort(data, batch)
+        finally:  # what came before a broken frame was said all the same
+            if batch:
+                self._on_messages(batch)
+
+    def _sort(self, data: bytes, batch: Batch) -> None:
+        unpack = Tag.unpack
         for event in self.link.receive(data):
             if type(event) is Message:  # the hot path first
-                tag, v1 = unpack(event.body)
-                on_message(event.number, tag, v1)
+                batch.append((event.number, *unpack(event.body)))
             elif type(event) is Acknowledged:
                 self._wake_senders()
             elif type(event) is Ping:
@@ -233,16 +250,17 @@ class KernelConnection(LinkStream):
         self,
         sandbox: Sandbox,
         sock: socket.socket,
-        on_message: OnMessage,
+        on_messages: OnMessages,
         *,
         link: Link,
         setup: bytes,
         auto_ack: bool,
+        on_hello: Callable[[Hello], None] | None = None,
     ) -> None:
         self.sandbox = sandbox
         self._killing: asyncio.Task[None] | None = None
         name = f"the link to sandbox {sandbox.id}"
-        super().__init__(link, sock, on_message, setup=setup, auto_ack=auto_ack, name=name)
+        super().__init__(link, sock, on_messages, setup=setup, on_hello=on_hello, auto_ack=auto_ack, name=name)
         self.closed.add_done_callback(self._end_if_broken)
 
     @staticmethod
@@ -250,16 +268,20 @@ class KernelConnection(LinkStream):
         sandbox: Sandbox,
         setup: bytes = b"",
         *,
-        on_message: OnMessage,
+        on_messages: OnMessages,
         link: Link | None = None,
+        on_hello: Callable[[Hello], None] | None = None,
         auto_ack: bool = True,
     ) -> KernelConnection:
         """Attach to the sandbox. `setup` is honoured on its very first link only. `link` is that of an earlier
         connection, or `Link(sent=..., received=...)` with the numbers it had reached, so that nothing is lost
-        or comes twice. Messages may be sent at once; they go out when the kernel has answered.
-        Raises SandboxGone."""
+        or comes twice. Messages may be sent at once; they go out when the kernel has answered, which `on_hello`
+        hears of. Nothing is read before the caller waits for something. Raises SandboxGone."""
         sock = await sandbox.attach()
-        return KernelConnection(sandbox, sock, on_message, link=link or Link(), setup=setup, auto_ack=auto_ack)
+        link = link or Link()
+        return KernelConnection(
+            sandbox, sock, on_messages, link=link, setup=setup, auto_ack=auto_ack, on_hello=on_hello
+        )
 
     async def aclose(self) -> None:
         """`close`, and wait until a sandbox that broke the protocol has been told to end."""

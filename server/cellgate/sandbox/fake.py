@@ -35,7 +35,7 @@ import msgpack
 from cellgate.errors import LinkClosed, SandboxGone, UnknownTemplate
 from cellgate.sandbox.base import Sandbox, SandboxSpec, Usage
 from cellgate.sandbox.certificate import DeathCertificate, Reason, ResourceEvents, decide
-from cellgate.sandbox.connection import LinkStream
+from cellgate.sandbox.connection import LinkStream, each
 from cellgate.wire.jupyter import PROTOCOL_VERSION, JupyterMessage, make_message, parse_message
 from cellgate_kernel.link import Hello, Link, WindowFull
 from cellgate_kernel.message import CHANNELS, Channel, Status, Tag, join_v1
@@ -168,7 +168,9 @@ class _Kernel:
         if self._stream:
             self._stream.close()
         self._sock = sock
-        self._stream = LinkStream(self._link, sock, self._take, on_hello=self._set_up, name="a fake kernel's link")
+        self._stream = LinkStream(
+            self._link, sock, each(self._take), on_hello=self._set_up, name="a fake kernel's link"
+        )
         if self.is_stopped:
             self._stream.pause()
         self._linked.set()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cellgate.sandbox.base import Driver, Sandbox, SandboxSpec
-from cellgate.sandbox.connection import KernelConnection
+from cellgate.sandbox.connection import KernelConnection, each
 from cellgate.sessions.effects import Append, Close, Destroy, Effect, Interrupt, Kill, Save, Send, StartKernel
 from cellgate.sessions.journal import Cursor, Journal
 from cellgate.sessions.records import Kind
@@ -87,7 +87,7 @@ class Edge:
                 self.loop.call_soon(self.hear, incarnation)
             self._batch.append((number, tag, v1))
 
-        self.connection = await KernelConnection.open(sandbox, on_message=take, link=link, auto_ack=False)
+        self.connection = await KernelConnection.open(sandbox, on_messages=each(take), link=link, auto_ack=False)
         self.start(self.tell_the_end(incarnation, sandbox, self.connection))
 
     def hear(self, incarnation: int) -> None:

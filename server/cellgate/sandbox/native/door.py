@@ -21,7 +21,7 @@ from typing import Final
 
 from cellgate.errors import DriverUnavailable
 
-__all__ = ["Door", "open_door", "peer_uid"]
+__all__ = ["Door", "open_door", "peer_uid", "somebody_answers"]
 
 MAX_PATH_BYTES: Final = 107  # sun_path with its closing zero, unix(7)
 _BACKLOG: Final = 64  # one driver comes at a time, and a warden that is stopped for a while takes nobody in
@@ -141,18 +141,19 @@ def _remove_what_is_dead(path: str) -> None:
         return
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         raise _no_door(path, "something else is there, and no socket", "remove it, or name another path")
-    if _somebody_answers(path):
+    if somebody_answers(path):
         raise _no_door(path, "a warden is there already", "connect to it, end it, or name another path")
     os.unlink(path)
 
 
-def _somebody_answers(path: str) -> bool:
+def somebody_answers(path: str) -> bool:
+    """Whether a warden lives at this path."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         probe.settimeout(_ANSWER_SECONDS)
         try:
             probe.connect(path)
             return bool(probe.recv(1))  # a warden greets; one that is being killed takes a connection, and no more
-        except (ConnectionRefusedError, ConnectionResetError):
+        except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
             return False
         except OSError:  # it takes its time, or too many wait already
             return True

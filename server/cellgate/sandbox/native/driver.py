@@ -34,7 +34,7 @@ from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, VERSION, pack, unpack
 from cellgate.sandbox.native.door import peer_uid
 
-__all__ = ["NativeDriver", "NativeSandbox"]
+__all__ = ["NativeDriver", "NativeSandbox", "as_error", "start_warden"]
 
 Said = dict[str, Any]  # a packet of the warden, which is believed
 
@@ -72,16 +72,10 @@ class NativeDriver:
         With a `path` it listens there, for this user, root and `uid`, and lives on when this driver ends, however
         it ends, and whatever is done to its process group. It writes to `path` + ".log" what it cannot tell a driver.
         """
-        if sys.platform != "linux":
-            raise DriverUnavailable("native", f"this is {sys.platform}, not Linux", "use the docker driver")
         if path is None:
             return await NativeDriver._greeted(*_spawn([]))
-        words = ["--persist", os.path.abspath(path), "--detach"]
-        words += ["--for", str(uid)] if uid is not None else []
-        with _open_log(f"{path}.log") as log:
-            control, starter = _spawn(words, log)
-        await asyncio.get_running_loop().run_in_executor(None, starter.wait)  # it ends as soon as it has forked
-        return await NativeDriver._greeted(control)
+        loop = asyncio.get_running_loop()
+        return await NativeDriver._greeted(await loop.run_in_executor(None, start_warden, path, uid))
 
     @staticmethod
     async def connect(path: str) -> NativeDriver:
@@ -227,7 +221,7 @@ class NativeDriver:
             command = self._answer(said["gone"], None)
             self._sandboxes.pop(str(command["id"]), None)
         elif "failed" in said:
-            self._answer(said["failed"], _error(said))
+            self._answer(said["failed"], as_error(said))
         elif "pooled" in said:
             self._answer(said["pooled"], None)
         elif "interrupted" in said:
@@ -246,7 +240,7 @@ class NativeDriver:
         elif "hello" in said:
             self.hello.set_result(said)
         elif "unavailable" in said and not self.hello.done():
-            self.hello.set_exception(_error(said))
+            self.hello.set_exception(as_error(said))
 
     def _meet(self, known: Said) -> None:
         """A sandbox that another driver made."""
@@ -294,8 +288,22 @@ class NativeDriver:
         self._asked.clear()
 
 
+def start_warden(path: str, uid: int | None = None) -> socket.socket:
+    """Start a warden as `NativeDriver.start` does, for whoever has no loop. The socket is its first driver's: a
+    packet comes there with `hello`, or with what `as_error` makes the reason why there will be no warden.
+    Raises DriverUnavailable."""
+    words = ["--persist", os.path.abspath(path), "--detach"]
+    words += ["--for", str(uid)] if uid is not None else []
+    with _open_log(f"{path}.log") as log:
+        control, starter = _spawn(words, log)
+    starter.wait()  # it ends as soon as it has forked
+    return control
+
+
 def _spawn(words: Sequence[str], log: IO[bytes] | None = None) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """Start a warden whose first driver is at the other end of the socket."""
+    """Start a warden whose first driver is at the other end of the socket. Raises DriverUnavailable."""
+    if sys.platform != "linux":
+        raise DriverUnavailable("native", f"this is {sys.platform}, not Linux", "use the docker driver")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         warden = subprocess.Popen(
@@ -322,7 +330,8 @@ def _open_log(path: str) -> IO[bytes]:
     return os.fdopen(fd, "wb", buffering=0)
 
 
-def _error(said: Said) -> CellgateError:
+def as_error(said: Said) -> CellgateError:
+    """What a packet says that failed."""
     kind = _ERRORS.get(said["code"])
     if kind is None:
         return SandboxStartFailed("native", "asking the warden", f"{said['code']}: {said['facts']}")

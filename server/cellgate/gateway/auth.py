@@ -1,0 +1,271 @@
+"""Decides who a request comes from, and whether its sender could be a page that misuses somebody's browser.
+
+Whoever shows the server's token is its owner: in a header, in the query, or by a cookie that stands for it. A token in
+a header or a query was put there by somebody who knows it. A cookie is sent by a browser unasked, so that with one
+it also counts which page sent the request. A wrong token costs its address a guess.
+
+Pure: takes what a request says and the time, knows no HTTP library. Which routes need nobody is said in their table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+__all__ = [
+    "COOKIE_SECONDS",
+    "OWNER",
+    "REFUSALS",
+    "WAYS",
+    "Asked",
+    "Guard",
+    "Principal",
+    "Refusal",
+    "Way",
+]
+
+OWNER = "owner"  # the one principal: everybody who has the token
+COOKIE_SECONDS = 7 * 86400  # as long as a session may live by default; a browser then asks for the token again
+MAX_GUESSES = 20  # wrong tokens from one address in a row: somebody pasted the wrong line more than once
+GUESS_SECONDS = 3.0  # until another is looked at; 10,000 guesses take eight hours, and there are 2**256 tokens
+MAX_ADDRESSES = 4096  # remembered, some 200 bytes each; who has more of them gains twenty guesses for each
+
+
+class Way(str, Enum):
+    """How a request shows who it is from."""
+
+    HEADER = "header"
+    QUERY = "query"
+    COOKIE = "cookie"
+
+
+WAYS: dict[Way, str] = {
+    Way.HEADER: "`Authorization: token …` or `Authorization: Bearer …`",
+    Way.QUERY: "`?token=…`, for what can send no header; the answer to `/?token=…` sets the cookie",
+    Way.COOKIE: "set at login. Only with a Host and an Origin of this server, and no body that a plain form can send",
+}
+
+# Each refusal: its HTTP status, and a sentence that says what would pass.
+REFUSALS: dict[str, tuple[int, str]] = {
+    "unauthorized": (401, "this server wants its token: `Authorization: token …`, `?token=…`, or a login at /login"),
+    "wrong_token": (401, "that is not the token of this server; the one it printed when it started would pass"),
+    "too_many_guesses": (429, "too many wrong tokens came from this address; the right one passes at any time"),
+    "foreign_origin": (403, "this page is of another origin; the server's own, or one of allowed_origins, would pass"),
+    "no_origin": (403, "a cookie without Origin proves nothing here; a token in the Authorization header would pass"),
+    "foreign_host": (403, "this server has another name; localhost, its address, or a host of allowed_origins passes"),
+    "simple_form": (403, "any page's form can send this with your cookie; the content type application/json passes"),
+}
+
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+_FORM_TYPES = {"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"}
+_CREDENTIALS = re.compile(r"(?:token|bearer) +(\S+)", re.IGNORECASE)
+_ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.IGNORECASE)
+_HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.IGNORECASE)
+_COOKIE = re.compile(r"([0-9]{1,12})\.([0-9a-f]{64})")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What counts of a request; a header that was not sent is None."""
+
+    method: str = "GET"
+    remote: str = ""  # the address it came from
+    host: str = ""
+    origin: str | None = None
+    authorization: str | None = None
+    query_token: str | None = None
+    cookie: str | None = None  # the value of the one that bears `Guard.cookie_name`
+    content_type: str = ""
+    fetch_site: str | None = None  # Sec-Fetch-Site and Sec-Fetch-Mode: browsers send them, pages cannot
+    fetch_mode: str | None = None
+    is_websocket: bool = False
+
+    @property
+    def may_change_something(self) -> bool:
+        return self.method not in _SAFE_METHODS
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who a request comes from, and how that was shown."""
+
+    name: str
+    way: Way
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a request goes no further: a code out of `REFUSALS`."""
+
+    code: str
+    retry_after: int | None = None  # seconds
+
+    @property
+    def status(self) -> int:
+        return REFUSALS[self.code][0]
+
+    @property
+    def sentence(self) -> str:
+        return REFUSALS[self.code][1]
+
+
+class Guard:
+    """Made once from the settings. Remembers wrong guesses, and nothing else."""
+
+    def __init__(self, token: str, *, allowed_origins: Iterable[str] = (), host: str = "127.0.0.1") -> None:
+        self._token = _digest(token)
+        # From the token alone, so that a server which is started again with it knows its cookies, and one with
+        # another token knows none of them.
+        self._key = hmac.digest(token.encode(), b"cellgate cookie 1", "sha256")
+        # Cookies are shared by all ports of a host: each server's has a name of its own.
+        self.cookie_name = f"cellgate-{hmac.digest(self._key, b'name', 'sha256').hex()[:8]}"
+        self._allowed = {origin for text in allowed_origins if (origin := _origin(text))}
+        self._names = {host.lower(), "localhost", *(origin.host for origin in self._allowed)}
+        self._is_local = host == "localhost" or _is_loopback(host)
+        self._guesses = _Guesses()
+
+    def admit(self, asked: Asked, now: float) -> Principal | Refusal:
+        """Who this is, or why it goes no further. `now` is in seconds since 1970."""
+        found = _CREDENTIALS.fullmatch(asked.authorization or "")
+        shown = ((Way.HEADER, found and found[1]), (Way.QUERY, asked.query_token))
+        way = next((way for way, token in shown if token and self._is_token(token)), None)
+        if way is None and asked.cookie and self._is_cookie(asked.cookie, now):
+            way = Way.COOKIE
+        if way is None:
+            is_guess = any(token for _, token in shown) or (asked.cookie and not self._is_cookie(asked.cookie, 0))
+            return self._guessed(asked.remote, now) if is_guess else Refusal("unauthorized")
+        refusal = self._misused(asked) if way is Way.COOKIE else None
+        if asked.is_websocket and asked.origin is not None and not self.trusts_origin(asked.origin, asked.host):
+            refusal = Refusal("foreign_origin")  # whoever opened it: what comes back can be read by the page
+        return refusal or Principal(OWNER, way)
+
+    def admit_login(self, asked: Asked, token: str, now: float) -> Principal | Refusal:
+        """The same for a token that was typed into the login page."""
+        refusal = self.welcome(asked)
+        if refusal is None and asked.origin is not None and not self.trusts_origin(asked.origin, asked.host):
+            refusal = Refusal("foreign_origin")
+        if refusal is None and not self._is_token(token):
+            refusal = self._guessed(asked.remote, now)
+        return refusal or Principal(OWNER, Way.COOKIE)
+
+    def welcome(self, asked: Asked) -> Refusal | None:
+        """Whether a browser may be shown the login page: not under a name that somebody else made point here, so that
+        nobody types a token into what their page can read (DNS rebinding)."""
+        found = _HOST.fullmatch(asked.host)
+        name = found[1].lower() if found else ""
+        is_ours = name in self._names or name.endswith(".localhost") or _is_loopback(name.strip("[]"))
+        return Refusal("foreign_host") if self._is_local and not is_ours else None
+
+    def trusts_origin(self, origin: str, host: str) -> bool:
+        """Whether a page of this origin is our own, by the Host it asked, or one that the settings allow."""
+        return self.allows_origin(origin) or _is_own(_origin(origin), host)
+
+    def allows_origin(self, origin: str) -> bool:
+        """Whether the settings name it. Never true for `null`, which is every sandboxed page at once."""
+        return _origin(origin) in self._allowed
+
+    def make_cookie(self, now: float) -> str:
+        """The value of a cookie that stands for the token until it expires."""
+        expires = str(int(now) + COOKIE_SECONDS)
+        return f"{expires}.{self._sign(expires)}"
+
+    def _sign(self, expires: str) -> str:
+        return hmac.digest(self._key, f"{OWNER} {expires}".encode(), "sha256").hex()
+
+    def _is_token(self, shown: str) -> bool:
+        return hmac.compare_digest(_digest(shown), self._token)
+
+    def _is_cookie(self, shown: str, now: float) -> bool:
+        found = _COOKIE.fullmatch(shown)
+        return bool(found and hmac.compare_digest(self._sign(found[1]), found[2]) and now < int(found[1]))
+
+    def _guessed(self, remote: str, now: float) -> Refusal:
+        wait = self._guesses.failed(remote, now)
+        return Refusal("too_many_guesses", math.ceil(wait)) if wait else Refusal("wrong_token")
+
+    def _misused(self, asked: Asked) -> Refusal | None:
+        """Whether a page that is not ours may have made the browser send this with its cookie."""
+        if refusal := self.welcome(asked):
+            return refusal
+        if asked.origin is None:
+            if asked.is_websocket or asked.may_change_something:
+                return Refusal("no_origin")  # browsers send one with these
+            is_embedded = asked.fetch_mode not in (None, "navigate")
+            return Refusal("foreign_origin") if is_embedded and asked.fetch_site in _OTHER_SITES else None
+        if not self.trusts_origin(asked.origin, asked.host):
+            return Refusal("foreign_origin")
+        if asked.may_change_something and asked.content_type.partition(";")[0].strip().lower() in _FORM_TYPES:
+            return Refusal("simple_form")
+        return None
+
+
+_OTHER_SITES = {"cross-site", "same-site"}  # to cookies, all ports of localhost are one site
+
+
+class _Guesses:
+    """How many wrong tokens came from each address: a bucket that leaks one in GUESS_SECONDS."""
+
+    def __init__(self) -> None:
+        self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()  # by address: how many, as of when
+
+    def failed(self, remote: str, now: float) -> float:
+        """Count one; the seconds until another is looked at, or 0 if that is at once."""
+        address = _network(remote)
+        spent, when = self._spent.pop(address, (0.0, now))
+        spent = max(0.0, spent - max(0.0, now - when) / GUESS_SECONDS)  # a clock may be set back
+        wait = max(0.0, spent + 1 - MAX_GUESSES) * GUESS_SECONDS
+        self._spent[address] = (spent if wait else spent + 1, now)
+        if len(self._spent) > MAX_ADDRESSES:
+            self._spent.popitem(last=False)
+        return wait
+
+
+class _Origin(NamedTuple):
+    scheme: str
+    host: str
+    port: int
+
+
+def _origin(text: str) -> _Origin | None:
+    found = _ORIGIN.fullmatch(text)
+    if found is None:
+        return None
+    scheme = found[1].lower()
+    return _Origin(scheme, found[2].lower().strip("[]"), int(found[3] or _DEFAULT_PORTS[scheme]))
+
+
+def _is_own(origin: _Origin | None, host: str) -> bool:
+    """By name and port. A proxy in front may speak TLS where we do not, so that the scheme tells nothing."""
+    found = _HOST.fullmatch(host)
+    if origin is None or found is None:
+        return False
+    return (origin.host, origin.port) == (found[1].lower().strip("[]"), int(found[2] or _DEFAULT_PORTS[origin.scheme]))
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return False
+
+
+def _network(remote: str) -> str:
+    """An IPv4 address, or the /64 of an IPv6 address: that much is one household."""
+    try:
+        address = ipaddress.ip_address(remote.partition("%")[0])
+    except ValueError:
+        return remote[:64]
+    return str(address) if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

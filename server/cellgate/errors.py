@@ -4,7 +4,14 @@
     ├── UsageError           yours    usage                 what was asked for makes no sense
     ├── LimitError           yours    bad_limit             a limit is no number, or out of its range
     ├── UnknownTemplate      yours    unknown_template      no such template here
+    ├── UnknownSession       yours    unknown_session       no such session, or not yours
+    ├── UnknownKernel        yours    unknown_kernel        no kernelspec of this name here
+    ├── TooManySessions      yours    too_many_sessions     one principal's share is used up
+    ├── TooManyClients       yours    too_many_clients      a session has all the connections it may
     ├── StateDirectoryInUse  yours    state_dir_in_use      another gateway serves from it
+    ├── ServerFull           ours     server_full           all sessions that this server may have exist
+    ├── Draining             ours     draining              this server is about to stop
+    ├── StorageFull          ours     storage_full          the state directory cannot be written
     ├── LinkClosed           theirs   link_closed           a link was closed by either end
     ├── SandboxGone          theirs   sandbox_gone          it has ended; the certificate says how
     ├── BadCertificate       ours     bad_certificate       something that is no death certificate
@@ -27,13 +34,20 @@ if TYPE_CHECKING:
 __all__ = [
     "BadCertificate",
     "CellgateError",
+    "Draining",
     "DriverUnavailable",
     "Fault",
     "LimitError",
     "LinkClosed",
     "SandboxGone",
     "SandboxStartFailed",
+    "ServerFull",
     "StateDirectoryInUse",
+    "StorageFull",
+    "TooManyClients",
+    "TooManySessions",
+    "UnknownKernel",
+    "UnknownSession",
     "UnknownTemplate",
     "UsageError",
 ]
@@ -161,6 +175,94 @@ class BadCertificate(CellgateError):
 
     def text(self) -> str:
         return f"not a death certificate: {self.field} {self.problem}"
+
+
+@dataclass(eq=False)
+class UnknownSession(CellgateError):
+    """There is no such session, or it is somebody else's: nobody can tell which."""
+
+    code = "unknown_session"
+    fault = Fault.YOURS
+    session_id: str
+
+    def text(self) -> str:
+        return f"there is no kernel {self.session_id[:80]!r}; GET /api/kernels lists those there are"
+
+
+@dataclass(eq=False)
+class UnknownKernel(CellgateError):
+    """A kernelspec that is not installed here."""
+
+    code = "unknown_kernel"
+    fault = Fault.YOURS
+    name: str
+    known: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"there is no kernelspec {self.name[:80]!r}; known: {', '.join(self.known)}"
+
+
+@dataclass(eq=False)
+class TooManySessions(CellgateError):
+    """This principal has as many sessions as one may have."""
+
+    code = "too_many_sessions"
+    fault = Fault.YOURS
+    count: int
+    retry_seconds: int = 10
+
+    def text(self) -> str:
+        return f"you have {self.count} sessions, which is all you may have; deleting one makes room"
+
+
+@dataclass(eq=False)
+class TooManyClients(CellgateError):
+    """A session has as many connections as it may have."""
+
+    code = "too_many_clients"
+    fault = Fault.YOURS
+    count: int
+    retry_seconds: int = 10
+
+    def text(self) -> str:
+        return f"this session has {self.count} connections, which is all it may have; closing one makes room"
+
+
+@dataclass(eq=False)
+class ServerFull(CellgateError):
+    """This server has as many sessions as it may have."""
+
+    code = "server_full"
+    fault = Fault.OURS
+    count: int
+    retry_seconds: int = 10
+
+    def text(self) -> str:
+        return f"all {self.count} sessions that this server may have exist; try again when one has ended"
+
+
+@dataclass(eq=False)
+class Draining(CellgateError):
+    """This server takes no new sessions because it is about to stop."""
+
+    code = "draining"
+    fault = Fault.OURS
+    retry_seconds: int = 5
+
+    def text(self) -> str:
+        return "this server is about to stop and takes no new sessions; try again when it is back"
+
+
+@dataclass(eq=False)
+class StorageFull(CellgateError):
+    """Nothing can be written to the state directory, so a session could lose what is said in it."""
+
+    code = "storage_full"
+    fault = Fault.OURS
+    detail: str
+
+    def text(self) -> str:
+        return f"the state directory cannot be written ({self.detail}); new sessions pass again when it can"
 
 
 @dataclass(eq=False)

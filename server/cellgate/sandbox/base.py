@@ -90,6 +90,11 @@ class Driver(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """What `SandboxSpec.template` may name."""
+        ...
+
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """A sandbox whose kernel has begun and takes an `attach` at once. Nothing stays behind when it fails
         or is cancelled. Raises UnknownTemplate, LimitError, SandboxStartFailed, DriverUnavailable."""
@@ -97,6 +102,10 @@ class Driver(Protocol):
 
     async def sandboxes(self) -> list[Sandbox]:
         """The living ones, also those that were made before this program started, if the driver keeps any."""
+        ...
+
+    async def ended(self) -> list[Sandbox]:
+        """Those that ended and were not destroyed yet, made by whichever program, if the driver keeps any."""
         ...
 
     async def close(self) -> None:

@@ -55,12 +55,19 @@ class FakeDriver:
         self._living: dict[str, FakeSandbox] = {}
         self._numbers = itertools.count(1)
 
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return TEMPLATES
+
     async def create(self, spec: SandboxSpec) -> FakeSandbox:
         if spec.template not in TEMPLATES:
             raise UnknownTemplate(spec.template, TEMPLATES)
         sandbox = FakeSandbox(f"fake-{next(self._numbers)}", spec, self._living)
         self._living[sandbox.id] = sandbox
         return sandbox
+
+    async def ended(self) -> list[Sandbox]:
+        return []  # it keeps none: whoever made a sandbox knows how it ended
 
     async def sandboxes(self) -> list[Sandbox]:
         return list(self._living.values())

@@ -90,6 +90,10 @@ class ProcessDriver:
         )
         self._kept: dict[str, ProcessSandbox] = {}  # until they are destroyed
 
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return TEMPLATES
+
     async def create(self, spec: SandboxSpec) -> ProcessSandbox:
         if spec.template not in TEMPLATES:
             raise UnknownTemplate(spec.template, TEMPLATES)
@@ -100,6 +104,9 @@ class ProcessDriver:
             await sandbox.destroy()
             raise
         return sandbox
+
+    async def ended(self) -> list[Sandbox]:
+        return []  # it keeps none: whoever made a sandbox knows how it ended
 
     async def sandboxes(self) -> list[Sandbox]:
         return [sandbox for sandbox in self._kept.values() if not sandbox.has_ended]

@@ -8,6 +8,7 @@ is silent *and* the host sees its process stand still. What a cell may take is t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,16 +47,26 @@ def find_unresponsive(signs: Signs, patience: Patience, now: float) -> str | Non
     return "its process is stopped and answers nothing" if silent and stopped else None
 
 
-async def watch(sandbox: Sandbox, connection: KernelConnection, patience: Patience | None = None) -> None:
+async def watch(
+    sandbox: Sandbox,
+    connection: KernelConnection,
+    patience: Patience | None = None,
+    *,
+    is_waited_for: Callable[[], bool] = lambda: True,
+) -> None:
     """Runs until the sandbox has ended. The owner of the connection runs it as a task and cancels it before
-    it closes the connection or attaches another, for a closed link is laid to the kernel."""
+    it closes the connection or attaches another, for a closed link is laid to the kernel. While nobody waits for
+    the kernel it is not woken by pings."""
     patience = patience or Patience()
     loop = asyncio.get_running_loop()
     ended = asyncio.ensure_future(sandbox.wait())
     signs = Signs()
     try:
         while not ended.done():
-            signs = await _look(sandbox, connection, signs, loop.time())
+            if is_waited_for() or connection.closed.done():
+                signs = await _look(sandbox, connection, signs, loop.time())
+            else:
+                signs = Signs()
             if why := find_unresponsive(signs, patience, loop.time()):
                 await sandbox.kill(Reason.KERNEL_UNRESPONSIVE, why)
                 return

@@ -111,6 +111,11 @@ class Session:
         return self._running
 
     @property
+    def next_seq(self) -> int:
+        """The number that the journal must give the next record, once all effects are carried out."""
+        return self._log.next_seq
+
+    @property
     def waiting_cells(self) -> int:
         return self._queue.cells
 

@@ -121,6 +121,10 @@ class NativeDriver:
 
     # -- the Driver protocol -------------------------------------------------------------------------
 
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return tuple(self.hello.result()["templates"])
+
     async def create(self, spec: SandboxSpec) -> Sandbox:
         limits = spec.limits.to_mapping()
         created: NativeSandbox = await self.ask(

@@ -1,0 +1,97 @@
+"""A Jupyter client's websocket, `/api/kernels/<id>/channels`: between the frames of a client and a live session.
+
+A client's identity is its `session_id`: whoever comes back with the same one reads on where it stopped. `after`, the
+id of the last message it saw, makes that exact when the connection broke in between (PROTOCOL.md). Decides nothing
+else: frames are read in `wire.jupyter`, requests are judged in `sessions`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from uuid import uuid4
+
+from cellgate.errors import TooManyClients
+from cellgate.gateway.base import Handler
+from cellgate.gateway.websocket import WebSocket
+from cellgate.live.reader import Parting, Reader
+from cellgate.live.session import LiveSession, date_now
+from cellgate.wire.jupyter import Dialect, MessageError, choose_dialect, close_code, read_frame
+
+__all__ = ["PARTINGS", "ChannelsHandler"]
+
+MAX_CLIENT_BYTES = 255  # of a session_id: it stands in the records that are for one client alone; real ones have 36
+TRY_AGAIN_LATER = 1013
+
+# What a client is told when we close its connection. It may come again, and reads on, after all but the first.
+PARTINGS: dict[Parting, tuple[int, str]] = {
+    Parting.SESSION_OVER: (4001, "session_over: the session has ended, and everything was delivered"),
+    Parting.REPLACED: (4002, "replaced: the same session_id has connected again"),
+    Parting.TOO_SLOW: (4008, "too_slow: nothing was taken for too long; connect again to read on"),
+    Parting.GOING_AWAY: (1012, "going_away: the server restarts; connect again to read on"),
+}
+
+
+class ChannelsHandler(Handler, WebSocket):
+    """Authenticated by `Handler.prepare`, before the handshake."""
+
+    _live: LiveSession
+    _reader: Reader | None = None
+    _dialect = Dialect.LEGACY
+
+    async def get(self, session_id: str) -> None:
+        self._live = self.manager.find(self.principal, session_id)
+        await WebSocket.get(self, session_id)
+
+    @property
+    def max_message_size(self) -> int:
+        return self._live.session.limits.message_bytes
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        self._dialect = choose_dialect(subprotocols)
+        return self._dialect.value
+
+    def open(self, *_: str) -> None:
+        after = self.get_query_argument("after", "")
+        try:
+            self._reader = self._live.join(self._client, self, self._dialect, after=after)
+        except TooManyClients as error:
+            self.shut(TRY_AGAIN_LATER, f"{error.code}: {error}")
+            return
+        self._reader.catch_up()
+
+    @cached_property
+    def _client(self) -> bytes:
+        given = self.get_query_argument("session_id", "").encode()
+        return given if 0 < len(given) <= MAX_CLIENT_BYTES else uuid4().hex.encode()
+
+    # -- from the client -----------------------------------------------------------------------------
+
+    def heard(self, data: bytes | str) -> None:
+        if self._reader is None or self._reader.is_over:
+            return
+        try:
+            message = read_frame(data, self._dialect, date=date_now(), max_bytes=self.max_message_size)
+        except MessageError as error:
+            self.shut(close_code(error), f"{error.code}: {error}")
+            return
+        self._live.heard(self._client, message)
+        if self._live.is_congested:
+            self.pause()
+            self._live.when_clear(self.resume)
+
+    def marked(self, mark: bytes) -> None:
+        if self._reader:
+            self._reader.marked(mark)
+
+    def drained(self) -> None:
+        if self._reader:
+            self._reader.drained()
+
+    def ended(self, code: int | None, reason: str) -> None:
+        if self._reader:
+            self._live.leave(self._reader)
+
+    # -- to the client (Sink) ------------------------------------------------------------------------
+
+    def part(self, why: Parting) -> None:
+        self.shut(*PARTINGS[why])

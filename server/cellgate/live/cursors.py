@@ -1,0 +1,81 @@
+"""How far each client of a session has surely read, kept where a killed gateway leaves it for the next.
+
+A small file mapped into memory: to remember a position is one store, no system call, and what is stored survives
+`kill -9`. A host that loses power may lose it, and then clients may see some messages twice. When the file cannot be
+had, positions live in memory alone.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+__all__ = ["Cursors"]
+
+SLOTS = 128  # clients remembered per session; a browser makes a new one for each visit
+_SLOT = struct.Struct("<16sQQ")  # digest of the client's id, when it was used (a counter), position
+_POSITION_AT = 24
+
+
+class Cursors:
+    """Positions by client. Whoever opened it owes a `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self._map = _open(path)
+        self._slots: dict[bytes, int] = {}
+        self._used = 0
+        for at in range(0, SLOTS * _SLOT.size, _SLOT.size):
+            digest, used, position = _SLOT.unpack_from(self._map, at)
+            if position:
+                self._slots[digest] = at
+                self._used = max(self._used, used)
+
+    def find(self, client: bytes) -> int | None:
+        """Where this client reads on."""
+        at = self._slots.get(_digest(client))
+        return None if at is None else int.from_bytes(self._map[at + _POSITION_AT : at + _SLOT.size], "little")
+
+    def remember(self, client: bytes, position: int) -> None:
+        digest = _digest(client)
+        at = self._slots.get(digest)
+        if at is not None:  # one aligned store
+            self._map[at + _POSITION_AT : at + _SLOT.size] = position.to_bytes(8, "little")
+            return
+        at = self._free()
+        self._used += 1
+        self._slots[digest] = at
+        _SLOT.pack_into(self._map, at, digest, self._used, position)
+
+    def close(self) -> None:
+        with suppress(ValueError):
+            self._map.close()
+
+    def _free(self) -> int:
+        """An empty slot, or that of whoever came first."""
+        if len(self._slots) < SLOTS:
+            taken = set(self._slots.values())
+            return next(at for at in range(0, SLOTS * _SLOT.size, _SLOT.size) if at not in taken)
+        oldest = min(self._slots, key=lambda digest: _SLOT.unpack_from(self._map, self._slots[digest])[1])
+        return self._slots.pop(oldest)
+
+
+def _digest(client: bytes) -> bytes:
+    return blake2b(client, digest_size=16).digest()
+
+
+def _open(path: Path) -> mmap.mmap:
+    size = SLOTS * _SLOT.size
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            # All of it on the disk now: a page that finds no room when it is written to would end this process.
+            os.posix_fallocate(descriptor, 0, size)
+            return mmap.mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return mmap.mmap(-1, size)

@@ -1,0 +1,78 @@
+"""Which kernels can be asked for, by name: those that are ready in a template, and every other kernelspec that is
+installed beside this program, behind a bridge.
+
+Reads what is installed once, when a server starts. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgpack
+
+__all__ = ["DEFAULT_KERNEL", "Kernelspec", "find_kernelspecs", "setup_of"]
+
+DEFAULT_KERNEL = "python3"  # the name that every Jupyter client knows
+DATA_PACKAGES = ("numpy", "pandas", "matplotlib")  # what the template `python-data` imports
+MAX_SPEC_BYTES = 64 << 10  # a kernel.json has some lines
+
+
+@dataclass(frozen=True)
+class Kernelspec:
+    """One kernel. `bridged` is the name that the kernel host knows it by; "" for its own Python kernel."""
+
+    name: str
+    display_name: str
+    language: str
+    template: str
+    bridged: str = ""
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    resources: Path | None = None  # where its logos lie
+
+
+def find_kernelspecs(templates: Collection[str], prefix: Path = Path(sys.prefix)) -> dict[str, Kernelspec]:
+    """By name. `templates`: what the driver offers."""
+    installed = prefix / "share" / "jupyter" / "kernels"
+    python = installed / DEFAULT_KERNEL
+    logos = python if python.is_dir() else None
+    specs = [Kernelspec(DEFAULT_KERNEL, "Python 3", "python", "python", resources=logos)]
+    if "python-data" in templates and all(find_spec(name) for name in DATA_PACKAGES):
+        title = "Python 3 (numpy, pandas, matplotlib loaded)"
+        specs.append(Kernelspec("python-data", title, "python", "python-data", resources=logos))
+    known = {spec.name: spec for spec in specs}
+    for path in sorted(installed.glob("*/kernel.json")):
+        name = path.parent.name.lower()
+        if name not in known and (spec := _read(name, path)):
+            known[name] = spec
+    return known
+
+
+def setup_of(spec: Kernelspec, env: Mapping[str, str]) -> bytes:
+    """What the kernel host is told in its first HELLO."""
+    said = {**({"kernel": spec.bridged} if spec.bridged else {}), **({"env": dict(env)} if env else {})}
+    packed: bytes = msgpack.packb(said) if said else b""
+    return packed
+
+
+def _read(name: str, path: Path) -> Kernelspec | None:
+    try:
+        with path.open("rb") as file:
+            spec = json.loads(file.read(MAX_SPEC_BYTES))
+        title, language = str(spec["display_name"]), str(spec["language"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not one that could be started
+    metadata = spec.get("metadata")
+    return Kernelspec(
+        name,
+        title,
+        language,
+        "python",
+        bridged=path.parent.name,
+        metadata=metadata if isinstance(metadata, dict) else {},
+        resources=path.parent,
+    )

@@ -1,0 +1,298 @@
+"""All sessions of one gateway: makes them, finds them, and takes over those of a gateway before it.
+
+Decides who may have another session. What a session does is decided in `sessions/` and carried out by `LiveSession`;
+what speaks HTTP is above, and calls this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from uuid import uuid4
+
+from cellgate.errors import (
+    CellgateError,
+    Draining,
+    DriverUnavailable,
+    ServerFull,
+    StorageFull,
+    TooManySessions,
+    UnknownKernel,
+    UnknownSession,
+)
+from cellgate.live.cursors import Cursors
+from cellgate.live.kernelspecs import DEFAULT_KERNEL, Kernelspec, find_kernelspecs, setup_of
+from cellgate.live.session import LiveSession, date_now
+from cellgate.live.wish import Wish, lowered
+from cellgate.sandbox.base import Driver, Sandbox, SandboxSpec
+from cellgate.sandbox.limits import Limits
+from cellgate.sessions.clocks import SteadyClock
+from cellgate.sessions.journal import Budget, Journal
+from cellgate.sessions.limits import SessionLimits
+from cellgate.sessions.recovery import Decision, Fate, born_at, decide, newest_incarnation
+from cellgate.sessions.registry import Registry, SessionRow
+from cellgate.sessions.session import Session
+from cellgate.settings import Settings
+from cellgate.wire.jupyter import Composer
+
+__all__ = ["Manager", "OpenDriver"]
+
+log = logging.getLogger("cellgate.live")
+
+OpenDriver = Callable[[], Awaitable[Driver]]
+
+HEARTBEAT_SECONDS = 1.0
+# Sandboxes made at a time, of a storm of requests: each takes two processes some milliseconds of CPU, and more at once
+# make every one later and none earlier.
+STARTS_AT_ONCE = 8
+CURSORS_NAME = "clients.cursors"  # beside the segments of a journal
+
+
+class Manager:
+    """Made by `open`; whoever did owes a `close`. Belongs to one loop."""
+
+    def __init__(self, settings: Settings, open_driver: OpenDriver, directory: Path, registry: Registry) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.composer = Composer(uuid4().hex)
+        self.kernelspecs: dict[str, Kernelspec] = {}
+        self.is_draining = False
+        self.started = datetime.now(timezone.utc)
+        self._open_driver = open_driver
+        self._directory = directory / "sessions"
+        self._clock = SteadyClock(time.monotonic())
+        self._budget = Budget(settings.server.journal_bytes_total)
+        self._sessions: dict[str, LiveSession] = {}
+        self._driver: Driver | None = None
+        self._opening = asyncio.Lock()
+        self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._boot_id = _boot_id()
+        self._heart: asyncio.Task[None] | None = None
+
+    @staticmethod
+    async def open(settings: Settings, open_driver: OpenDriver, *, directory: Path) -> Manager:
+        """Ready to serve, with every session that a former gateway left in this directory.
+        Raises StateDirectoryInUse, DriverUnavailable, or OSError when the directory cannot be written."""
+        registry = Registry.open(directory)
+        manager = Manager(settings, open_driver, directory, registry)
+        try:
+            if registry.quarantined:
+                log.error("the registry could not be read, and lies now at %s", registry.quarantined)
+            manager._directory.mkdir(mode=0o700, exist_ok=True)
+            driver = await manager._get_driver()
+            manager.kernelspecs = find_kernelspecs(driver.templates)
+            await manager._recover(driver)
+        except BaseException:
+            await manager.close(end_sessions=False)
+            raise
+        manager._heart = asyncio.get_running_loop().create_task(manager._beat())
+        return manager
+
+    # -- for clients ---------------------------------------------------------------------------------
+
+    async def create(self, principal: str, wish: Wish) -> LiveSession:
+        """A session whose kernel has begun. Nothing is left when it fails. Raises LimitError, UsageError,
+        UnknownKernel, TooManySessions, ServerFull, Draining, StorageFull, SandboxStartFailed, DriverUnavailable."""
+        kernelspec = self._kernelspec(wish)
+        limits = lowered(wish, self.settings.sandbox, self.settings.session)
+        self._admit(principal)
+        session_id = str(uuid4())
+        row = SessionRow(
+            session_id,
+            principal,
+            wish.to_json(),
+            created=time.time(),
+            created_monotonic=time.monotonic(),
+            boot_id=self._boot_id,
+        )
+        try:
+            journal = self._open_journal(session_id)
+        except OSError as error:
+            raise StorageFull(error.strerror or "no reason given") from error
+        try:
+            self.registry.add(row)
+        except sqlite3.Error as error:
+            journal.delete()
+            raise StorageFull(str(error)) from error
+        live = self._live(row, wish, kernelspec, limits, journal)
+        await live.begin()
+        if live.journal.is_degraded:
+            await live.delete()
+            raise StorageFull("its journal")
+        return live
+
+    def find(self, principal: str, session_id: str) -> LiveSession:
+        """Raises UnknownSession."""
+        live = self._sessions.get(session_id)
+        if live is None or live.is_gone or live.principal != principal:
+            raise UnknownSession(session_id)
+        return live
+
+    def sessions(self, principal: str) -> list[LiveSession]:
+        """Oldest first."""
+        return [live for live in self._sessions.values() if live.principal == principal and not live.is_gone]
+
+    def _admit(self, principal: str) -> None:
+        if self.is_draining:
+            raise Draining()
+        server = self.settings.server
+        if len(self._sessions) >= server.sessions_total:
+            raise ServerFull(server.sessions_total)
+        if (
+            count := sum(live.principal == principal for live in self._sessions.values())
+        ) >= server.sessions_per_principal:
+            raise TooManySessions(count)
+
+    def _kernelspec(self, wish: Wish) -> Kernelspec:
+        spec = self.kernelspecs.get((wish.kernel or DEFAULT_KERNEL).lower())
+        if spec is None:
+            raise UnknownKernel(wish.kernel, tuple(self.kernelspecs))
+        return spec
+
+    # -- for whoever runs the server -----------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Admit no new sessions from now on."""
+        self.is_draining = True
+
+    async def close(self, *, end_sessions: bool) -> None:
+        """Let go of everything. Sessions live on where the driver keeps their sandboxes, unless they are to end."""
+        self.drain()
+        if self._heart:
+            self._heart.cancel()
+        if end_sessions:
+            await asyncio.gather(*(live.delete() for live in self._sessions.values()))
+            while self._sessions:
+                await asyncio.sleep(0.01)
+        await asyncio.gather(*(live.close() for live in list(self._sessions.values())))
+        self._sessions.clear()
+        if self._driver:
+            await self._driver.close()
+            self._driver = None
+        self.registry.close()
+
+    # -- for sessions (Host) -------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self._clock.look(time.monotonic())
+
+    async def make_sandbox(self, spec: SandboxSpec) -> Sandbox:
+        async with self._starting:
+            driver = await self._get_driver()
+            try:
+                return await driver.create(spec)
+            except DriverUnavailable as error:  # what made the last one is gone; there may be another
+                log.warning("%s", error)
+                if self._driver is driver:
+                    self._driver = None
+                    await driver.close()
+                return await (await self._get_driver()).create(spec)
+
+    def forget(self, session: LiveSession) -> None:
+        self._sessions.pop(session.id, None)
+
+    async def _get_driver(self) -> Driver:
+        async with self._opening:
+            if self._driver is None:
+                self._driver = await self._open_driver()
+            return self._driver
+
+    # -- within --------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            now = self.now()
+            for live in list(self._sessions.values()):
+                live.look_after(now)
+
+    def _live(
+        self,
+        row: SessionRow,
+        wish: Wish,
+        kernelspec: Kernelspec,
+        limits: tuple[Limits, SessionLimits],
+        journal: Journal,
+    ) -> LiveSession:
+        sandbox, session = limits
+        now = self.now()
+        born = born_at(row, boot_id=self._boot_id, monotonic=time.monotonic(), wall=time.time(), now=now)
+        core = Session(session, composer=self.composer, date=date_now, next_seq=journal.next_seq, now=now, born_at=born)
+        live = self._sessions[row.id] = LiveSession(
+            self,
+            row.id,
+            row.principal,
+            wish,
+            kernelspec.name,
+            spec=SandboxSpec(kernelspec.template, sandbox),
+            setup=setup_of(kernelspec, wish.env),
+            session=core,
+            journal=journal,
+            cursors=Cursors(self._directory / row.id / CURSORS_NAME),
+        )
+        return live
+
+    # -- after another gateway -----------------------------------------------------------------------
+
+    async def _recover(self, driver: Driver) -> None:
+        """What the registry, the journals and the driver know, brought together."""
+        names = [path.name for path in sorted(self._directory.iterdir()) if path.is_dir()]
+        journals = {name: self._open_journal(name) for name in names}
+        known = {sandbox.id: sandbox for sandbox in await driver.sandboxes()}
+        known |= {sandbox.id: sandbox for sandbox in await driver.ended()}
+        incarnations = {name: newest_incarnation(journal.recovery) for name, journal in journals.items()}
+        plan = decide(self.registry.rows(), incarnations, known)
+        await asyncio.gather(*(known[sandbox_id].destroy() for sandbox_id in plan.orphans))
+        for name in plan.stray_journals:
+            journals[name].delete()
+        taken_over = [self._take_over(decision, journals, known) for decision in plan.decisions]
+        await asyncio.gather(*taken_over)
+        if taken_over or plan.orphans:
+            log.info("took over %d sessions; %d sandboxes were nobody's", len(self._sessions), len(plan.orphans))
+
+    async def _take_over(self, decision: Decision, journals: dict[str, Journal], known: dict[str, Sandbox]) -> None:
+        row = decision.row
+        journal = journals.get(row.id)
+        wish = Wish.from_json(row.spec)
+        kernelspec = self.kernelspecs.get((wish.kernel or DEFAULT_KERNEL).lower())
+        if decision.fate is Fate.CLEAR_AWAY or kernelspec is None or not _is_plain(row.id):
+            if journal is not None:
+                journal.delete()
+            self.registry.forget(row.id)
+            return
+        try:
+            limits = lowered(wish, self.settings.sandbox, self.settings.session)
+        except CellgateError:  # the server's limits are lower now
+            limits = self.settings.sandbox, self.settings.session
+        journal = journal or self._open_journal(row.id)
+        live = self._live(row, wish, kernelspec, limits, journal)
+        found = journal.recovery
+        problems = live.session.recover(found, state=row.state, incarnation=row.incarnation, sandbox_id=row.sandbox_id)
+        for problem in (*found.damage, *problems):
+            log.error("session %s: %s", row.id, problem)
+        if decision.fate is Fate.ADOPT:
+            await live.adopt(known[row.sandbox_id])
+        else:
+            live.go_on_without_kernel()
+
+    def _open_journal(self, session_id: str) -> Journal:
+        """Raises OSError."""
+        limit = self.settings.session.journal_bytes_per_session
+        return Journal.open(self._directory / session_id, limit_bytes=limit, budget=self._budget)
+
+
+def _is_plain(session_id: str) -> bool:
+    """A row of a registry that somebody damaged may name anything; it becomes a path."""
+    return session_id.replace("-", "").isalnum()
+
+
+def _boot_id() -> str:
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""

@@ -1,0 +1,199 @@
+"""One client's place in a session's journal, and what goes to it next.
+
+    appended ──▶ live: sent at once ── its connection does not keep up ──▶ behind: served from the journal
+                  ▲                                                            │
+                  └───────────────────── has caught up ◀───────────────────────┘
+
+A client costs no more memory than its connection's buffer, however slow it is. What it has surely received is known
+by marks: each carries a position, and comes back only after everything that was sent before it.
+
+Sans-IO: knows the journal, and a `Sink` that takes frames.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Protocol
+
+from cellgate.sessions.journal import Cursor, Gap, Journal
+from cellgate.sessions.records import Kind, Record
+from cellgate.wire.jupyter import Dialect, Frame, MessageError, write_frame
+
+__all__ = ["Parting", "Reader", "Sink"]
+
+CHUNK_BYTES = 256 << 10  # read from the journal at a time: some 0.3 ms of work
+MAX_CHUNKS = 8  # in a row for one client, before others have their turn
+_MARK = struct.Struct("<Q")
+_OUTPUT, _NOTE = Kind.OUTPUT, Kind.NOTE
+
+
+class Parting(Enum):
+    """Why a reader is let go of."""
+
+    SESSION_OVER = "session_over"  # everything was delivered, the news of the end included
+    REPLACED = "replaced"  # its client has come again on another connection
+    TOO_SLOW = "too_slow"  # it took nothing for too long; it may come again and read on
+    GOING_AWAY = "going_away"  # this gateway ends; the session may live on
+
+
+class Sink(Protocol):
+    """The connection of a client."""
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Sent, and not yet taken by the connection."""
+        ...
+
+    @property
+    def sent_bytes(self) -> int:
+        """Taken by the connection so far."""
+        ...
+
+    def send(self, frames: Sequence[Frame], mark: bytes | None = None) -> None:
+        """In one go. The client gives the mark back when it has received all that was sent before it."""
+        ...
+
+    def part(self, why: Parting) -> None:
+        """Close it. Called once."""
+        ...
+
+
+class Reader:
+    """Made by `LiveSession.join`. Its connection tells it `drained` and `marked`."""
+
+    def __init__(
+        self,
+        client: bytes,
+        sink: Sink,
+        journal: Journal,
+        *,
+        dialect: Dialect,
+        start: int,
+        limit_bytes: int,
+        say_gap: Callable[[Gap], bytes],
+        remember: Callable[[int], None],
+        later: Callable[[Callable[[], None]], object],
+    ) -> None:
+        """Reads from record `start` on. `remember` is told, ever later, up to where the client has surely received.
+        `later` calls something when others have had their turn. Call `catch_up` next."""
+        self.client = client
+        self.delivered = start  # everything before this has surely been received
+        self.is_over = False
+        self._sink = sink
+        self._cursor = Cursor(journal, start)
+        self._dialect = dialect
+        self._limit_bytes = limit_bytes
+        self._say_gap = say_gap
+        self._remember = remember
+        self._later = later
+        self._is_live = False
+        self._is_called = False  # `later` will call
+        self._marked: int | None = None  # the mark that is on its way
+        self._parting: Parting | None = None  # when everything is delivered
+        self._taken_bytes = 0
+        self._taken_at: float | None = None  # since when the connection has taken nothing of what waits
+
+    @property
+    def position(self) -> int:
+        """The record that is sent next."""
+        return self._cursor.seq
+
+    # -- to the client -------------------------------------------------------------------------------
+
+    def appended(self, first: int, records: Sequence[Record]) -> None:
+        """The journal has grown by these. The hot path: a client that keeps up gets them without a detour."""
+        if not self._is_live or self.is_over:
+            return
+        self._cursor.seq = first + len(records)
+        if frames := self._frames(records):
+            self._send(frames)
+            if self._sink.buffered_bytes > self._limit_bytes:
+                self._is_live = False
+
+    def catch_up(self) -> None:
+        """Send what the journal has, as long as the connection takes it."""
+        self._is_called = False
+        chunks = 0
+        while not self.is_over and not self._is_live and not self._sink.buffered_bytes:
+            if chunks == MAX_CHUNKS:
+                self._is_called = True
+                self._later(self.catch_up)
+                return
+            chunks += 1
+            reading = self._cursor.read(CHUNK_BYTES)
+            frames = self._frames(reading.records)
+            if reading.gap:
+                frames.insert(0, write_frame(self._say_gap(reading.gap), self._dialect))
+            if frames:
+                self._send(frames)
+            if self._cursor.is_at_end:
+                self._is_live = True
+                if self._parting:
+                    self._part(self._parting)
+
+    def finish(self, why: Parting) -> None:
+        """Part when everything that is journalled has been sent."""
+        self._parting = why
+        if self._is_live:
+            self._part(why)
+
+    def part(self, why: Parting) -> None:
+        """Part now."""
+        self._part(why)
+
+    # -- from its connection -------------------------------------------------------------------------
+
+    def drained(self) -> None:
+        """Nothing is buffered any more."""
+        if not self._is_live and not self._is_called:
+            self.catch_up()
+
+    def marked(self, mark: bytes) -> None:
+        """A mark has come back; one that was never sent is the client's own and says nothing."""
+        if self._marked is None or mark != _MARK.pack(self._marked):
+            return
+        self.delivered, self._marked = self._marked, None
+        self._remember(self.delivered)
+        if self.delivered < self._cursor.seq and not self.is_over:
+            self._send([])
+
+    def gone(self) -> None:
+        """The connection has ended."""
+        self.is_over = True
+
+    def stalled_seconds(self, now: float) -> float:
+        """For how long the connection has taken nothing of what waits for it. To be asked now and then."""
+        if not self._sink.buffered_bytes or self._sink.sent_bytes != self._taken_bytes or self._taken_at is None:
+            self._taken_bytes, self._taken_at = self._sink.sent_bytes, now
+        return now - self._taken_at
+
+    # -- within --------------------------------------------------------------------------------------
+
+    def _frames(self, records: Sequence[Record]) -> list[Frame]:
+        """Those that are for this client."""
+        client, dialect = self.client, self._dialect
+        frames = []
+        for record in records:
+            if (record.kind is _OUTPUT or record.kind is _NOTE) and (not record.client or record.client == client):
+                if dialect is Dialect.V1:
+                    frames.append(Frame(record.body, True))
+                    continue
+                try:
+                    frames.append(write_frame(record.body, dialect))
+                except MessageError:  # a kernel's header that is none cannot be said in the legacy dialect
+                    continue
+        return frames
+
+    def _send(self, frames: list[Frame]) -> None:
+        mark = None
+        if self._marked is None:
+            self._marked = self._cursor.seq
+            mark = _MARK.pack(self._marked)
+        self._sink.send(frames, mark)
+
+    def _part(self, why: Parting) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._sink.part(why)

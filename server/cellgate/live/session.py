@@ -1,0 +1,542 @@
+"""One session, alive: carries out what `sessions.Session` decides, and brings it what happens.
+
+    clients ── heard ──▶ ┌─────────┐ ── Append ──▶ journal ──▶ readers ──▶ clients
+    link ── a read ────▶ │ Session │ ── Send, Interrupt, Kill ──▶ link, sandbox
+    sandbox's end ─────▶ │ (pure)  │ ── StartKernel, Destroy ──▶ driver
+    timer ─────────────▶ └─────────┘ ── Save, Close ──▶ registry, the end
+
+Decides nothing about cells or states. Owns the session's journal, its kernels with their links, and every task that
+serves them. Effects are carried out at once and in order; what must wait becomes a task, and tells the session later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from typing import Any, Protocol
+
+from cellgate.errors import CellgateError, Fault, LinkClosed, SandboxGone, TooManyClients
+from cellgate.live.cursors import Cursors
+from cellgate.live.reader import Parting, Reader, Sink
+from cellgate.live.wish import Wish
+from cellgate.sandbox.base import Sandbox, SandboxSpec
+from cellgate.sandbox.certificate import DeathCertificate, Reason
+from cellgate.sandbox.connection import Batch, KernelConnection
+from cellgate.sandbox.watchdog import watch
+from cellgate.sessions.effects import Append, Close, Destroy, Effect, Interrupt, Kill, Save, Send, StartKernel
+from cellgate.sessions.journal import Gap, Journal
+from cellgate.sessions.records import Kind, Record
+from cellgate.sessions.registry import Registry
+from cellgate.sessions.session import Session
+from cellgate.sessions.states import State
+from cellgate.wire.jupyter import ClientMessage, Composer, Dialect, MessageError
+from cellgate_kernel.link import Hello, Link, WindowFull
+from cellgate_kernel.message import split_v1
+
+__all__ = ["Host", "LiveSession", "date_now"]
+
+log = logging.getLogger("cellgate.live")
+
+# To let a kernel that is gone say the rest: it lies in a socket's buffer here, and is read in milliseconds.
+LAST_WORDS_SECONDS = 2.0
+FAREWELL_SECONDS = 5.0  # for clients to read to the end of a session that is over
+MAX_UNSENT = 64  # requests that wait for the link's window, before their clients are read no further
+SEARCH_BYTES = 1 << 20  # of journal at a time, to find what a client saw last
+_EXECUTION_STATES = {
+    State.STARTING: "starting",
+    State.READY: "idle",
+    State.BUSY: "busy",
+    State.PAUSED: "idle",
+    State.RESTARTING: "restarting",
+    State.DEAD: "dead",
+    State.GONE: "dead",
+}
+
+
+def date_now() -> str:
+    """As messages carry it."""
+    return datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+class Host(Protocol):
+    """What a session needs of whoever keeps all of them."""
+
+    registry: Registry
+    composer: Composer
+
+    def now(self) -> float:
+        """On the one clock that all sessions live by."""
+        ...
+
+    async def make_sandbox(self, spec: SandboxSpec) -> Sandbox:
+        """Raises CellgateError."""
+        ...
+
+    def forget(self, session: LiveSession) -> None:
+        """Nothing is left of it."""
+        ...
+
+
+@dataclass
+class _Kernel:
+    """One incarnation's sandbox and link."""
+
+    sandbox: Sandbox
+    connection: KernelConnection
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    unsent: deque[Send] = field(default_factory=deque)  # while the window is full
+    is_held: bool = False  # read no further, while the journal cannot be written
+
+
+class LiveSession:
+    """Made by the Manager, which calls `begin` or `adopt` or `go_on_without_kernel` next, and owes a `close`."""
+
+    def __init__(
+        self,
+        host: Host,
+        session_id: str,
+        principal: str,
+        wish: Wish,
+        kernel_name: str,
+        *,
+        spec: SandboxSpec,
+        setup: bytes,
+        session: Session,
+        journal: Journal,
+        cursors: Cursors,
+    ) -> None:
+        self.id = session_id
+        self.principal = principal
+        self.wish = wish
+        self.kernel_name = kernel_name
+        self.session = session
+        self.journal = journal
+        self.failure: CellgateError | None = None  # why its last kernel could not be started
+        self._host = host
+        self._spec = spec
+        self._setup = setup
+        self._cursors = cursors
+        self._loop = asyncio.get_running_loop()
+        self._kernels: dict[int, _Kernel] = {}
+        self._readers: dict[bytes, Reader] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._changed: list[asyncio.Future[None]] = []  # who waits for a change of state
+        self._clear: list[Callable[[], None]] = []  # who waits for the link's window
+        self._left = asyncio.Event()  # some client has
+        self._unsaved: Save | None = None
+        self._was = session.state
+        self._sampled_at = 0.0
+
+    # -- what can be asked ---------------------------------------------------------------------------
+
+    @property
+    def execution_state(self) -> str:
+        """As Jupyter has it."""
+        return _EXECUTION_STATES[self.session.state]
+
+    @property
+    def last_activity(self) -> datetime:
+        quiet = self._host.now() - self.session.active_at
+        return datetime.now(timezone.utc) - timedelta(seconds=quiet)
+
+    @property
+    def connections(self) -> int:
+        return len(self._readers)
+
+    @property
+    def is_gone(self) -> bool:
+        return self.session.state is State.GONE
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the kernel takes no more for now: read no further from clients until `when_clear` calls."""
+        kernel = self._kernels.get(self.session.incarnation)
+        return kernel is not None and len(kernel.unsent) > MAX_UNSENT
+
+    def when_clear(self, call: Callable[[], None]) -> None:
+        self._clear.append(call)
+
+    # -- beginnings ----------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """A new session: returns when its kernel has begun. Raises what kept it from that; nothing is left then."""
+        self._do(self.session.begin())
+        await self._settle()
+        if self.session.state is State.DEAD and self.failure is not None:
+            failure = self.failure
+            await self.delete()
+            raise failure
+
+    async def adopt(self, sandbox: Sandbox) -> None:
+        """Take over the sandbox that a former gateway left. The session has recovered."""
+        incarnation = self.session.incarnation
+
+        def greeted(hello: Hello) -> None:
+            self._do(self.session.adopted(hello.received, self._host.now()))
+
+        try:
+            link = Link(sent=None, received=self.session.received)
+            await self._attach(incarnation, sandbox, link, on_hello=greeted)
+        except SandboxGone as gone:
+            if gone.certificate is None:
+                self.go_on_without_kernel()
+            else:
+                self._do(self.session.kernel_died(incarnation, gone.certificate, self._host.now()))
+            await sandbox.destroy()
+
+    def go_on_without_kernel(self) -> None:
+        """The session has recovered, and there is no sandbox of it."""
+        self._do(self.session.kernel_lost(self._host.now()))
+
+    # -- from clients --------------------------------------------------------------------------------
+
+    def join(self, client: bytes, sink: Sink, dialect: Dialect, *, after: str = "") -> Reader:
+        """Another connection. A client that was here before reads on where it stopped: behind the message whose id
+        it names as `after`, else behind what it has surely received. One that was not begins with the output of the
+        running cell. Whoever joined owes a `leave`. Raises TooManyClients."""
+        former = self._readers.get(client)
+        if former is None and len(self._readers) >= self.session.limits.clients_per_session:
+            raise TooManyClients(len(self._readers))
+        known = self._cursors.find(client)
+        if former is not None:
+            former.part(Parting.REPLACED)
+        if known is None:
+            running = self.session.running
+            start = self.journal.next_seq if running is None else running.key
+            self._cursors.remember(client, start)
+        else:
+            start = self._behind(after, min(known, self.journal.next_seq)) if after else known
+        reader = self._readers[client] = Reader(
+            client,
+            sink,
+            self.journal,
+            dialect=dialect,
+            start=start,
+            limit_bytes=self.session.limits.client_outbox_bytes,
+            say_gap=self._say_gap,
+            remember=partial(self._cursors.remember, client),
+            later=self._loop.call_soon,
+        )
+        return reader
+
+    def leave(self, reader: Reader) -> None:
+        """Its connection has ended."""
+        reader.gone()
+        if self._readers.get(reader.client) is reader:
+            del self._readers[reader.client]
+            self._left.set()
+
+    def heard(self, client: bytes, message: ClientMessage) -> None:
+        """What a client sent."""
+        self._do(self.session.request(client, message, self._host.now()))
+
+    async def interrupt(self) -> None:
+        self._do(self.session.interrupt(self._host.now()))
+
+    async def restart(self) -> None:
+        """Returns when the fresh kernel runs. Raises what kept it from that."""
+        self.failure = None
+        self._do(self.session.restart(self._host.now()))
+        await self._settle()
+        if self.session.state is State.DEAD and self.failure is not None:
+            raise self.failure
+
+    async def delete(self) -> None:
+        """Returns when it is certain; what is left of it is cleared away after."""
+        self._do(self.session.delete())
+
+    # -- the manager's heartbeat ---------------------------------------------------------------------
+
+    def look_after(self, now: float) -> None:
+        """To be called about once a second: what is no event."""
+        if self._unsaved:
+            self._save(self._unsaved)
+        if self.journal.is_degraded and self.journal.retry():
+            log.warning("session %s: the journal can be written again", self.id)
+            self._set_degraded(False)
+        limit = self.session.limits.client_stall_seconds
+        for reader in list(self._readers.values()):
+            if reader.stalled_seconds(now) > limit:
+                reader.part(Parting.TOO_SLOW)
+        pause = min(max(self.session.limits.idle_seconds / 8, 1.0), 60.0)  # several looks within the idle time
+        if now >= self._sampled_at + pause and (kernel := self._kernels.get(self.session.incarnation)):
+            self._sampled_at = now
+            self._start(self._sample(self.session.incarnation, kernel.sandbox))
+
+    async def close(self) -> None:
+        """Let go of it without ending it: another gateway may take over."""
+        for reader in list(self._readers.values()):
+            reader.part(Parting.GOING_AWAY)
+        if self._timer:
+            self._timer.cancel()
+        tasks = [*self._tasks, *(task for kernel in self._kernels.values() for task in kernel.tasks)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for kernel in self._kernels.values():
+            kernel.connection.close()
+        self._kernels.clear()
+        self.journal.close()
+        self._cursors.close()
+
+    # -- effects -------------------------------------------------------------------------------------
+
+    def _do(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Append):
+                self._append(effect.records)
+            elif isinstance(effect, Send):
+                self._send(effect)
+            elif isinstance(effect, Save):
+                self._save(effect)
+            elif isinstance(effect, StartKernel):
+                self._start(self._start_kernel(effect.incarnation))
+            elif isinstance(effect, Interrupt):
+                self._start(self._interrupt(effect.incarnation))
+            elif isinstance(effect, Kill):
+                if kernel := self._kernels.get(effect.incarnation):
+                    self._start(kernel.sandbox.kill(effect.reason, effect.detail))
+            elif isinstance(effect, Destroy):
+                if destroyed := self._kernels.pop(effect.incarnation, None):
+                    self._start(self._destroy(destroyed))
+            elif isinstance(effect, Close):
+                self._start(self._clear_away())
+        assert self.journal.next_seq == self.session.next_seq, "the session and its journal count alike"
+        if self.session.state is not self._was:
+            self._was = self.session.state
+            changed, self._changed = self._changed, []
+            for waiting in changed:
+                if not waiting.done():
+                    waiting.set_result(None)
+        self._plan_tick()
+
+    def _append(self, records: Sequence[Record]) -> None:
+        first = self.journal.append(records)
+        for reader in list(self._readers.values()):
+            reader.appended(first, records)
+        if self.journal.is_degraded and not self.session.is_degraded:
+            log.error("session %s: the journal cannot be written; no cell is accepted until it can", self.id)
+            self._set_degraded(True)
+
+    def _set_degraded(self, is_degraded: bool) -> None:
+        """Without a disk the kernel must wait, and not this process's memory grow."""
+        self.session.is_degraded = is_degraded
+        for kernel in self._kernels.values():
+            if is_degraded and not kernel.is_held:
+                kernel.connection.pause()
+            elif kernel.is_held and not is_degraded:
+                kernel.connection.resume()
+            kernel.is_held = is_degraded
+
+    def _send(self, effect: Send) -> None:
+        kernel = self._kernels.get(effect.incarnation)
+        if kernel is None:
+            return
+        if not kernel.unsent and self._post(kernel, effect):
+            return
+        kernel.unsent.append(effect)
+        if len(kernel.unsent) == 1:
+            self._start(self._send_unsent(kernel))
+
+    def _post(self, kernel: _Kernel, effect: Send) -> bool:
+        """Whether the window had room. A link that is closed takes everything: its kernel's end is to be told soon."""
+        try:
+            kernel.connection.post(effect.message.tag, effect.message.parts)
+        except WindowFull:
+            return False
+        except LinkClosed:
+            pass
+        return True
+
+    async def _send_unsent(self, kernel: _Kernel) -> None:
+        with suppress(LinkClosed):
+            while kernel.unsent:
+                message = kernel.unsent[0].message
+                await kernel.connection.send(message.tag, message.parts)
+                kernel.unsent.popleft()
+        kernel.unsent.clear()
+        waiting, self._clear = self._clear, []
+        for call in waiting:
+            call()
+
+    def _save(self, effect: Save) -> None:
+        try:
+            self._host.registry.update(
+                self.id, state=effect.state, incarnation=effect.incarnation, sandbox_id=effect.sandbox_id
+            )
+            self._unsaved = None
+        except sqlite3.Error as error:  # a full disk: tried again with the next heartbeat
+            log.error("session %s: its state cannot be saved: %s", self.id, error)
+            self._unsaved = effect
+
+    async def _start_kernel(self, incarnation: int) -> None:
+        sandbox: Sandbox | None = None
+        try:
+            sandbox = await self._host.make_sandbox(self._spec)
+            await self._attach(incarnation, sandbox, Link(), self._setup)
+        except CellgateError as error:
+            if sandbox is not None:  # it died before its link was up
+                await sandbox.destroy()
+            self.failure = error
+            log.warning("session %s: its kernel could not be started: %s", self.id, error)
+            sentence = str(error) if error.fault is Fault.YOURS else f"{error.code}; the server's log says more"
+            self._do(self.session.start_failed(incarnation, sentence, self._host.now()))
+        else:
+            self._do(self.session.kernel_started(incarnation, sandbox.id, self._host.now()))
+
+    async def _attach(
+        self,
+        incarnation: int,
+        sandbox: Sandbox,
+        link: Link,
+        setup: bytes = b"",
+        on_hello: Callable[[Hello], None] | None = None,
+    ) -> None:
+        """Nothing comes over the link before the caller waits for something. Raises SandboxGone."""
+        hear = partial(self._hear, incarnation)
+        connection = await KernelConnection.open(sandbox, setup, on_messages=hear, link=link, on_hello=on_hello)
+        kernel = self._kernels[incarnation] = _Kernel(sandbox, connection)
+        is_waited_for = partial(self._waits_for, incarnation)
+        kernel.tasks = [
+            self._loop.create_task(watch(sandbox, connection, is_waited_for=is_waited_for)),
+            self._loop.create_task(self._tell_the_end(incarnation, kernel)),
+        ]
+
+    def _waits_for(self, incarnation: int) -> bool:
+        return self.session.incarnation == incarnation and self.session.is_working
+
+    async def _interrupt(self, incarnation: int) -> None:
+        try:
+            if kernel := self._kernels.get(incarnation):
+                await kernel.sandbox.interrupt()
+        except CellgateError as error:
+            log.warning("session %s: its kernel could not be interrupted: %s", self.id, error)
+        finally:
+            self._do(self.session.interrupt_sent(incarnation, self._host.now()))
+
+    async def _destroy(self, kernel: _Kernel) -> None:
+        for task in kernel.tasks:
+            task.cancel()
+        kernel.connection.close()
+        try:
+            await kernel.sandbox.destroy()
+        except CellgateError as error:  # the warden is driven by another gateway now, which clears away
+            log.warning("session %s: its sandbox could not be destroyed: %s", self.id, error)
+
+    async def _clear_away(self) -> None:
+        for reader in list(self._readers.values()):
+            reader.finish(Parting.SESSION_OVER)
+        me = asyncio.current_task()
+        while others := [task for task in self._tasks if task is not me]:  # a start that was overtaken, destroys
+            await asyncio.wait(others)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._all_left(), FAREWELL_SECONDS)
+        for reader in list(self._readers.values()):
+            reader.part(Parting.SESSION_OVER)
+        if self._timer:
+            self._timer.cancel()
+        self._cursors.close()
+        await self._loop.run_in_executor(None, self.journal.delete)
+        with suppress(sqlite3.Error):  # it is saved as gone: the next gateway forgets it
+            self._host.registry.forget(self.id)
+        self._host.forget(self)
+
+    # -- what happens --------------------------------------------------------------------------------
+
+    def _hear(self, incarnation: int, batch: Batch) -> None:
+        """One read of the link. It is acknowledged when this returns: what it brought is journalled then."""
+        try:
+            self._do(self.session.kernel_messages(incarnation, batch, self._host.now()))
+        except Exception:  # a fault of ours: the kernel of this session pays for it, and no other
+            log.exception("session %s: could not take what its kernel said", self.id)
+            if kernel := self._kernels.get(incarnation):
+                self._start(kernel.sandbox.kill(Reason.BACKEND_ERROR, "a fault of the gateway; its log says more"))
+
+    async def _tell_the_end(self, incarnation: int, kernel: _Kernel) -> None:
+        try:
+            certificate: DeathCertificate = await kernel.sandbox.wait()
+        except CellgateError as error:
+            log.warning("session %s: nothing can be known of its sandbox any more: %s", self.id, error)
+            return
+        if kernel.is_held:
+            kernel.is_held = False
+            kernel.connection.resume()
+        await asyncio.wait([kernel.connection.closed], timeout=LAST_WORDS_SECONDS)
+        self._do(self.session.kernel_died(incarnation, certificate, self._host.now()))
+
+    async def _sample(self, incarnation: int, sandbox: Sandbox) -> None:
+        usage = await sandbox.usage()
+        self.session.usage(incarnation, usage.cpu_seconds, self._host.now())
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._do(self.session.tick(self._host.now()))
+
+    def _plan_tick(self) -> None:
+        """A timer that is due too early finds nothing to do, and is cheaper than setting it anew with each message."""
+        at = self.session.wakes_at()
+        if at is None:
+            return
+        delay = max(at - self._host.now(), 0.0)
+        due = self._loop.time() + delay
+        if self._timer is None or due < self._timer_at - 0.001:
+            if self._timer:
+                self._timer.cancel()
+            self._timer_at = due
+            self._timer = self._loop.call_later(delay + 0.001, self._tick)
+
+    # -- helpers -------------------------------------------------------------------------------------
+
+    async def _all_left(self) -> None:
+        while self._readers:
+            self._left.clear()
+            await self._left.wait()
+
+    async def _settle(self) -> None:
+        """Until there is a kernel, or it is certain that there is none."""
+        while self.session.state in (State.STARTING, State.RESTARTING):
+            change = self._loop.create_future()
+            self._changed.append(change)
+            await change
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("session %s: a task failed", self.id, exc_info=error)
+
+    def _say_gap(self, gap: Gap) -> bytes:
+        text = f"{gap.records} messages of this session are no longer kept, and left out here"
+        facts = {"note": "gap", "first": gap.first, "last": gap.last, "records": gap.records}
+        return self._host.composer.note(text, parent=None, date=date_now(), facts=facts).v1
+
+    def _behind(self, message_id: str, start: int) -> int:
+        """The record after the message with this id, looked for from `start` on; `start` if it is not there."""
+        needle = b'"' + message_id.encode("utf-8", "replace") + b'"'
+        seq = start
+        while seq < self.journal.next_seq:
+            reading = self.journal.read(seq, SEARCH_BYTES)
+            for record in reading.records:
+                if record.kind in (Kind.OUTPUT, Kind.NOTE) and _header_has(record, needle):
+                    return record.seq + 1
+            seq = reading.next_seq
+        return start
+
+
+def _header_has(record: Record, needle: bytes) -> bool:
+    with suppress(MessageError):
+        return needle in bytes(split_v1(memoryview(record.body))[1][0])
+    return False

@@ -7,10 +7,18 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from tests.bench import interrupt, latency, memory, output, start, sustained
+from tests.bench.gateway import idle, relay, stall, throughput
+from tests.bench.gateway import interrupt as gateway_interrupt
+from tests.bench.gateway import latency as gateway_latency
+from tests.bench.gateway import output as gateway_output
+from tests.bench.gateway import start as gateway_start
+from tests.bench.gateway import sustained as gateway_sustained
+from tests.bench.gateway.servers import Stage
 from tests.bench.harness import Counts, Row, as_json, as_table, conditions
 from tests.bench.peers import Bench
 
@@ -19,7 +27,8 @@ from tests.bench.peers import Bench
 class Figure:
     title: str
     counts: Counts
-    measure: Callable[[Bench, int], Awaitable[list[Row]]]
+    measure: Callable[[Any, int], Awaitable[list[Row]]]
+    stage: Callable[[], AbstractAsyncContextManager[Any]] = Bench  # what it is measured on, for this figure alone
 
 
 FIGURES = {
@@ -29,18 +38,32 @@ FIGURES = {
     "latency": Figure("A warm cell", latency.COUNTS, latency.measure),
     "output": Figure("Floods of output", output.COUNTS, output.measure),
     "interrupt": Figure("An interrupt", interrupt.COUNTS, interrupt.measure),
+    **{
+        f"gateway_{name}": Figure(title, module.COUNTS, module.measure, Stage)
+        for name, title, module in (
+            ("start", "From POST to the first answer", gateway_start),
+            ("latency", "A warm cell through the websocket", gateway_latency),
+            ("throughput", "Warm cells in many sessions at once", throughput),
+            ("relay", "What a relayed message costs", relay),
+            ("output", "Floods of output through the websocket", gateway_output),
+            ("interrupt", "An interrupt through the gateway", gateway_interrupt),
+            ("sustained", "Sessions come and go", gateway_sustained),
+            ("idle", "Sessions that do nothing", idle),
+            ("stall", "A client that stops reading", stall),
+        )
+    },
 }
 
 
 async def run(names: list[str], *, quick: bool, count: int | None, tables: bool) -> dict[str, Any]:
-    """Measure, each figure with a warden of its own, and tell each as it comes."""
+    """Measure, each figure on a stage of its own, and tell each as it comes."""
     figures: dict[str, Any] = {}
     for name in names:
         figure = FIGURES[name]
         times = count or (figure.counts.quick if quick else figure.counts.full)
         before = conditions()
-        async with Bench() as bench:
-            rows = await figure.measure(bench, times)
+        async with figure.stage() as stage:
+            rows = await figure.measure(stage, times)
         figures[name] = {"count": times, "before": before, "load_after": conditions()["load"], "rows": as_json(rows)}
         if tables:
             told = ", ".join(f"{key} {value}" for key, value in before.items())
@@ -49,7 +72,9 @@ async def run(names: list[str], *, quick: bool, count: int | None, tables: bool)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Cellgate beside stock ipykernel.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description="Cellgate beside stock ipykernel, and its gateway beside Jupyter's."
+    )
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(FIGURES)}; all if none is named")
     parser.add_argument("--quick", action="store_true", help="fewer samples, for a first look")
     parser.add_argument("--json", action="store_true", help="an object instead of tables")

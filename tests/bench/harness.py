@@ -12,7 +12,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-__all__ = ["Counts", "Row", "as_json", "as_table", "conditions", "cpu_seconds", "interleave", "seconds_of"]
+__all__ = [
+    "Counts",
+    "Row",
+    "as_json",
+    "as_table",
+    "conditions",
+    "cpu_seconds",
+    "interleave",
+    "resident_megabytes",
+    "seconds_of",
+]
 
 
 @dataclass(frozen=True)
@@ -26,26 +36,26 @@ class Counts:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: our samples and stock ipykernel's, from the same run. Either may be missing."""
+    """One figure: our samples and a peer's, from the same run. Either may be missing."""
 
     what: str
     unit: str
     ours: Sequence[float]
-    stock: Sequence[float] = ()
+    peer: Sequence[float] = ()
     more_is_better: bool = False
     target: Mapping[str, float] = field(default_factory=dict)  # of p50, p95 or ratio
     note: str = ""
 
     def summary(self) -> dict[str, float | None]:
-        ours, stock = self._at(self.ours, 0.5), self._at(self.stock, 0.5)
+        ours, peer = self._at(self.ours, 0.5), self._at(self.peer, 0.5)
         ratio = None
-        if ours and stock:
-            ratio = ours / stock if self.more_is_better else stock / ours
+        if ours and peer:
+            ratio = ours / peer if self.more_is_better else peer / ours
         return {
             "p50": ours,
             "p95": self._at(self.ours, 0.95),
-            "stock p50": stock,
-            "stock p95": self._at(self.stock, 0.95),
+            "peer p50": peer,
+            "peer p95": self._at(self.peer, 0.95),
             "ratio": ratio,
         }
 
@@ -92,6 +102,12 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return total / 1e9
 
 
+def resident_megabytes(pids: Iterable[int]) -> float:
+    return (
+        sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    )
+
+
 def conditions() -> dict[str, Any]:
     """What a reader must know to judge a figure."""
     return {
@@ -104,7 +120,7 @@ def conditions() -> dict[str, Any]:
 
 # -- showing -------------------------------------------------------------------------------------------
 
-COLUMNS = ("what", "unit", "p50", "p95", "stock p50", "stock p95", "ratio", "n", "target")
+COLUMNS = ("what", "unit", "p50", "p95", "peer p50", "peer p95", "ratio", "n", "target")
 
 
 def as_table(title: str, rows: Sequence[Row]) -> str:
@@ -122,7 +138,7 @@ def as_table(title: str, rows: Sequence[Row]) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     values = [_short(value) for value in row.summary().values()]
-    count = f"{len(row.ours)}/{len(row.stock)}" if row.stock else str(len(row.ours))
+    count = f"{len(row.ours)}/{len(row.peer)}" if row.peer else str(len(row.ours))
     target = ("missed" if row.misses() else "met") if row.target and row.ours else ""
     wanted = " ".join(f"{name} {value:g}" for name, value in row.target.items())
     return (row.what, row.unit, *values, count, f"{wanted}: {target}" if target else "")
@@ -142,7 +158,7 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "more_is_better": row.more_is_better,
             **{name.replace(" ", "_"): value for name, value in row.summary().items()},
             "samples": len(row.ours),
-            "stock_samples": len(row.stock),
+            "peer_samples": len(row.peer),
             "target": dict(row.target),
             "misses": row.misses(),
             "note": row.note,

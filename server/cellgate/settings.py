@@ -131,6 +131,10 @@ def _number(row: LimitRow) -> Callable[[object], object]:
 
 
 _PORT = LimitRow("port", "number", 8890, 0, 65535, "to listen on; 0 takes a free one; beside Jupyter's own 8888")
+_POOL = LimitRow(
+    "pool_size", "sandboxes", 0, 0, 256,
+    "kept ready for sessions of the default kernel with the server's own limits; each takes some 8 MiB",
+)  # fmt: skip
 DEFAULT_PROFILE = "development"
 
 # What each profile has in place of the defaults, which are those of `development`: one person on their own machine.
@@ -195,6 +199,7 @@ SETTINGS: dict[str, Setting] = {
             "what clients must show; without one, one is made at each start. Other users of the host can read flags",
             _token, is_secret=True,
         ),
+        Setting("pool_size", _POOL.default, _POOL.unit, _POOL.reason, _number(_POOL)),
         Setting(
             "allowed_origins", (), "",
             "whose pages may open websockets beside the server's own, separated by commas", _origins,
@@ -238,6 +243,7 @@ class Settings:
     port: int
     state_dir: Path
     token: str | None = field(repr=False)
+    pool_size: int
     allowed_origins: tuple[str, ...]
     sandbox: Limits
     session: SessionLimits

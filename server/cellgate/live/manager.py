@@ -30,7 +30,7 @@ from cellgate.live.cursors import Cursors
 from cellgate.live.kernelspecs import DEFAULT_KERNEL, Kernelspec, find_kernelspecs, setup_of
 from cellgate.live.session import LiveSession, date_now
 from cellgate.live.wish import Wish, lowered
-from cellgate.sandbox.base import Driver, Sandbox, SandboxSpec
+from cellgate.sandbox.base import Driver, KeepsPool, Sandbox, SandboxSpec
 from cellgate.sandbox.limits import Limits
 from cellgate.sessions.clocks import SteadyClock
 from cellgate.sessions.journal import Budget, Journal
@@ -201,7 +201,15 @@ class Manager:
         async with self._opening:
             if self._driver is None:
                 self._driver = await self._open_driver()
+                await self._keep_pool(self._driver)
             return self._driver
+
+    async def _keep_pool(self, driver: Driver) -> None:
+        size = self.settings.pool_size
+        if isinstance(driver, KeepsPool):  # also to end what a gateway with other settings had asked for
+            await driver.keep_pool(SandboxSpec(limits=self.settings.sandbox), size)
+        elif size:
+            log.warning("the %s driver keeps no pool: sandboxes are made when they are asked for", driver.name)
 
     # -- within --------------------------------------------------------------------------------------
 

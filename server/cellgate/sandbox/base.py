@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sandbox.limits import Limits
 
-__all__ = ["Driver", "Sandbox", "SandboxSpec", "Usage"]
+__all__ = ["Driver", "KeepsPool", "Sandbox", "SandboxSpec", "Usage"]
 
 
 @dataclass(frozen=True)
@@ -110,4 +110,14 @@ class Driver(Protocol):
 
     async def close(self) -> None:
         """Let go of everything. Whether sandboxes outlive it is the driver's to say."""
+        ...
+
+
+@runtime_checkable
+class KeepsPool(Protocol):
+    """A driver that can have sandboxes ready before they are asked for."""
+
+    async def keep_pool(self, spec: SandboxSpec, size: int) -> None:
+        """Have `size` sandboxes of this kind ready from now on, refilled in the background; 0 ends it.
+        Raises UnknownTemplate, LimitError or DriverUnavailable."""
         ...

@@ -210,21 +210,28 @@ class Link:
         """Take bytes that came and return what they complete. `bytes` are not copied, anything else is.
         A message counts as received once it is returned; its body stays valid for as long as it is held.
         Raises LinkError; the stream is then useless, and what this call had completed does not count."""
-        whole: bytes | bytearray
-        if self._incoming:
-            self._incoming += data
-            if len(self._incoming) < self._needed:
-                return []
-            whole, self._incoming = self._incoming, bytearray()
-        else:
-            whole = data if isinstance(data, bytes) else bytes(data)
         events: list[Event] = []
+        received, at = self.received, 0
+        while self._incoming and at < len(data):  # of what is half read only the rest of its frame is copied
+            half = self._incoming
+            missing = self._needed - len(half)
+            half += data[at : at + missing]
+            at += missing
+            if len(half) < self._needed:
+                return []
+            received = self._split(half, 0, received, events)
+        if at < len(data):
+            received = self._split(data if isinstance(data, bytes) else bytes(data), at, received, events)
+        self.received = received
+        return events
+
+    def _split(self, whole: bytes | bytearray, at: int, received: int, events: list[Event]) -> int:
+        """Add what these bytes hold from `at` on, and keep what is half there. The number of the last message."""
         size = len(whole)
         viewed_from = size // _VIEWED_FROM
         longest = self.limits.max_body_bytes
-        received = self.received
         view = memoryview(whole)
-        at, needed = 0, HEADER_BYTES
+        needed = HEADER_BYTES
         while size - at >= HEADER_BYTES:
             length, kind, number = _HEADER.unpack_from(whole, at)
             start = at + HEADER_BYTES
@@ -249,8 +256,7 @@ class Link:
             at = end
         self._incoming = bytearray(view[at:])
         self._needed = needed
-        self.received = received
-        return events
+        return received
 
     def _check_other(self, length: int, kind: int, number: int) -> None:
         """Refuse by its header alone what is not a MESSAGE on an open stream."""

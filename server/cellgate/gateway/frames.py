@@ -153,6 +153,11 @@ class FrameReader:
         self._is_text = False
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
+    @property
+    def missing_bytes(self) -> int:
+        """Of the frame that has begun; what follows them is not known yet."""
+        return 0 if self._frame is None else self._frame.size
+
     def feed(self, data: bytes) -> Iterator[Event]:
         """What is complete with these bytes. To be exhausted before the next call. Raises WebSocketError."""
         self._buffer += data

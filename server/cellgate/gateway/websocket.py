@@ -10,7 +10,6 @@ wrong code; so only its handshake and its stream are used. Knows nothing of Jupy
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import struct
 from collections import deque
@@ -40,7 +39,8 @@ __all__ = ["CLOSE_SECONDS", "PING_SECONDS", "SILENCE_SECONDS", "WebSocket"]
 PING_SECONDS = 30.0  # of silence until a sign of life is asked for; many proxies drop what is idle for 60
 SILENCE_SECONDS = 75.0  # two pings went unanswered, the second for 15 s: there is nobody
 CLOSE_SECONDS = 5.0  # for a client to take what is buffered and our close frame, and to answer it
-READ_BYTES = 16 << 10  # read at a time; as many tiny frames hold the loop for some 5 ms
+READ_BYTES = 4 << 10  # read at a time; as many pings hold the loop for some 4 ms
+MAX_READ_BYTES = 64 << 10  # the same of a large frame, whose bytes cost little
 MAX_PIECES = 512  # of one system call; Linux takes 1024
 MAX_MARKS = 1024  # remembered of those not answered; of a client that answers none the oldest are forgotten
 
@@ -172,9 +172,11 @@ class _Connection(WebSocketProtocol13):
             return
         try:
             if not stream.writing():
-                with contextlib.suppress(BlockingIOError):
+                try:
                     taken = stream.socket.sendmsg(pieces[:MAX_PIECES])
                     self._direct_bytes += taken
+                except BlockingIOError:
+                    pass
             for piece in pieces:
                 if taken >= len(piece):
                     taken -= len(piece)
@@ -218,7 +220,8 @@ class _Connection(WebSocketProtocol13):
         """Called by tornado after the handler's `open`; returns when all is over."""
         try:
             while not self._has_ended:
-                reading = cast("asyncio.Future[bytes]", self.stream.read_bytes(READ_BYTES, partial=True))
+                size = max(READ_BYTES, min(self._reader.missing_bytes, MAX_READ_BYTES))
+                reading = cast("asyncio.Future[bytes]", self.stream.read_bytes(size, partial=True))
                 if reading.done():
                     await asyncio.sleep(0)  # who sends without a pause leaves others their turn
                 await self._take(await reading)
@@ -304,7 +307,7 @@ class _Connection(WebSocketProtocol13):
                 await self.stream.write(b"")
                 self.stream.socket.shutdown(socket.SHUT_WR)
                 while True:
-                    await self.stream.read_bytes(READ_BYTES, partial=True)
+                    await self.stream.read_bytes(MAX_READ_BYTES, partial=True)
                     await asyncio.sleep(0)
         except OSError:  # the end of the stream too: the client's, or that of `_deadline`
             pass

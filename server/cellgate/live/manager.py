@@ -65,6 +65,7 @@ class Manager:
         self.is_draining = False
         self.started = datetime.now(timezone.utc)
         self._open_driver = open_driver
+        self.directory = directory  # where others keep what belongs to sessions, too
         self._directory = directory / "sessions"
         self._clock = SteadyClock(time.monotonic())
         self._budget = Budget(settings.server.journal_bytes_total)

@@ -48,14 +48,14 @@ class Way(str, Enum):
 
 
 WAYS: dict[Way, str] = {
-    Way.HEADER: "`Authorization: token …` or `Authorization: Bearer …`",
-    Way.QUERY: "`?token=…`, for what can send no header; the answer to `/?token=…` sets the cookie",
+    Way.HEADER: "`Authorization: token TOKEN` or `Authorization: Bearer TOKEN`",
+    Way.QUERY: "`?token=TOKEN`, for what can send no header; `/?token=TOKEN` sets the cookie",
     Way.COOKIE: "set at login. Only with a Host and an Origin of this server, and no body that a plain form can send",
 }
 
 # Each refusal: its HTTP status, and a sentence that says what would pass.
 REFUSALS: dict[str, tuple[int, str]] = {
-    "unauthorized": (401, "this server wants its token: `Authorization: token …`, `?token=…`, or a login at /login"),
+    "unauthorized": (401, "this server wants its token: `Authorization: token TOKEN`, `?token=TOKEN`, or a login at /login"),
     "wrong_token": (401, "that is not the token of this server; the one it printed when it started would pass"),
     "too_many_guesses": (429, "too many wrong tokens came from this address; the right one passes at any time"),
     "foreign_origin": (403, "this page is of another origin; the server's own, or one of allowed_origins, would pass"),

@@ -1,0 +1,113 @@
+"""Reads the JSON that a client sends with a request: strictly, and with a sentence for whatever is refused. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cellgate.errors import CellgateError, Fault, UsageError
+
+__all__ = ["MAX_DEPTH", "BadJson", "TooLarge", "read_object", "table_of", "text_of"]
+
+MAX_DEPTH = 16  # what we read has three levels
+
+
+@dataclass(eq=False)
+class BadJson(CellgateError):
+    """A body that is no JSON object, or one that two readers could read differently."""
+
+    code = "bad_json"
+    fault = Fault.YOURS
+    problem: str
+
+    def text(self) -> str:
+        return f"the body cannot be read: {self.problem}; a JSON object in UTF-8, or no body at all, would pass"
+
+
+@dataclass(eq=False)
+class TooLarge(CellgateError):
+    """A body that is longer than what is read."""
+
+    code = "too_large"
+    fault = Fault.YOURS
+    accepted_bytes: int
+
+    def text(self) -> str:
+        return f"the body is too long; up to {self.accepted_bytes} bytes would pass"
+
+
+def read_object(body: bytes) -> dict[str, object]:
+    """The members of the object in a body; none for an empty one, which asks for the defaults. Raises BadJson."""
+    if not body.strip():
+        return {}
+    try:
+        value = json.loads(body.decode(), object_pairs_hook=_members, parse_constant=_no_number, parse_float=_number)
+    except UnicodeDecodeError as error:
+        raise BadJson(f"byte {error.start} is no UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise BadJson(f"{error.msg} at character {error.pos}") from error
+    except RecursionError as error:
+        raise BadJson(f"it is nested deeper than {MAX_DEPTH} levels") from error
+    except ValueError as error:  # a number of too many digits
+        raise BadJson("it has a number that is none, or too long") from error
+    if not isinstance(value, dict):
+        raise BadJson(f"it holds {_kind(value)}")
+    if _is_deeper(value, MAX_DEPTH):
+        raise BadJson(f"it is nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def text_of(
+    fields: Mapping[str, object], name: str, *, max_chars: int, default: str = "", may_be_null: bool = True
+) -> str:
+    """The text in a field: one line of characters that can be shown. Raises UsageError."""
+    value = fields.get(name, default)
+    if value is None and may_be_null:
+        return default
+    if not isinstance(value, str):
+        raise UsageError(f"{name} is {_kind(value)}; text would pass")
+    if len(value) > max_chars:
+        raise UsageError(f"{name} has {len(value)} characters; up to {max_chars} would pass")
+    if not all(char.isprintable() for char in value):  # false for lone surrogates too
+        raise UsageError(f"{name} has characters that cannot be shown; a line of printable text would pass")
+    return value
+
+
+def table_of(fields: Mapping[str, object], name: str) -> dict[str, object]:
+    """The members of the object in a field; none when it is not there. Raises UsageError."""
+    value = fields.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UsageError(f"{name} is {_kind(value)}; an object would pass")
+    return value
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):  # two readers of such an object would see two requests
+        raise BadJson("a name stands twice in one object")
+    return members
+
+
+def _no_number(text: str) -> float:
+    raise BadJson(f"{text} is no number of JSON")
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise BadJson("it has a number that is too large")
+    return number
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_is_deeper(item, levels - 1) for item in inside)
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    return kinds.get(type(value), "a number")

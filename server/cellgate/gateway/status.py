@@ -1,0 +1,78 @@
+"""What a server says of itself: /healthz, /api, /api/status, /api/me, /v1/openapi.json."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from cellgate.errors import Draining, UsageError
+from cellgate.gateway.base import RestHandler, timestamp
+from cellgate.gateway.bodies import read_object
+
+__all__ = ["ApiHandler", "DocumentHandler", "HealthHandler", "MeHandler", "StatusHandler"]
+
+JUPYTER_VERSION = "2.21.0"  # of jupyter_server, whose answers ours are like; clients ask for it before they trust us
+_PERMISSIONS = {  # what whoever has the token may do, in jupyter_server's words
+    "api": ("read",),
+    "kernels": ("read", "write", "execute"),
+    "kernelspecs": ("read",),
+    "sessions": ("read", "write"),
+}
+
+
+class HealthHandler(RestHandler):
+    """For whoever decides whether to send clients here."""
+
+    is_anonymous = True
+
+    def get(self) -> None:
+        if self.manager.is_draining:
+            raise Draining()
+        self.answer({"status": "ok"})
+
+
+class ApiHandler(RestHandler):
+    """Anonymous, as in Jupyter: clients look here whether a server is one at all."""
+
+    is_anonymous = True
+
+    def get(self) -> None:
+        self.answer({"version": JUPYTER_VERSION})
+
+
+class StatusHandler(RestHandler):
+    def get(self) -> None:
+        manager = self.manager
+        sessions = manager.sessions(self.principal)
+        last = max((live.last_activity for live in sessions), default=manager.started)
+        connections = sum(live.connections for live in sessions)
+        said = {"started": timestamp(manager.started), "last_activity": timestamp(last)}
+        self.answer({**said, "kernels": len(sessions), "connections": connections})
+
+
+class MeHandler(RestHandler):
+    def get(self) -> None:
+        """Of the permissions that `?permissions={"resource": ["action"]}` names, those that are given."""
+        name = self.principal
+        names = {"username": name, "name": name, "display_name": name.capitalize(), "initials": name[0].upper()}
+        permissions = {
+            resource: [action for action in actions if action in _PERMISSIONS.get(resource, ())]
+            for resource, actions in self._asked_permissions().items()
+        }
+        self.answer({"identity": {**names, "avatar_url": None, "color": None}, "permissions": permissions})
+
+    def _asked_permissions(self) -> dict[str, list[str]]:
+        asked = read_object(self.get_query_argument("permissions", "").encode())
+        if not all(isinstance(actions, list) and _are_texts(actions) for actions in asked.values()):
+            raise UsageError('permissions is something else; an object like {"kernels": ["read"]} would pass')
+        return cast("dict[str, list[str]]", asked)
+
+
+def _are_texts(values: list[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+class DocumentHandler(RestHandler):
+    """The routes, for programs."""
+
+    def get(self) -> None:
+        self.finish(self.services.document)

@@ -1,0 +1,53 @@
+"""The page at /: what this server is, how to connect to it, and which sessions there are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from html import escape
+
+from cellgate.gateway.pages import PageHandler
+from cellgate.live.session import LiveSession
+
+__all__ = ["HomeHandler"]
+
+_CONNECT = """<p>This server runs notebook kernels, each in a sandbox of its own. Any Jupyter client can use them.</p>
+<h2>Connect</h2>
+<p>JupyterLab or Jupyter Notebook on your machine, with its kernels here:</p>
+<pre>jupyter lab --gateway-url={url} --GatewayClient.auth_token=TOKEN</pre>
+<p>VS Code: <i>Select Kernel</i>, <i>Existing Jupyter Server</i>, and this URL. It works for other clients too:</p>
+<pre>{url}/?token=TOKEN</pre>
+<p>Or by hand:</p>
+<pre>curl -X POST -H 'Authorization: token TOKEN' {url}/api/kernels</pre>
+<p>TOKEN is in the line that the server printed when it started.</p>
+<h2>Sessions</h2>
+{sessions}
+<p><a href="/logout">Log out</a></p>
+"""
+_ROW = "<tr><td><code>{id}</code></td><td>{kernel}</td><td>{state}</td><td>{clients}</td><td>{path}</td></tr>"
+_HEADING = "<tr><th>id</th><th>kernel</th><th>state</th><th>clients</th><th>notebook</th></tr>"
+
+
+class HomeHandler(PageHandler):
+    def get(self) -> None:
+        if self.came_by_query:  # a URL that holds the token stays in no history, and in no page's sight
+            self.set_login_cookie(time.time())
+            self.go_on("/")
+            return
+        url = f"{self.request.protocol}://{self.request.host}"
+        sessions = self.manager.sessions(self.principal)
+        self.show("Cellgate", _CONNECT.format(url=escape(url), sessions=_table(sessions)))
+
+
+def _table(sessions: Sequence[LiveSession]) -> str:
+    rows = [
+        _ROW.format(
+            id=live.id,
+            kernel=escape(live.kernel_name),
+            state=escape(live.execution_state),
+            clients=live.connections,
+            path=escape(live.wish.labels.get("path", "")),
+        )
+        for live in sessions
+    ]
+    return "\n".join(["<table>", _HEADING, *rows, "</table>"]) if rows else "<p>There are none.</p>"

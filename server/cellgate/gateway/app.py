@@ -1,0 +1,119 @@
+"""The table of routes, and the application that serves it. Each operation says here what it may answer; the OpenAPI
+document, PROTOCOL.md and the tests of who may ask are made from this table."""
+
+from __future__ import annotations
+
+import json
+
+from tornado.web import Application
+
+from cellgate.gateway.auth import Guard
+from cellgate.gateway.base import Nowhere, Services, log_request
+from cellgate.gateway.channels import ChannelsHandler
+from cellgate.gateway.home import HomeHandler
+from cellgate.gateway.kernels import InterruptHandler, KernelHandler, KernelsHandler, RestartHandler
+from cellgate.gateway.kernelspecs import KernelspecHandler, KernelspecsHandler, LogoHandler, read_logos
+from cellgate.gateway.login import LoginHandler, LogoutHandler
+from cellgate.gateway.notebooks import NotebookHandler, Notebooks, NotebooksHandler
+from cellgate.gateway.openapi import Operation, Route, document
+from cellgate.gateway.status import ApiHandler, DocumentHandler, HealthHandler, MeHandler, StatusHandler
+from cellgate.live.manager import Manager
+from cellgate.settings import Settings
+
+__all__ = ["ROUTES", "make_app"]
+
+_TEXT = {"type": "string"}
+_UNKNOWN = ("unknown_session",)
+_STARTS = ("driver_unavailable", "sandbox_start_failed")  # what may become of a kernel that is started again
+_BEGINS = (  # and of one that is asked for
+    *_STARTS,
+    "bad_limit",
+    "draining",
+    "server_full",
+    "storage_full",
+    "too_many_sessions",
+    "unknown_kernel",
+)
+
+ROUTES: tuple[Route, ...] = (
+    Route("/", HomeHandler, {
+        "GET": Operation(
+            "what this server is, for people; with `?token=` sets the cookie", {200: "Page", 303: ""}, media="text/html"
+        ),
+    }),
+    Route("/login", LoginHandler, {
+        "GET": Operation("the login page", {200: "Page"}, ("foreign_host",), query={"next": _TEXT}, media="text/html"),
+        "POST": Operation(
+            "set the cookie, and go on", {303: ""},
+            ("foreign_host", "foreign_origin", "wrong_token", "too_many_guesses"),
+            body="LoginForm", media="text/html", body_media="application/x-www-form-urlencoded",
+        ),
+    }),
+    Route("/logout", LogoutHandler, {"GET": Operation("forget the cookie", {303: ""})}),
+    Route("/healthz", HealthHandler, {
+        "GET": Operation("whether new sessions are taken", {200: "Health"}, ("draining",)),
+    }),
+    Route("/api", ApiHandler, {"GET": Operation("the version of Jupyter's API", {200: "Api"})}),
+    Route("/api/status", StatusHandler, {"GET": Operation("how much goes on", {200: "Status"})}),
+    Route("/api/me", MeHandler, {
+        "GET": Operation("who asks, and may do what", {200: "Me"}, ("bad_json", "usage"), query={"permissions": _TEXT}),
+    }),
+    Route("/api/kernels", KernelsHandler, {
+        "GET": Operation("your kernels", {200: "Kernels"}),
+        "POST": Operation("start a kernel", {201: "Kernel"}, _BEGINS, body="KernelWish"),
+    }),
+    Route("/api/kernels/{kernel_id}", KernelHandler, {
+        "GET": Operation("one kernel", {200: "Kernel"}, _UNKNOWN),
+        "DELETE": Operation("end it", {204: ""}, _UNKNOWN),
+    }),
+    Route("/api/kernels/{kernel_id}/interrupt", InterruptHandler, {
+        "POST": Operation("interrupt what runs", {204: ""}, _UNKNOWN),
+    }),
+    Route("/api/kernels/{kernel_id}/restart", RestartHandler, {
+        "POST": Operation("lose all variables, keep the id", {200: "Kernel"}, (*_UNKNOWN, *_STARTS)),
+    }),
+    Route("/api/kernels/{kernel_id}/channels", ChannelsHandler, {
+        "GET": Operation(
+            "a websocket for Jupyter's messages", {101: ""}, _UNKNOWN, query={"session_id": _TEXT, "after": _TEXT}
+        ),
+    }),
+    Route("/api/kernelspecs", KernelspecsHandler, {"GET": Operation("which kernels there are", {200: "Kernelspecs"})}),
+    Route("/api/kernelspecs/{kernel_name}", KernelspecHandler, {
+        "GET": Operation("one of them", {200: "Kernelspec"}, ("unknown_kernel",)),
+    }),
+    Route("/kernelspecs/{kernel_name}/{file_name}", LogoHandler, {
+        "GET": Operation("its logo", {200: "Picture"}, ("not_found",), media="image/*"),
+    }),
+    Route("/api/sessions", NotebooksHandler, {
+        "GET": Operation("which notebook uses which kernel", {200: "Notebooks"}),
+        "POST": Operation(
+            "a notebook, and a kernel for it", {201: "Notebook"}, (*_UNKNOWN, *_BEGINS), body="NotebookWish"
+        ),
+    }),
+    Route("/api/sessions/{session_id}", NotebookHandler, {
+        "GET": Operation("one notebook", {200: "Notebook"}, _UNKNOWN),
+        "PATCH": Operation(
+            "rename it, or give it another kernel", {200: "Notebook"}, (*_UNKNOWN, *_BEGINS), body="NotebookChange"
+        ),
+        "DELETE": Operation("forget it, and end its kernel", {204: ""}, _UNKNOWN),
+    }),
+    Route("/v1/openapi.json", DocumentHandler, {"GET": Operation("these routes, for programs", {200: "Document"})}),
+)  # fmt: skip
+
+
+def make_app(manager: Manager, guard: Guard, settings: Settings) -> Application:
+    """All that is served for this manager, to whom this guard lets in."""
+    services = Services(
+        manager=manager,
+        guard=guard,
+        settings=settings,
+        notebooks=Notebooks(manager.directory / "notebooks.json"),
+        logos=read_logos(manager.kernelspecs.values()),
+        document=json.dumps(document(ROUTES, settings)).encode(),
+    )
+    return Application(
+        [(route.pattern, route.handler) for route in ROUTES],
+        default_handler_class=Nowhere,
+        log_function=log_request,
+        services=services,
+    )

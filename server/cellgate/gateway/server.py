@@ -1,0 +1,117 @@
+"""Serves one gateway: its sessions, its routes and its listening sockets, from the start until it is told to end.
+
+Who may do what to the process, and what it is replaced by, is in `cellgate.serve`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from tornado.httpserver import HTTPServer
+
+from cellgate.gateway.app import make_app
+from cellgate.gateway.auth import Guard
+from cellgate.live.manager import Manager, OpenDriver
+from cellgate.settings import Settings
+
+__all__ = ["Listener", "run_gateway"]
+
+log = logging.getLogger("cellgate.gateway")
+
+CLOSE_SECONDS: Final = 8.0  # for sessions to be let go of, or to end, when the server ends; the keeper waits for ten
+HEADER_SECONDS: Final = 60.0  # to send a request's head, or to send another; idle clients connect again
+BODY_SECONDS: Final = 60.0  # to send its body
+MAX_HEADER_BYTES: Final = 64 << 10  # a browser's cookies for all servers on localhost
+MAX_BODY_BYTES: Final = 1 << 20  # an environment and a path
+# Of all descriptors. A session takes three (its link, its journal and its cursors), and those of clients that flood us
+# must not leave it without.
+CLIENTS_SHARE: Final = 0.75
+
+
+async def run_gateway(
+    settings: Settings,
+    sockets: Iterable[socket.socket],
+    token: str,
+    open_driver: OpenDriver,
+    directory: Path,
+    *,
+    end_sessions: bool = False,
+    on_serving: Callable[[], object] = lambda: None,
+) -> None:
+    """Serve on these sockets, which are listening already, until SIGTERM or SIGINT. Then nobody new is let in, and
+    sandboxes are kept, or ended with `end_sessions`. Raises what `Manager.open` raises."""
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    manager = await Manager.open(settings, open_driver, directory=directory)
+    server: HTTPServer | None = None
+    try:
+        guard = Guard(token, allowed_origins=settings.allowed_origins, host=settings.host)
+        server = HTTPServer(
+            make_app(manager, guard, settings),
+            idle_connection_timeout=HEADER_SECONDS,
+            body_timeout=BODY_SECONDS,
+            max_header_size=MAX_HEADER_BYTES,
+            max_body_size=MAX_BODY_BYTES,
+        )
+        server.add_sockets([Listener(sock) for sock in sockets])
+        on_serving()
+        await told.wait()
+    finally:
+        manager.drain()
+        if server is not None:
+            server.stop()
+        try:
+            await asyncio.wait_for(manager.close(end_sessions=end_sessions), CLOSE_SECONDS)
+        except asyncio.TimeoutError:
+            log.error("sessions were not let go of within %g s; the next start takes them over", CLOSE_SECONDS)
+
+
+class Listener(socket.socket):
+    """A listening socket that turns clients away when there are too many, where tornado would find the same one waiting
+    again and again, and no descriptor to take it in."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        super().__init__(fileno=listening.detach())
+        self._most = int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * CLIENTS_SHARE)
+        self._spare = _open_null()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            client, address = super().accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away()
+                raise BlockingIOError from error
+            raise
+        if client.fileno() >= self._most:  # the lowest free number is given out, so this many are in use
+            client.close()
+            raise BlockingIOError
+        return client, address
+
+    def _turn_away(self) -> None:
+        """There is no descriptor left: hang up on whoever has waited longest."""
+        os.close(self._spare)
+        with suppress(OSError):
+            super().accept()[0].close()
+        self._spare = _open_null()
+
+    def close(self) -> None:
+        super().close()
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+
+
+def _open_null() -> int:
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,0 +1,78 @@
+"""Serve Jupyter kernels to remote clients, each session in a sandbox of its own.
+
+It prints where it serves, with the token that clients must show. SIGTERM or Ctrl-C ends it, and keeps the sandboxes for
+the next start, unless --end-sessions says otherwise; a second one ends it at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+from contextlib import ExitStack
+
+from cellgate.exits import ExitStatus
+from cellgate.settings import Settings, add_setting_flags, gather_settings
+
+# This is the command; `keeper.py` is the process that stays, `child.py` the one that serves.
+__all__ = ["EXITS", "HELP", "add_arguments", "execute"]
+
+HELP = "serve kernels to remote clients"
+EXITS = """\
+exit status:
+  0  it was told to end, and did
+  2  usage: a setting that cannot be, a port that is taken, a state directory in use
+  4  the gateway could not serve, or did not end in order; standard error says why"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--end-sessions", action="store_true", help="end the sandboxes when this server is told to end")
+    add_setting_flags(parser)
+
+
+def execute(args: argparse.Namespace) -> ExitStatus:
+    """Carry out `cellgate serve`. Raises UsageError, LimitError, EndedBySignal."""
+    from cellgate.serve.child import GatewayProcess, import_everything  # they bring a whole server with them
+    from cellgate.serve.keeper import Keeper, WardenStarter
+    from cellgate.serve.listening import addresses_of, check_exposure, listen
+    from cellgate.serve.places import gateway_account, prepare
+
+    settings = gather_settings(args, os.environ, is_root=os.geteuid() == 0)
+    addresses = addresses_of(settings.host, settings.port)
+    check_exposure(settings.host, addresses, has_token=settings.token is not None)
+    account = gateway_account() if os.geteuid() == 0 else None
+    places = prepare(settings.state_dir, account)
+    with ExitStack() as stack:
+        sockets = listen(settings.host, addresses)
+        for sock in sockets:
+            stack.callback(sock.close)
+        port = sockets[0].getsockname()[1]
+        token = settings.token or secrets.token_urlsafe(32)
+        gateway = GatewayProcess(
+            settings, token, places, account, list(sockets), import_everything(), end_sessions=args.end_sessions
+        )
+        keeper = Keeper(
+            gateway,
+            warden=WardenStarter(str(places.warden), account.uid if account else None),
+            sockets=sockets,
+            on_serving=lambda pid, about: print(greeting(settings, port, token, pid, about), end="", flush=True),
+        )
+        return keeper.run()
+
+
+def greeting(settings: Settings, port: int, token: str, pid: int, about: str) -> str:
+    """What the operator needs to know, in one block. A token that was given is known, and not shown."""
+    from cellgate.serve.listening import address_url
+
+    url = address_url(settings.host, port, token if settings.token is None else None)
+    return f"""\
+Cellgate serves at
+
+    {url}
+
+  driver   {about}
+  state    {settings.state_dir}
+  profile  {settings.profile}; `cellgate settings` lists all limits
+  gateway  process {pid}
+
+Ctrl-C ends it{"" if settings.driver == "process" else " and keeps the sandboxes for the next start"}.
+"""

@@ -249,7 +249,7 @@ class FrameReader:
         return Close(code, self._decode(data[2:]))
 
     def _check_text(self, part: Buffer) -> None:
-        """Fails at the first byte that cannot be, however long the message is yet to be."""
+        """Fails at the byte that cannot be (half of a surrogate pair: the next), however much is yet to come."""
         try:
             self._utf8.decode(part)
         except UnicodeDecodeError as error:

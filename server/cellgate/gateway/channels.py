@@ -21,6 +21,7 @@ __all__ = ["PARTINGS", "ChannelsHandler"]
 
 MAX_CLIENT_BYTES = 255  # of a session_id: it stands in the records that are for one client alone; real ones have 36
 TRY_AGAIN_LATER = 1013
+CLOSED_BY_CLIENT = frozenset({1000, 1001, 1005})  # normal, a page that is left, without a code; never ours
 
 # What a client is told when we close its connection. It may come again, and reads on, after all but the first.
 PARTINGS: dict[Parting, tuple[int, str]] = {
@@ -89,7 +90,7 @@ class ChannelsHandler(Handler, WebSocket):
 
     def ended(self, code: int | None, reason: str) -> None:
         if self._reader:
-            self._live.leave(self._reader)
+            self._live.leave(self._reader, in_order=code in CLOSED_BY_CLIENT)
 
     # -- to the client (Sink) ------------------------------------------------------------------------
 

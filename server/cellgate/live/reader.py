@@ -5,7 +5,8 @@
                   └───────────────────── has caught up ◀───────────────────────┘
 
 A client costs no more memory than its connection's buffer, however slow it is. What it has surely received is known
-by marks: each carries a position, and comes back only after everything that was sent before it.
+by marks: each carries a position, and comes back only after everything that was sent before it. A client that closes
+its connection in order has received what was sent, too.
 
 Sans-IO: knows the journal, and a `Sink` that takes frames.
 """
@@ -25,6 +26,7 @@ __all__ = ["Parting", "Reader", "Sink"]
 
 CHUNK_BYTES = 256 << 10  # read from the journal at a time: some 0.3 ms of work
 MAX_CHUNKS = 8  # in a row for one client, before others have their turn
+MARK_SECONDS = 0.02  # from what was sent to the mark behind it: one for many, and no part of a cell's round trip
 _MARK = struct.Struct("<Q")
 _OUTPUT, _NOTE = Kind.OUTPUT, Kind.NOTE
 
@@ -74,10 +76,10 @@ class Reader:
         limit_bytes: int,
         say_gap: Callable[[Gap], bytes],
         remember: Callable[[int], None],
-        later: Callable[[Callable[[], None]], object],
+        later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         """Reads from record `start` on. `remember` is told, ever later, up to where the client has surely received.
-        `later` calls something when others have had their turn. Call `catch_up` next."""
+        `later` calls something in so many seconds, when others have had their turn. Call `catch_up` next."""
         self.client = client
         self.delivered = start  # everything before this has surely been received
         self.is_over = False
@@ -89,7 +91,8 @@ class Reader:
         self._remember = remember
         self._later = later
         self._is_live = False
-        self._is_called = False  # `later` will call
+        self._is_called = False  # `later` will call `catch_up`
+        self._owes_mark = False  # `later` will call `_mark`
         self._marked: int | None = None  # the mark that is on its way
         self._parting: Parting | None = None  # when everything is delivered
         self._taken_bytes = 0
@@ -119,7 +122,7 @@ class Reader:
         while not self.is_over and not self._is_live and not self._sink.buffered_bytes:
             if chunks == MAX_CHUNKS:
                 self._is_called = True
-                self._later(self.catch_up)
+                self._later(0.0, self.catch_up)
                 return
             chunks += 1
             reading = self._cursor.read(CHUNK_BYTES)
@@ -156,12 +159,16 @@ class Reader:
             return
         self.delivered, self._marked = self._marked, None
         self._remember(self.delivered)
-        if self.delivered < self._cursor.seq and not self.is_over:
-            self._send([])
+        if self.delivered < self._cursor.seq:
+            self._plan_mark()
 
-    def gone(self) -> None:
-        """The connection has ended."""
+    def gone(self, *, in_order: bool) -> None:
+        """The connection has ended; `in_order` when the client said so itself, having read what came before. One that
+        has not answered a mark by then, as it answers all, had not got so far."""
         self.is_over = True
+        if in_order and self._marked is None and not self._sink.buffered_bytes:
+            self.delivered = self._cursor.seq
+            self._remember(self.delivered)
 
     def stalled_seconds(self, now: float) -> float:
         """For how long the connection has taken nothing of what waits for it. To be asked now and then."""
@@ -187,11 +194,20 @@ class Reader:
         return frames
 
     def _send(self, frames: list[Frame]) -> None:
-        mark = None
+        self._sink.send(frames)
         if self._marked is None:
+            self._plan_mark()
+
+    def _plan_mark(self) -> None:
+        if not self._owes_mark and not self.is_over:
+            self._owes_mark = True
+            self._later(MARK_SECONDS, self._mark)
+
+    def _mark(self) -> None:
+        self._owes_mark = False
+        if not self.is_over:
             self._marked = self._cursor.seq
-            mark = _MARK.pack(self._marked)
-        self._sink.send(frames, mark)
+            self._sink.send([], _MARK.pack(self._marked))
 
     def _part(self, why: Parting) -> None:
         if not self.is_over:

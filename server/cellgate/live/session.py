@@ -207,6 +207,7 @@ class LiveSession:
         if former is None and len(self._readers) >= self.session.limits.clients_per_session:
             raise TooManyClients(len(self._readers))
         known = self._cursors.find(client)
+        self.session.joined(client)
         if former is not None:
             former.part(Parting.REPLACED)
         if known is None:
@@ -224,15 +225,17 @@ class LiveSession:
             limit_bytes=self.session.limits.client_outbox_bytes,
             say_gap=self._say_gap,
             remember=partial(self._cursors.remember, client),
-            later=self._loop.call_soon,
+            later=self._loop.call_later,
         )
         return reader
 
-    def leave(self, reader: Reader) -> None:
-        """Its connection has ended."""
-        reader.gone()
-        if self._readers.get(reader.client) is reader:
+    def leave(self, reader: Reader, *, in_order: bool) -> None:
+        """Its connection has ended; `in_order` if the client closed it itself."""
+        is_current = self._readers.get(reader.client) is reader
+        reader.gone(in_order=in_order and is_current)
+        if is_current:
             del self._readers[reader.client]
+            self.session.left(reader.client)
             self._left.set()
 
     def heard(self, client: bytes, message: ClientMessage) -> None:

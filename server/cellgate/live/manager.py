@@ -79,7 +79,8 @@ class Manager:
     @staticmethod
     async def open(settings: Settings, open_driver: OpenDriver, *, directory: Path) -> Manager:
         """Ready to serve, with every session that a former gateway left in this directory.
-        Raises StateDirectoryInUse, DriverUnavailable, or OSError when the directory cannot be written."""
+        Raises StateDirectoryInUse, DriverUnavailable, SandboxStartFailed, or OSError when the directory cannot be
+        written."""
         registry = Registry.open(directory)
         manager = Manager(settings, open_driver, directory, registry)
         try:
@@ -89,6 +90,7 @@ class Manager:
             driver = await manager._get_driver()
             manager.kernelspecs = find_kernelspecs(driver.templates)
             await manager._recover(driver)
+            await manager._prove()
         except BaseException:
             await manager.close(end_sessions=False)
             raise
@@ -197,6 +199,12 @@ class Manager:
 
     def forget(self, session: LiveSession) -> None:
         self._sessions.pop(session.id, None)
+
+    async def _prove(self) -> None:
+        """Make one sandbox, and end it, before anybody is told that there is a server: what this host lacks is found
+        now, and the first client does not wait for the template. Raises SandboxStartFailed, DriverUnavailable."""
+        sandbox = await self.make_sandbox(SandboxSpec(limits=self.settings.sandbox, use_pool=False))
+        await sandbox.destroy()
 
     async def _get_driver(self) -> Driver:
         async with self._opening:

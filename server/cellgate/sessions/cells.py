@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cellgate.sessions.output_cap import CapLimits, OutputCap
@@ -117,6 +118,10 @@ class Queue:
     @property
     def first(self) -> Cell | Waiting | None:
         return self._items[0] if self._items else None
+
+    @property
+    def waiting(self) -> Iterable[Cell | Waiting]:
+        return self._items
 
     def has_room(self, message: ClientMessage) -> bool:
         return self.bytes + len(message.v1) <= MAX_QUEUED_BYTES or not self._items

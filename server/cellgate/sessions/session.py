@@ -100,6 +100,7 @@ class Session:
         self._running: Cell | None = None  # what the kernel has
         self._queue = Queue()
         self._early: list[Waiting] = []  # what needs no place in the queue and came while there was no kernel
+        self._asked_before: dict[bytes, frozenset[bytes]] = {}  # by client: its cells that were pending when it came
         self._failures = 0  # kernels in a row that ended before they were given a cell
         self._start_at: float | None = None
 
@@ -216,6 +217,16 @@ class Session:
         return self._log.done()
 
     # -- from clients ---------------------------------------------------------------------------------
+
+    def joined(self, client: bytes) -> None:
+        """A connection of this client's has begun. If it had another, it may not know what became of its cells, and ask
+        again for those that are pending now: they are the same, also when they have ended by then."""
+        cells = [cell for cell in (self._running, *self._queue.waiting) if isinstance(cell, Cell)]
+        self._asked_before[client] = frozenset(cell.id for cell in cells if cell.client == client)
+
+    def left(self, client: bytes) -> None:
+        """It has ended, and there is no newer one."""
+        self._asked_before.pop(client, None)
 
     def request(self, client: bytes, message: ClientMessage, now: float) -> list[Effect]:
         """Anything that a client sends. `client` says whom the answers are for."""
@@ -385,7 +396,8 @@ class Session:
 
     def _accept(self, client: bytes, message: ClientMessage, now: float) -> None:
         cell_id = message.msg_id.encode()
-        if (self._running is not None and self._running.id == cell_id) or self._queue.has(cell_id):
+        is_pending = (self._running is not None and self._running.id == cell_id) or self._queue.has(cell_id)
+        if is_pending or cell_id in self._asked_before.get(client, ()):
             self.ignored["repeated_request"] += 1  # a client that was not sure: it is on its way already
             return
         if refusal := self._refusal(message):

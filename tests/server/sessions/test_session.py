@@ -624,3 +624,34 @@ def test_a_gateway_that_died_while_a_kernel_started_starts_it_again():
 
 def test_every_reason_a_sandbox_ends_for_is_one_that_a_cell_ends_for():
     assert {reason.value for reason in Reason} <= {reason.value for reason in CellReason}
+
+
+# -- whoever is not sure -----------------------------------------------------------------------------------
+
+
+def test_a_cell_that_was_pending_when_its_client_came_back_is_not_run_again_though_it_has_ended():
+    """Found by the chaos run: the client was cut off before its cell's turn, came back, saw no sign of it, and asked
+    again; in the meantime the cell ran to its end, and then ran twice."""
+    stage = Stage().started()
+    stage.ask(cell("c1"), cell("c2"), client=b"one")
+    stage.session.joined(b"one")
+    stage.hear(*whole("c1"))
+    stage.hear(*whole("c2"))
+    stage.ask(cell("c1"), cell("c2"), client=b"one")
+    assert stage.sends() == ["c1", "c2"]
+    assert stage.session.ignored["repeated_request"] == 2
+
+
+def test_a_cell_that_ended_before_its_client_came_back_or_of_another_client_is_a_new_one():
+    """Its end is in what the client reads first. Not every client gives each cell an id of its own."""
+    stage = Stage().started()
+    stage.ask(cell("c1"), client=b"one")
+    stage.session.joined(b"two")
+    stage.hear(*whole("c1"))
+    stage.session.joined(b"one")
+    stage.ask(cell("c1"), client=b"one")
+    stage.hear(*whole("c1"))
+    stage.ask(cell("c1"), client=b"two")
+    assert stage.sends() == ["c1", "c1", "c1"]
+    stage.session.joined(b"one")
+    stage.session.left(b"one")

@@ -10,13 +10,13 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
 __all__ = ["Cursors"]
 
 SLOTS = 128  # clients remembered per session; a browser makes a new one for each visit
+NEVER = 1 << 63  # nobody has said, or come, so often
 _SLOT = struct.Struct("<16sQQ")  # digest of the client's id, when it was used (a counter), position
 _POSITION_AT = 24
 
@@ -30,7 +30,7 @@ class Cursors:
         self._used = 0
         for at in range(0, SLOTS * _SLOT.size, _SLOT.size):
             digest, used, position = _SLOT.unpack_from(self._map, at)
-            if position:
+            if 0 < position < NEVER and used < NEVER:  # else an empty slot, or rubbish
                 self._slots[digest] = at
                 self._used = max(self._used, used)
 
@@ -40,6 +40,9 @@ class Cursors:
         return None if at is None else int.from_bytes(self._map[at + _POSITION_AT : at + _SLOT.size], "little")
 
     def remember(self, client: bytes, position: int) -> None:
+        """Does nothing after `close`: a connection may be told of a mark while it is being closed."""
+        if self._map.closed:
+            return
         digest = _digest(client)
         at = self._slots.get(digest)
         if at is not None:  # one aligned store
@@ -51,8 +54,7 @@ class Cursors:
         _SLOT.pack_into(self._map, at, digest, self._used, position)
 
     def close(self) -> None:
-        with suppress(ValueError):
-            self._map.close()
+        self._map.close()
 
     def _free(self) -> int:
         """An empty slot, or that of whoever came first."""

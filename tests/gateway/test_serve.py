@@ -222,6 +222,6 @@ def test_what_cannot_be_served_is_said_in_one_line_with_status_2(words: list[str
 
 def test_a_token_that_was_given_is_not_shown_again():
     settings = SimpleNamespace(token="chosen-by-somebody", host="127.0.0.1", state_dir="/s", profile="p", driver="d")
-    assert "chosen" not in serve.greeting(settings, 1, "chosen-by-somebody", 2, "about")  # type: ignore[arg-type]
+    assert "chosen" not in serve.greeting(settings, 1, "chosen-by-somebody", 2, "about")
     settings.token = None
-    assert "?token=made" in serve.greeting(settings, 1, "made", 2, "about")  # type: ignore[arg-type]
+    assert "?token=made" in serve.greeting(settings, 1, "made", 2, "about")

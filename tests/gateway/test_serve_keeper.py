@@ -58,6 +58,11 @@ def serve(line: socket.socket) -> None:
     line.send(serving("the stand-in"))
 
 
+def end_by(number: int) -> int:
+    os.kill(os.getpid(), number)
+    return 0
+
+
 def tell_keeper(number: int) -> None:
     os.kill(os.getppid(), number)
 
@@ -66,7 +71,7 @@ def test_a_gateway_that_is_killed_has_a_successor_at_once_and_the_operator_is_to
     def gateway(line: socket.socket) -> int:
         serve(line)
         if diary.write("served") <= 3:
-            os.kill(os.getpid(), signal.SIGKILL)
+            return end_by(signal.SIGKILL)
         return 0
 
     began = time.monotonic()
@@ -124,7 +129,7 @@ def test_gateways_that_die_before_they_serve_are_given_up(diary: Diary, monkeypa
 
     def gateway(line: socket.socket) -> int:
         diary.write("began")
-        os.kill(os.getpid(), signal.SIGUSR1)
+        return end_by(signal.SIGUSR1)
 
     assert kept(gateway) == ExitStatus.FAILED
     assert diary.read() == ["began"] * MAX_FAILURES
@@ -145,7 +150,7 @@ def test_a_keeper_that_waits_before_the_next_start_can_be_told_to_end(monkeypatc
             os.kill(keeper_pid, signal.SIGTERM)
             os._exit(0)
         time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGUSR1)
+        return end_by(signal.SIGUSR1)
 
     began = time.monotonic()
     assert kept(gateway) == ExitStatus.OK

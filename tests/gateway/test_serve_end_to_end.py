@@ -1,0 +1,168 @@
+"""`cellgate serve` as it is started by people, in every way that it and its parts can end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+import websockets
+
+from cellgate.serve.places import gateway_account
+from tests.support.server import BOUND, Server, served, until
+
+pytestmark = [pytest.mark.native]
+
+SERVES_AGAIN_SECONDS = 3.0  # after the gateway was killed
+ENDS_SECONDS = 10.0  # after SIGTERM
+IDLE_MACHINE = 2.0  # how much slower the machine may be that this is tried on, with other tests beside
+
+
+class Kernel:
+    """One kernel over one websocket, as a Jupyter client drives it."""
+
+    def __init__(self, server: Server, kernel_id: str) -> None:
+        self.id = kernel_id
+        self._server = server
+
+    async def run(self, code: str) -> str:
+        """The text of its result, or the name of its error, over a fresh connection."""
+        async with websockets.connect(self._server.channels_url(self.id), max_size=None) as websocket:
+            return await asyncio.wait_for(self.ask(websocket, code), BOUND)
+
+    async def ask(self, websocket, code: str) -> str:
+        message_id = await self.send(websocket, code)
+        result = ""
+        while True:
+            message = json.loads(await websocket.recv())
+            if message["parent_header"].get("msg_id") == message_id:
+                content = message["content"]
+                if message["msg_type"] == "execute_result":
+                    result = content["data"]["text/plain"]
+                elif message["msg_type"] == "error":
+                    result = content["ename"]
+                elif message["msg_type"] == "status" and content["execution_state"] == "idle":
+                    return result
+
+    async def send(self, websocket, code: str) -> str:
+        header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "session": "s", "username": "u"}
+        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
+        await websocket.send(json.dumps({"header": header, "channel": "shell", "content": content}))
+        return header["msg_id"]
+
+
+async def new_kernel(server: Server) -> Kernel:
+    reply = await server.fetch("POST", "/api/kernels", {})
+    assert reply.status == 201, reply
+    return Kernel(server, reply.json()["id"])
+
+
+async def kernels_of(server: Server) -> list[str]:
+    return [kernel["id"] for kernel in (await server.fetch("GET", "/api/kernels")).json()]
+
+
+async def test_the_first_cell_runs_and_the_gateway_has_no_rights():
+    async with served() as server:
+        assert f"?token={server.token}" in server.greeting
+        assert len(server.token) == 43
+        kernel = await new_kernel(server)
+        assert await kernel.run("1+1") == "2"
+        status = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{server.gateway_pid()}/status").read_text().splitlines()
+        )
+        if os.geteuid() == 0:
+            account = gateway_account()
+            assert status["Uid"].split() == [str(account.uid)] * 4
+            assert status["Gid"].split() == [str(account.gid)] * 4
+            assert status["Groups"].split() == []
+            assert status["NoNewPrivs"] == "1"
+        assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapAmb")} == {0}
+        began = time.monotonic()
+        assert await server.end() == 0
+        assert time.monotonic() - began < ENDS_SECONDS
+        assert "error" not in server.log() and "Traceback" not in server.log()
+
+
+async def test_a_server_that_is_started_again_has_its_sessions_with_their_variables():
+    async with served() as server:
+        kernel = await new_kernel(server)
+        await kernel.run("x = 6 * 7")
+        warden = server.warden_pid()
+        assert await server.end() == 0
+        await server.start()
+        assert await kernels_of(server) == [kernel.id]
+        assert await kernel.run("x") == "42"
+        assert server.warden_pid() == warden
+
+
+async def test_a_server_that_ends_its_sessions_leaves_no_sandbox_and_no_warden():
+    async with served("--end-sessions") as server:
+        await (await new_kernel(server)).run("x = 1")
+        assert await server.end() == 0
+        await until(lambda: server.warden_pid() == 0)
+        await server.start()
+        assert await kernels_of(server) == []
+
+
+async def test_a_killed_gateway_is_replaced_and_nothing_is_lost():
+    async with served() as server:
+        kernel = await new_kernel(server)
+        await kernel.run("x = 'kept'")
+        for _ in range(3):
+            began = time.monotonic()
+            await server.kill_gateway()
+            await server.wait_ready()
+            assert time.monotonic() - began < SERVES_AGAIN_SECONDS * IDLE_MACHINE
+            assert await kernel.run("x") == "'kept'"
+        assert server.log().count("was ended by SIGKILL; another takes its place") == 3
+
+
+async def test_when_the_keeper_is_killed_the_gateway_ends_and_a_new_server_takes_over():
+    async with served() as server:
+        kernel = await new_kernel(server)
+        await kernel.run("x = 'kept'")
+        gateway = server.gateway_pid()
+        os.kill(server.keeper_pid, signal.SIGKILL)
+        await server.end()
+        await until(lambda: not Path(f"/proc/{gateway}").exists())
+        await server.start()
+        assert await kernel.run("x") == "'kept'"
+
+
+async def test_a_killed_warden_is_replaced_and_sessions_get_new_kernels():
+    async with served() as server:
+        kernel = await new_kernel(server)
+        async with websockets.connect(server.channels_url(kernel.id)) as websocket:
+            assert await kernel.ask(websocket, "x = 1; x") == "1"
+            waiting = asyncio.create_task(kernel.ask(websocket, "import time; time.sleep(1000)"))
+            await kernel_is(server, kernel.id, "busy")
+            warden = server.warden_pid()
+            os.kill(warden, signal.SIGKILL)
+            assert await asyncio.wait_for(waiting, BOUND) == "SupervisorLost"
+        await server.fetch("POST", f"/api/kernels/{kernel.id}/restart")
+        await kernel_is(server, kernel.id, "idle")
+        assert await kernel.run("x") == "NameError"
+        assert server.warden_pid() not in (0, warden)
+
+
+async def kernel_is(server: Server, kernel_id: str, state: str) -> None:
+    deadline = time.monotonic() + BOUND
+    while (seen := (await server.fetch("GET", f"/api/kernels/{kernel_id}")).json()["execution_state"]) != state:
+        assert time.monotonic() < deadline, seen
+        await asyncio.sleep(0.02)
+
+
+async def test_a_second_server_in_the_same_directory_is_refused():
+    async with served() as server, served(start=False) as second:
+        second.state_dir, its_own = server.state_dir, second.state_dir
+        await second.spawn()
+        assert await asyncio.wait_for(second.process.wait(), BOUND) == 2
+        assert "error[state_dir_in_use]" in second.log()
+        assert "another takes its place" not in second.log()
+        second.process, second.state_dir = None, its_own
+        assert (await server.fetch("GET", "/api")).status == 200

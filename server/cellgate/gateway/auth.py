@@ -55,7 +55,7 @@ WAYS: dict[Way, str] = {
 
 # Each refusal: its HTTP status, and a sentence that says what would pass.
 REFUSALS: dict[str, tuple[int, str]] = {
-    "unauthorized": (401, "this server wants its token: `Authorization: token TOKEN`, `?token=TOKEN`, or a login at /login"),
+    "unauthorized": (401, "this server wants its token: `Authorization: token TOKEN`, `?token=TOKEN`, or a login pass"),
     "wrong_token": (401, "that is not the token of this server; the one it printed when it started would pass"),
     "too_many_guesses": (429, "too many wrong tokens came from this address; the right one passes at any time"),
     "foreign_origin": (403, "this page is of another origin; the server's own, or one of allowed_origins, would pass"),

@@ -212,7 +212,7 @@ class LiveSession:
             former.part(Parting.REPLACED)
         if known is None:
             running = self.session.running
-            start = self.journal.next_seq if running is None else running.key
+            start = self.journal.next_seq if running is None else running.begins_at
             self._cursors.remember(client, start)
         else:
             start = self._behind(after, min(known, self.journal.next_seq)) if after else known

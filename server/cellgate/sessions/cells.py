@@ -25,7 +25,8 @@ from cellgate_kernel.message import Status
 __all__ = ["MAX_QUEUED_BYTES", "Cell", "Queue", "Waiting"]
 
 MAX_QUEUED_BYTES = 64 << 20  # of all that waits in one session: thousands of cells, or four of the largest requests
-_PROGRESS = struct.Struct("<QBB")  # number of the link's message that took it to the kernel, phase, outcome
+# Record from which on it runs, number of the link's message that took it to the kernel, phase, outcome.
+_PROGRESS = struct.Struct("<QQBB")
 _PHASES = tuple(Phase)
 
 
@@ -40,6 +41,7 @@ class Cell:
     phase: Phase = Phase.WAITING
     sent_number: int = 0  # of the link's message that took it to the kernel
     sent_at: float = 0.0
+    begins_at: int = 0  # the sequence number of what is recorded first of its run, which may be long after `key`
     overdue_at: float | None = None  # when it was interrupted because its time was over
     is_interrupted: bool = False  # somebody asked for it
     outcome: Status = Status.NONE  # what its reply said
@@ -74,7 +76,8 @@ class Cell:
 
     def progress(self) -> bytes:
         """What a gateway that takes over must know of it, beside its request."""
-        return _PROGRESS.pack(self.sent_number, _PHASES.index(self.phase), self.outcome) + self.cap.state()
+        numbers = self.begins_at, self.sent_number, _PHASES.index(self.phase), self.outcome
+        return _PROGRESS.pack(*numbers) + self.cap.state()
 
     @staticmethod
     def recovered(request: Record, cut: Record | None, message: ClientMessage, limits: CapLimits) -> Cell:
@@ -83,12 +86,12 @@ class Cell:
             return Cell(request.seq, request.client, message, OutputCap(limits))
         body = bytes(cut.body)
         try:
-            number, phase, outcome = _PROGRESS.unpack_from(body)
+            begins_at, number, phase, outcome = _PROGRESS.unpack_from(body)
             cell = Cell(request.seq, request.client, message, OutputCap(limits, body[_PROGRESS.size :]))
             cell.phase, cell.outcome = _PHASES[phase], Status(outcome)
         except (struct.error, IndexError) as error:
             raise ValueError(f"no progress of a cell: {error}") from error
-        cell.sent_number = number
+        cell.begins_at, cell.sent_number = begins_at, number
         return cell
 
 

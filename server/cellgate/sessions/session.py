@@ -436,7 +436,7 @@ class Session:
             self._move(Move.CELL_SENT)
             self._running = first
             first.move(CellMove.SENT)
-            first.sent_at, first.sent_number = now, kernel.sent + 1
+            first.sent_at, first.sent_number, first.begins_at = now, kernel.sent + 1, self._log.next_seq
             kernel.was_given_a_cell = True
             self._log.progress(first, 0)
             self._send(first.message)

@@ -655,3 +655,17 @@ def test_a_cell_that_ended_before_its_client_came_back_or_of_another_client_is_a
     assert stage.sends() == ["c1", "c1", "c1"]
     stage.session.joined(b"one")
     stage.session.left(b"one")
+
+
+def test_what_a_running_cell_says_begins_where_it_was_sent_and_not_where_it_began_to_wait():
+    """Found by the chaos run: a new client of a queue of cells was shown, before the cell that ran, the ends of those
+    before it. A gateway that takes over knows the place too."""
+    stage = Stage().started()
+    stage.ask(cell("c1"), cell("c2"))
+    stage.hear(*whole("c1"))
+    end_of_c1 = max(r.seq for r in stage.records if r.kind is Kind.TERMINAL)
+    stage.hear(status("busy", "c2"))
+    assert stage.session.running.begins_at == end_of_c1 + 1
+    stage.crash()
+    stage.do(stage.session.adopted(2, stage.now))
+    assert stage.session.running.begins_at == end_of_c1 + 1

@@ -135,6 +135,7 @@ class LiveSession:
         self._unsaved: Save | None = None
         self._was = session.state
         self._sampled_at = 0.0
+        self._activity = -1.0, datetime.min  # when it was last active, on the host's clock and on people's
 
     # -- what can be asked ---------------------------------------------------------------------------
 
@@ -145,8 +146,11 @@ class LiveSession:
 
     @property
     def last_activity(self) -> datetime:
-        quiet = self._host.now() - self.session.active_at
-        return datetime.now(timezone.utc) - timedelta(seconds=quiet)
+        active_at = self.session.active_at
+        if self._activity[0] != active_at:  # made once, so that clients who compare what they are told see no change
+            quiet = timedelta(seconds=self._host.now() - active_at)
+            self._activity = active_at, datetime.now(timezone.utc) - quiet
+        return self._activity[1]
 
     @property
     def connections(self) -> int:

@@ -11,10 +11,12 @@ from cellgate.gateway.app import ROUTES
 from tests.support.gateway import Gateway, gateway
 
 ANONYMOUS = {"/login", "/logout", "/healthz", "/api"}
-EVERY_OPERATION = [
-    pytest.param(route, method, id=f"{method} {route.path}") for route in ROUTES for method in route.operations
+GUARDED = [
+    pytest.param(route, method, id=f"{method} {route.path}")
+    for route in ROUTES
+    for method in route.operations
+    if route.path not in ANONYMOUS
 ]
-GUARDED = [case for case in EVERY_OPERATION if case.values[0].path not in ANONYMOUS]  # type: ignore[attr-defined]
 UPGRADE = {
     "Upgrade": "websocket",
     "Connection": "Upgrade",

@@ -12,7 +12,7 @@ from cellgate.gateway.base import Nowhere, Services, log_request
 from cellgate.gateway.channels import ChannelsHandler
 from cellgate.gateway.home import HomeHandler
 from cellgate.gateway.kernels import InterruptHandler, KernelHandler, KernelsHandler, RestartHandler
-from cellgate.gateway.kernelspecs import KernelspecHandler, KernelspecsHandler, LogoHandler, read_logos
+from cellgate.gateway.kernelspecs import KernelspecHandler, KernelspecsHandler, LogoHandler, Logos, read_logos
 from cellgate.gateway.login import LoginHandler, LogoutHandler
 from cellgate.gateway.notebooks import NotebookHandler, Notebooks, NotebooksHandler
 from cellgate.gateway.openapi import Operation, Route, document
@@ -101,14 +101,14 @@ ROUTES: tuple[Route, ...] = (
 )  # fmt: skip
 
 
-def make_app(manager: Manager, guard: Guard, settings: Settings) -> Application:
-    """All that is served for this manager, to whom this guard lets in."""
+def make_app(manager: Manager, guard: Guard, settings: Settings, logos: Logos | None = None) -> Application:
+    """All that is served for this manager, to whom this guard lets in. `logos`: if they were read already."""
     services = Services(
         manager=manager,
         guard=guard,
         settings=settings,
         notebooks=Notebooks(manager.directory / "notebooks.json"),
-        logos=read_logos(manager.kernelspecs.values()),
+        logos=read_logos(manager.kernelspecs.values()) if logos is None else logos,
         document=json.dumps(document(ROUTES, settings)).encode(),
     )
     return Application(

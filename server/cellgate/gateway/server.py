@@ -12,8 +12,9 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,10 +22,13 @@ from tornado.httpserver import HTTPServer
 
 from cellgate.gateway.app import make_app
 from cellgate.gateway.auth import Guard
+from cellgate.gateway.kernelspecs import Logos, read_logos
+from cellgate.live.kernelspecs import Kernelspec, find_kernelspecs
 from cellgate.live.manager import Manager, OpenDriver
+from cellgate.sandbox.native.warden import TEMPLATES
 from cellgate.settings import Settings
 
-__all__ = ["Listener", "run_gateway"]
+__all__ = ["Installed", "Listener", "run_gateway"]
 
 log = logging.getLogger("cellgate.gateway")
 
@@ -38,6 +42,19 @@ MAX_BODY_BYTES: Final = 1 << 20  # an environment and a path
 CLIENTS_SHARE: Final = 0.75
 
 
+@dataclass(frozen=True)
+class Installed:
+    """What a gateway reads of the installation beside its own modules, while it may."""
+
+    kernelspecs: Mapping[str, Kernelspec]
+    logos: Logos
+
+    @staticmethod
+    def read() -> Installed:
+        kernelspecs = find_kernelspecs(TEMPLATES)
+        return Installed(kernelspecs, read_logos(kernelspecs.values()))
+
+
 async def run_gateway(
     settings: Settings,
     sockets: Iterable[socket.socket],
@@ -45,6 +62,7 @@ async def run_gateway(
     open_driver: OpenDriver,
     directory: Path,
     *,
+    installed: Installed,
     end_sessions: bool = False,
     on_serving: Callable[[], object] = lambda: None,
 ) -> None:
@@ -53,12 +71,12 @@ async def run_gateway(
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    manager = await Manager.open(settings, open_driver, directory=directory)
+    manager = await Manager.open(settings, open_driver, directory=directory, kernelspecs=installed.kernelspecs)
     server: HTTPServer | None = None
     try:
         guard = Guard(token, allowed_origins=settings.allowed_origins, host=settings.host)
         server = HTTPServer(
-            make_app(manager, guard, settings),
+            make_app(manager, guard, settings, installed.logos),
             idle_connection_timeout=HEADER_SECONDS,
             body_timeout=BODY_SECONDS,
             max_header_size=MAX_HEADER_BYTES,

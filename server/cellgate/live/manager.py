@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -77,8 +77,15 @@ class Manager:
         self._heart: asyncio.Task[None] | None = None
 
     @staticmethod
-    async def open(settings: Settings, open_driver: OpenDriver, *, directory: Path) -> Manager:
-        """Ready to serve, with every session that a former gateway left in this directory.
+    async def open(
+        settings: Settings,
+        open_driver: OpenDriver,
+        *,
+        directory: Path,
+        kernelspecs: Mapping[str, Kernelspec] | None = None,
+    ) -> Manager:
+        """Ready to serve, with every session that a former gateway left in this directory. `kernelspecs`: those that
+        were found already; else they are looked for now.
         Raises StateDirectoryInUse, DriverUnavailable, SandboxStartFailed, or OSError when the directory cannot be
         written."""
         registry = Registry.open(directory)
@@ -88,7 +95,8 @@ class Manager:
                 log.error("the registry could not be read, and lies now at %s", registry.quarantined)
             manager._directory.mkdir(mode=0o700, exist_ok=True)
             driver = await manager._get_driver()
-            manager.kernelspecs = find_kernelspecs(driver.templates)
+            found = find_kernelspecs(driver.templates) if kernelspecs is None else kernelspecs
+            manager.kernelspecs = {name: spec for name, spec in found.items() if spec.template in driver.templates}
             await manager._recover(driver)
             await manager._prove()
         except BaseException:

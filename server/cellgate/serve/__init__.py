@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> ExitStatus:
     """Carry out `cellgate serve`. Raises UsageError, LimitError, EndedBySignal."""
-    from cellgate.serve.child import GatewayProcess, import_everything  # they bring a whole server with them
+    from cellgate.serve.child import GatewayProcess, load_everything  # they bring a whole server with them
     from cellgate.serve.keeper import Keeper, WardenStarter
     from cellgate.serve.listening import addresses_of, check_exposure, listen
     from cellgate.serve.places import gateway_account, prepare
@@ -48,7 +48,7 @@ def execute(args: argparse.Namespace) -> ExitStatus:
         port = sockets[0].getsockname()[1]
         token = settings.token or secrets.token_urlsafe(32)
         gateway = GatewayProcess(
-            settings, token, places, account, list(sockets), import_everything(), end_sessions=args.end_sessions
+            settings, token, places, account, list(sockets), load_everything(), end_sessions=args.end_sessions
         )
         keeper = Keeper(
             gateway,

@@ -14,10 +14,11 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from cellgate.errors import CellgateError, DriverUnavailable, UsageError
 from cellgate.exits import ExitStatus, status_of_error
@@ -30,8 +31,9 @@ from cellgate.serve.keeper import WARDEN, serving
 from cellgate.serve.places import Account, Places
 from cellgate.settings import Settings
 
-__all__ = ["GatewayProcess", "import_everything"]
+__all__ = ["GatewayProcess", "load_everything"]
 
+RunGateway = Callable[..., Coroutine[Any, Any, None]]  # `cellgate.gateway.server.run_gateway`, which is imported late
 NAME: Final = "cellgate-gw"  # in `ps`, where the command line is the keeper's
 # Imported by others at their first use: by datetime.strptime, by an executor, by codecs.
 _LATE: Final = (
@@ -47,14 +49,15 @@ _LATE: Final = (
 )
 
 
-def import_everything() -> ModuleType:
-    """What serves HTTP, and whatever it will need; returns `cellgate.gateway.server`."""
+def load_everything() -> RunGateway:
+    """All that the gateway will need of the installation; returns what serves."""
     for name in _LATE:
         importlib.import_module(name)
     server = importlib.import_module("cellgate.gateway.server")
+    run_gateway: RunGateway = partial(server.run_gateway, installed=server.Installed.read())
     gc.collect()
     gc.freeze()  # a gateway shares these pages with the keeper, and with its successor
-    return server
+    return run_gateway
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class GatewayProcess:
     places: Places
     account: Account | None
     sockets: list[socket.socket]
-    server: ModuleType  # as `import_everything` returned it
+    run_gateway: RunGateway
     end_sessions: bool = False
 
     def __call__(self, line: socket.socket) -> int:
@@ -83,7 +86,7 @@ class GatewayProcess:
     async def _serve(self, line: socket.socket) -> None:
         line.setblocking(False)
         warden = _Warden(self, line)
-        await self.server.run_gateway(
+        await self.run_gateway(
             self.settings,
             self.sockets,
             self.token,

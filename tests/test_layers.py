@@ -47,6 +47,7 @@ RULES = [
             "cellgate_kernel",
             "ipykernel",
             "IPython",
+            *("pygments", "stack_data"),  # IPython's own, for its tracebacks
             "traitlets",
             "comm",
             "jupyter_client",

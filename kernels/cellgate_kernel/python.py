@@ -27,6 +27,7 @@ from .host import Host, Setup
 from .link import Link, Message
 from .message import Channel, Status, Tag, join_v1
 from .shell import SandboxKernel, follow_threads, remember_signatures
+from .tracebacks import quicken
 
 __all__ = ["TEMPLATES", "Prepared", "prepare"]
 
@@ -130,6 +131,7 @@ def _build() -> SandboxKernel:
             del sys.modules["debugpy"]
         else:
             sys.modules["debugpy"] = held
+    quicken(kernel.shell.compile._filename_map)
     extensions: Any = kernel.shell.extension_manager
     extensions.load_extension("storemagic")  # as every IPython application does
     return kernel

@@ -4,6 +4,7 @@ document, PROTOCOL.md and the tests of who may ask are made from this table."""
 from __future__ import annotations
 
 import json
+import logging
 
 from tornado.web import Application
 
@@ -103,6 +104,8 @@ ROUTES: tuple[Route, ...] = (
 
 def make_app(manager: Manager, guard: Guard, settings: Settings, logos: Logos | None = None) -> Application:
     """All that is served for this manager, to whom this guard lets in. `logos`: if they were read already."""
+    # At a lower level it quotes headers that make no sense, and with them perhaps the token.
+    logging.getLogger("tornado.general").setLevel(logging.WARNING)
     services = Services(
         manager=manager,
         guard=guard,

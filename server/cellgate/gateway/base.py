@@ -54,7 +54,7 @@ log = logging.getLogger("cellgate.gateway")
 access_log = logging.getLogger("cellgate.access")
 
 MAX_BODY_BYTES = 64 << 10  # a request names a kernel, some limits and variables
-MAX_DRAINED_BYTES = 32 << 20  # read and dropped of a longer body, so that its sender hears why it is refused
+MAX_DRAINED_BYTES = 32 << 20  # of a longer body are read, so that its sender hears why it is refused
 RETRY_SECONDS = 5  # until what failed for now may pass, when nobody knows better
 MAX_PATH_CHARS = 200  # of a line in the log
 
@@ -296,10 +296,11 @@ class RestHandler(Handler):
 
     def prepare(self) -> None:
         super().prepare()
-        # Read to its end even when it is refused: who hangs up on somebody that still writes is not heard any more.
+        # One that is too long is read to its end all the same, and dropped: a connection that is cut off while its
+        # sender still writes delivers no answer.
         cast(HTTP1Connection, self.request.connection).set_max_body_size(MAX_DRAINED_BYTES)
         length = self.request.headers.get("Content-Length", "")
-        if length.isdigit() and int(length) > self.max_body_bytes:
+        if length.isdigit() and int(length) > MAX_DRAINED_BYTES:
             raise TooLarge(self.max_body_bytes)
 
     def data_received(self, chunk: bytes) -> None:

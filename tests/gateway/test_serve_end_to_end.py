@@ -6,8 +6,12 @@ import asyncio
 import json
 import os
 import signal
+import sys
+import tempfile
 import time
 import uuid
+import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -166,3 +170,44 @@ async def test_a_second_server_in_the_same_directory_is_refused():
         assert "another takes its place" not in second.log()
         second.process, second.state_dir = None, its_own
         assert (await server.fetch("GET", "/api")).status == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's gateway becomes somebody else: root shows it")
+async def test_a_program_that_only_root_can_read_serves_all_the_same(closed_installation: str):
+    async with served(start=False) as server:
+        server.python = closed_installation
+        await server.start()
+        kernel = await new_kernel(server)
+        assert await kernel.run("import decimal; decimal.Decimal(6) * 7") == "Decimal('42')"
+        paths = ["/", "/login", "/api", "/api/status", "/api/kernelspecs", "/api/sessions", "/v1/openapi.json", "/x%ff"]
+        seen = {path: (await server.fetch("GET", path)).status for path in paths}
+        assert seen == dict.fromkeys(paths, 200) | {"/x%ff": seen["/x%ff"]}
+        assert seen["/x%ff"] in (400, 404)
+        kernelspecs = (await server.fetch("GET", "/api/kernelspecs")).json()["kernelspecs"]
+        logos = [logo for spec in kernelspecs.values() for logo in spec["resources"].values()]
+        assert {(await server.fetch("GET", logo)).status for logo in logos} == {200}
+        assert (await server.fetch("GET", "/api/kernels", Authorization="token wrong")).status == 401
+        await server.kill_gateway()
+        await server.wait_ready()
+        assert await kernel.run("1/0") == "ZeroDivisionError"
+        assert (await server.fetch("POST", f"/api/kernels/{kernel.id}/restart")).status == 200
+        assert (await server.fetch("DELETE", f"/api/kernels/{kernel.id}")).status == 204
+        assert await server.end() == 0
+        assert "Traceback" not in server.log()
+        assert "No module" not in server.log()
+
+
+@pytest.fixture
+def closed_installation() -> Iterator[str]:
+    """An interpreter whose every module is found by way of a directory that root alone may enter."""
+    # Not in /tmp, over which a sandbox has its own, and links from there are lost.
+    with tempfile.TemporaryDirectory(prefix="cellgate-test-", dir="/var/tmp") as name:
+        closed = Path(name)  # its mode is 0700
+        venv.create(closed / "venv", symlinks=True)
+        places = [place for place in dict.fromkeys(sys.path) if "site-packages" in place]
+        places += [str(Path(__file__).parents[2] / source) for source in ("server", "kernels")]
+        for number, place in enumerate(places):
+            (closed / str(number)).symlink_to(place)
+        (site,) = (closed / "venv" / "lib").glob("python*/site-packages")
+        (site / "ours.pth").write_text("".join(f"{closed}/{number}\n" for number in range(len(places))))
+        yield str(closed / "venv" / "bin" / "python")

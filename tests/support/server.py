@@ -65,6 +65,7 @@ class Server:
         self.token = env.get("CELLGATE_TOKEN", "")
         self.port = 0
         self.greeting = ""  # what it printed
+        self.python = sys.executable  # with which it is started
         self.process: asyncio.subprocess.Process | None = None
         self._log = directory / "log"
         self._flags = flags
@@ -84,7 +85,7 @@ class Server:
         words = ["serve", "--state-dir", str(self.state_dir), "--port", str(self.port), *self._flags, *flags]
         with self._log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "cellgate", *words, stdout=asyncio.subprocess.PIPE, stderr=log, env=self._env
+                self.python, "-m", "cellgate", *words, stdout=asyncio.subprocess.PIPE, stderr=log, env=self._env
             )
 
     async def end(self, number: int = signal.SIGTERM) -> int:

@@ -44,6 +44,7 @@ _LATE: Final = (
     "stringprep",
     "tornado.gen",
     "tornado.locale",
+    "tornado.platform.asyncio",
     "tornado.template",
     "unicodedata",
 )

@@ -399,7 +399,9 @@ class NativeSandbox:
         return self._usage
 
     async def destroy(self) -> DeathCertificate:
-        return await asyncio.shield(asyncio.ensure_future(self._destroy()))
+        destroying = asyncio.ensure_future(self._destroy())
+        destroying.add_done_callback(lambda done: done.cancelled() or done.exception())  # who asked may be gone
+        return await asyncio.shield(destroying)
 
     async def _destroy(self) -> DeathCertificate:
         with suppress(DriverUnavailable):

@@ -58,7 +58,15 @@ class RawClient:
         self.reader, self.writer, self.head = reader, writer, head
 
     @classmethod
-    async def connect(cls, port: int, *, headers: str = "", first: bytes = b"", receive_bytes: int = 0) -> RawClient:
+    async def connect(
+        cls,
+        port: int,
+        *,
+        headers: str = "",
+        key: str = "dGhlIHNhbXBsZSBub25jZQ==",
+        first: bytes = b"",
+        receive_bytes: int = 0,
+    ) -> RawClient:
         """`first` goes out together with the handshake; `receive_bytes` bounds what the kernel takes unread."""
         raw = socket.socket()
         if receive_bytes:
@@ -68,7 +76,7 @@ class RawClient:
         reader, writer = await asyncio.open_connection(sock=raw, limit=receive_bytes or 1 << 16)
         writer.write(
             f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{headers}"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
             + first
         )
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), BOUND)
@@ -126,6 +134,11 @@ class Echo(WebSocket):
 
     def ended(self, code: int | None, reason: str) -> None:
         self.said.put_nowait(("ended", code, reason))
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether our side of the connection is closed for good."""
+        return self._connection is not None and self._connection.stream.closed()
 
     async def next_call(self) -> tuple[object, ...]:
         return await asyncio.wait_for(self.said.get(), BOUND)

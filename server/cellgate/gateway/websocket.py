@@ -145,6 +145,7 @@ class _Connection(WebSocketProtocol13):
         self._marks: deque[bytes] = deque(maxlen=MAX_MARKS)  # sent, and not answered
         self._last_ping: bytes | None = None  # of the client's, while the pong before waits to be taken
         self._pong_end = 0  # of the latest pong, as `sent_bytes` counts
+        self._has_backlog = False  # of which `drained` will tell
         self._direct_bytes = 0  # that went into the socket past the stream
         self._opened_at = 0  # of the stream's bytes: those of the handshake are none of ours
 
@@ -186,6 +187,7 @@ class _Connection(WebSocketProtocol13):
         except OSError:
             self._loop.call_soon(self._abort)  # soon: nobody's `send` should find itself in `ended`
         if written is not None:
+            self._has_backlog = True
             written.add_done_callback(self._on_written)
 
     def _on_written(self, written: asyncio.Future[None]) -> None:
@@ -193,7 +195,8 @@ class _Connection(WebSocketProtocol13):
             return self._abort()
         if self._last_ping is not None:
             self._answer_ping(self._last_ping)
-        if self.buffered_bytes == 0 and not self._is_closing:
+        if self._has_backlog and self.buffered_bytes == 0 and not self._is_closing:
+            self._has_backlog = False
             self._call(self.handler.drained)
 
     def _answer_ping(self, data: bytes) -> None:
@@ -219,7 +222,7 @@ class _Connection(WebSocketProtocol13):
     async def _receive_frame_loop(self) -> None:
         """Called by tornado after the handler's `open`; returns when all is over."""
         try:
-            while not self._has_ended:
+            while await self._may_hear.wait() and not self._has_ended:
                 size = max(READ_BYTES, min(self._reader.missing_bytes, MAX_READ_BYTES))
                 reading = cast("asyncio.Future[bytes]", self.stream.read_bytes(size, partial=True))
                 if reading.done():
@@ -236,11 +239,8 @@ class _Connection(WebSocketProtocol13):
     async def _take(self, data: bytes) -> None:
         self._alive_at = self._loop.time()
         for event in self._reader.feed(data):
-            self._handle(event)
-            if not self._may_hear.is_set():
-                await self._may_hear.wait()
-            if self._has_ended:
-                return
+            if await self._may_hear.wait() and not self._has_ended:
+                self._handle(event)
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Close):

@@ -127,7 +127,7 @@ class Websocket(asyncio.Protocol):
     def __init__(self, quick_acks: bool) -> None:
         self.session = os.urandom(8).hex()
         self.received = 0  # bytes, of the connection
-        self.notes: list[bytes] = []  # that the gateway gave under no cell
+        self.notes: list[str] = []  # that the gateway gave under no cell
         self._loop = asyncio.get_running_loop()
         self._quick_acks = quick_acks
         self._transport: asyncio.Transport
@@ -272,7 +272,7 @@ class Websocket(asyncio.Protocol):
             self._has_output.set()
         elif self._asked not in payload:
             if NOTE in payload:
-                self.notes.append(payload)
+                self.notes.append(json.loads(bytes(split_v1(memoryview(payload))[1][3]))["text"])
         elif b'"execute_reply"' in payload:
             self._has_replied = True
         elif b'"status"' in payload:

@@ -15,12 +15,13 @@ COUNTS = Counts(full=300, quick=100, tiny=2)  # MB
 WRITE_BYTES = 62_500  # a sixteenth of a MB
 WATCH_SECONDS = 0.02
 LOOKS = 10  # at its memory, before the server is asked whether the cell has ended
-LONGEST_SECONDS = 60.0  # of a kernel that waits for the client it cannot end
+LONGEST_SECONDS = 20.0  # of a kernel that waits for the client, or an idle that was lost
 NOTE = "[cellgate: "
 
-# With room for all of it, and with less than is written.
+# With room for all of it; with a lower limit for a cell; and with a journal that keeps the last of many cells.
 ROOMY = {"CELLGATE_OUTPUT_BYTES_PER_CELL": "1GiB", "CELLGATE_JOURNAL_BYTES_PER_SESSION": "1GiB"}
-NARROW = {"CELLGATE_OUTPUT_BYTES_PER_CELL": "1GiB", "CELLGATE_JOURNAL_BYTES_PER_SESSION": "1MiB"}
+CAPPED = {"CELLGATE_OUTPUT_BYTES_PER_CELL": "1MiB"}
+NARROW = {"CELLGATE_OUTPUT_BYTES_PER_CELL": "1MiB", "CELLGATE_JOURNAL_BYTES_PER_SESSION": "1MiB"}
 
 
 @dataclass(frozen=True)
@@ -34,38 +35,41 @@ class Stall:
 
     @property
     def told(self) -> str:
-        return f"{self.read_megabytes:.4g} MB came; " + ("; ".join(self.notes) or "no word of any missing")
+        more = f" (the first of {len(self.notes)} notes)" if len(self.notes) > 1 else ""
+        return f"{self.read_megabytes:.4g} MB came; {self.notes[0] + more if self.notes else 'no word of any missing'}"
 
 
 async def measure(stage: Stage, count: int) -> list[Row]:
-    grown: Samples = {}
-    stalls: dict[str, Stall] = {}
-    for name in (OURS, *PEERS):
-        stalls[name] = await stall(await stage.server(name, ROOMY if name == OURS else None), count)
-        grown[name] = [stalls[name].grown_megabytes]
-    narrow = await stall(await stage.server(OURS, NARROW), count)
+    stalls = {OURS: await stall(await stage.server(OURS, ROOMY), count)}
     if stalls[OURS].read_megabytes != count:
         raise RuntimeError(f"of {count} MB: {stalls[OURS].told}")
-    if narrow.read_megabytes != count and not narrow.notes:
-        raise RuntimeError(f"less journal than output, of {count} MB: {narrow.told}")
+    for name in PEERS:
+        stalls[name] = await stall(await stage.server(name), count)
+    capped = await stall(await stage.server(OURS, CAPPED), count)
+    narrow = await stall(await stage.server(OURS, NARROW), count, cells=count)
+    for less in (capped, narrow):
+        if less.read_megabytes != count and not less.notes:
+            raise RuntimeError(f"in silence: {less.told}")
+    grown: Samples = {name: [stall.grown_megabytes] for name, stall in stalls.items()}
     return [
         *beside(f"growth under {count} MB unread", "MB", grown, target={"p50": 16}),
-        Row("- with a journal of 1 MiB", "MB", [narrow.grown_megabytes], target={"p50": 16}, note=narrow.told),
+        Row("- with 1 MiB for a cell", "MB", [capped.grown_megabytes], target={"p50": 16}, note=capped.told),
+        Row("- with 1 MiB of journal", "MB", [narrow.grown_megabytes], target={"p50": 16}, note=narrow.told),
         *(Row(f"- written, {name}", "s", [stall.written_seconds], note=stall.told) for name, stall in stalls.items()),
     ]
 
 
-async def stall(server: Server, megabytes: int) -> Stall:
-    writes = megabytes * 1_000_000 // WRITE_BYTES
+async def stall(server: Server, megabytes: int, cells: int = 1) -> Stall:
+    writes = megabytes * 1_000_000 // WRITE_BYTES // cells
     code = f"for _ in range({writes}): print('x' * {WRITE_BYTES - 1}, flush=True)"
     async with server.kernel() as kernel:
         websocket = await server.open(kernel)
         await websocket.execute("1+1")
-        before = resident_megabytes(server.pids)
-        begin = perf_counter()
-        websocket.ask(code)
+        highest = before = resident_megabytes(server.pids)
+        pids, begin = server.pids, perf_counter()
         websocket.stop_reading()
-        highest, pids = before, server.pids
+        for _ in range(cells):
+            websocket.ask(code)
         while perf_counter() - begin < LONGEST_SECONDS:
             for _ in range(LOOKS):
                 await asyncio.sleep(WATCH_SECONDS)
@@ -75,11 +79,9 @@ async def stall(server: Server, megabytes: int) -> Stall:
         written = perf_counter() - begin
         websocket.go_on_reading()
         heard = await websocket.collect()
-        highest = max(highest, resident_megabytes(server.pids))
-        texts = [json.loads(bytes(content))["text"] for kind, content in heard.contents if kind == "stream"]
+        highest = max(highest, resident_megabytes(pids))
         await websocket.close()
-    notes = [text.strip() for text in texts if text.startswith(NOTE)] + [
-        f"{len(websocket.notes)} under no cell"
-    ] * bool(websocket.notes)
-    read = sum(len(text) for text in texts if not text.startswith(NOTE)) / 1e6
-    return Stall(highest - before, written, read, notes)
+    texts = [json.loads(bytes(content))["text"] for kind, content in heard.contents if kind == "stream"]
+    output = "".join(text for text in texts if not text.startswith(NOTE))
+    notes = [text.strip() for text in (*websocket.notes, *texts) if text.startswith(NOTE)]
+    return Stall(highest - before, written, len(output) / 1e6, notes)

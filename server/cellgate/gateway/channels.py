@@ -49,7 +49,8 @@ class ChannelsHandler(Handler, WebSocket):
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         self._dialect = choose_dialect(subprotocols)
-        return self._dialect.value
+        name: str | None = self._dialect.value
+        return name
 
     def open(self, *_: str) -> None:
         after = self.get_query_argument("after", "")

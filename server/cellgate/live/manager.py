@@ -60,7 +60,6 @@ class Manager:
     def __init__(self, settings: Settings, open_driver: OpenDriver, directory: Path, registry: Registry) -> None:
         self.settings = settings
         self.registry = registry
-        self.composer = Composer(uuid4().hex)
         self.kernelspecs: dict[str, Kernelspec] = {}
         self.is_draining = False
         self.started = datetime.now(timezone.utc)
@@ -248,7 +247,8 @@ class Manager:
         sandbox, session = limits
         now = self.now()
         born = born_at(row, boot_id=self._boot_id, monotonic=time.monotonic(), wall=time.time(), now=now)
-        core = Session(session, composer=self.composer, date=date_now, next_seq=journal.next_seq, now=now, born_at=born)
+        composer = Composer(uuid4().hex)
+        core = Session(session, composer=composer, date=date_now, next_seq=journal.next_seq, now=now, born_at=born)
         live = self._sessions[row.id] = LiveSession(
             self,
             row.id,
@@ -258,6 +258,7 @@ class Manager:
             spec=SandboxSpec(kernelspec.template, sandbox),
             setup=setup_of(kernelspec, wish.env),
             session=core,
+            composer=composer,
             journal=journal,
             cursors=Cursors(self._directory / row.id / CURSORS_NAME),
         )

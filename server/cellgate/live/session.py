@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from cellgate.errors import CellgateError, Fault, LinkClosed, SandboxGone, TooManyClients
-from cellgate.live.cursors import Cursors
+from cellgate.live.cursors import Cursors, Place
 from cellgate.live.reader import Parting, Reader, Sink
 from cellgate.live.wish import Wish
 from cellgate.sandbox.base import Sandbox, SandboxSpec
@@ -32,13 +32,12 @@ from cellgate.sandbox.connection import Batch, KernelConnection
 from cellgate.sandbox.watchdog import watch
 from cellgate.sessions.effects import Append, Close, Destroy, Effect, Interrupt, Kill, Save, Send, StartKernel
 from cellgate.sessions.journal import Gap, Journal
-from cellgate.sessions.records import Kind, Record
+from cellgate.sessions.records import Record
 from cellgate.sessions.registry import Registry
 from cellgate.sessions.session import Session
 from cellgate.sessions.states import State
-from cellgate.wire.jupyter import ClientMessage, Composer, Dialect, MessageError
+from cellgate.wire.jupyter import ClientMessage, Composer, Dialect
 from cellgate_kernel.link import Hello, Link, WindowFull
-from cellgate_kernel.message import split_v1
 
 __all__ = ["Host", "LiveSession", "date_now"]
 
@@ -48,7 +47,6 @@ log = logging.getLogger("cellgate.live")
 LAST_WORDS_SECONDS = 2.0
 FAREWELL_SECONDS = 5.0  # for clients to read to the end of a session that is over
 MAX_UNSENT = 64  # requests that wait for the link's window, before their clients are read no further
-SEARCH_BYTES = 1 << 20  # of journal at a time, to find what a client saw last
 _EXECUTION_STATES = {
     State.STARTING: "starting",
     State.READY: "idle",
@@ -69,7 +67,6 @@ class Host(Protocol):
     """What a session needs of whoever keeps all of them."""
 
     registry: Registry
-    composer: Composer
 
     def now(self) -> float:
         """On the one clock that all sessions live by."""
@@ -109,6 +106,7 @@ class LiveSession:
         spec: SandboxSpec,
         setup: bytes,
         session: Session,
+        composer: Composer,
         journal: Journal,
         cursors: Cursors,
     ) -> None:
@@ -123,6 +121,7 @@ class LiveSession:
         self._spec = spec
         self._setup = setup
         self._cursors = cursors
+        self._composer = composer
         self._loop = asyncio.get_running_loop()
         self._kernels: dict[int, _Kernel] = {}
         self._readers: dict[bytes, Reader] = {}
@@ -210,26 +209,26 @@ class LiveSession:
         former = self._readers.get(client)
         if former is None and len(self._readers) >= self.session.limits.clients_per_session:
             raise TooManyClients(len(self._readers))
-        known = self._cursors.find(client)
         self.session.joined(client)
         if former is not None:
             former.part(Parting.REPLACED)
-        if known is None:
+        place = self._cursors.find(client)
+        if place is None:
             running = self.session.running
             start = self.journal.next_seq if running is None else running.begins_at
+            place = Place(start, start)
             self._cursors.remember(client, start)
-        else:
-            start = self._behind(after, min(known, self.journal.next_seq)) if after else known
         reader = self._readers[client] = Reader(
             client,
             sink,
             self.journal,
             dialect=dialect,
-            start=start,
+            start=place.sure if after else place.position,
             limit_bytes=self.session.limits.client_outbox_bytes,
             say_gap=self._say_gap,
             remember=partial(self._cursors.remember, client),
             later=self._loop.call_later,
+            after=after,
         )
         return reader
 
@@ -528,22 +527,4 @@ class LiveSession:
     def _say_gap(self, gap: Gap) -> bytes:
         text = f"{gap.records} messages of this session are no longer kept, and left out here"
         facts = {"note": "gap", "first": gap.first, "last": gap.last, "records": gap.records}
-        return self._host.composer.note(text, parent=None, date=date_now(), facts=facts).v1
-
-    def _behind(self, message_id: str, start: int) -> int:
-        """The record after the message with this id, looked for from `start` on; `start` if it is not there."""
-        needle = b'"' + message_id.encode("utf-8", "replace") + b'"'
-        seq = start
-        while seq < self.journal.next_seq:
-            reading = self.journal.read(seq, SEARCH_BYTES)
-            for record in reading.records:
-                if record.kind in (Kind.OUTPUT, Kind.NOTE) and _header_has(record, needle):
-                    return record.seq + 1
-            seq = reading.next_seq
-        return start
-
-
-def _header_has(record: Record, needle: bytes) -> bool:
-    with suppress(MessageError):
-        return needle in bytes(split_v1(memoryview(record.body))[1][0])
-    return False
+        return self._composer.note(text, parent=None, date=date_now(), facts=facts).v1

@@ -37,6 +37,7 @@ from cellgate.wire.jupyter import (
     clean_kernel_info,
     parse_message,
     read_frame,
+    session_of,
     tag_is_true,
 )
 from cellgate_kernel.message import MESSAGE_TYPES, Channel, MessageError, Status, Tag
@@ -61,6 +62,7 @@ class _Kernel:
 
     is_heard: bool = False  # what it says counts
     is_linked: bool = False  # and it can be sent something
+    is_named: bool = False  # what the gateway says for it bears its session
     sent: int = 0  # messages on its link
     received: int = 0
     was_given_a_cell: bool = False
@@ -316,7 +318,11 @@ class Session:
             kernel.received = number
             if not tag_is_true(tag, v1):
                 self.ignored["lying_tag"] += 1
-            elif tag.channel is Channel.IOPUB:
+                continue
+            if not kernel.is_named:
+                self._log.speak_as(session_of(v1))
+                kernel.is_named = True
+            if tag.channel is Channel.IOPUB:
                 if tag.message_type == "status":
                     self._hear_status(number, tag, v1, now)
                 else:
@@ -647,15 +653,16 @@ class Session:
         self._end_cell(CellReason.CANCELLED, sentence, {})
         self._cancel_waiting(sentence)
         self._failures = 0
-        self._part(sentence, {"reason": "restarted"})
+        self._part(sentence, {"reason": "restarted"}, state="starting")
         self._log.do(StartKernel(self.incarnation))
 
-    def _part(self, sentence: str, facts: Mapping[str, object]) -> None:
-        """From this incarnation, and begin the next."""
+    def _part(self, sentence: str, facts: Mapping[str, object], *, state: str = "restarting") -> None:
+        """From this incarnation, and begin the next. Jupyter's clients take `restarting` for what nobody asked for,
+        and say so."""
         former = self.incarnation
         if self.state is not State.RESTARTING:
             self._move(Move.RESTARTED)
-        self._say_state("restarting", sentence, facts)
+        self._say_state(state, sentence, facts)
         self._begin_incarnation(sentence)
         self._log.do(Destroy(former))
 

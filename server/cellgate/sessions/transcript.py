@@ -32,6 +32,10 @@ class Transcript:
         self._effects: list[Effect] = []
         self._records: list[Record] | None = None  # of the Append at the end of the effects
 
+    def speak_as(self, session: str) -> None:
+        """In the place of the kernel that names itself so."""
+        self._composer.session = session or self._composer.session
+
     # -- in order -------------------------------------------------------------------------------------
 
     def record(self, record: Record) -> None:

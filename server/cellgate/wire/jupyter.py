@@ -54,6 +54,7 @@ __all__ = [
     "make_message",
     "parse_message",
     "read_frame",
+    "session_of",
     "tag_is_true",
     "write_frame",
 ]
@@ -569,11 +570,15 @@ class Ending:
 
 
 class Composer:
-    """Composes messages in the gateway's own name, as complete as a kernel's. `session` is the id they carry: a fresh
-    one for each life of a gateway, so that no message id is given out twice. `date` is the time, in ISO 8601."""
+    """Composes messages in the gateway's own name, as complete as a kernel's. `prefix` begins their ids: another for
+    each session and each life of a gateway, so that none is given out twice. `date` is the time, in ISO 8601.
 
-    def __init__(self, session: str) -> None:
-        self._session = session
+    `session` is what their headers name, and is to be that of the kernel for which they stand: JupyterLab drops what it
+    has not yet shown when a message of another session comes."""
+
+    def __init__(self, prefix: str) -> None:
+        self.session = prefix
+        self._prefix = prefix
         self._numbers = itertools.count(1)
 
     def say(
@@ -591,8 +596,8 @@ class Composer:
             msg_type,
             content,
             channel=channel,
-            msg_id=f"{self._session}_{next(self._numbers)}",
-            session=self._session,
+            msg_id=f"{self._prefix}_{next(self._numbers)}",
+            session=self.session,
             date=date,
             username="cellgate",
             metadata=metadata,
@@ -645,6 +650,16 @@ class Composer:
 
 def _reply_type(request: ClientMessage) -> str:
     return request.msg_type.removesuffix("_request") + "_reply"
+
+
+def session_of(v1: memoryview) -> str:
+    """The session that a message's header names, if that is a name; else "". Raises MessageError."""
+    _, (header, *_) = split_v1(v1)
+    named = _word(_load(header, "header").get("session"))
+    return named if _SESSION.fullmatch(named) else ""
+
+
+_SESSION = re.compile(r"[\w-]{1,100}")  # real ones are UUIDs, with or without hyphens
 
 
 # -- what a kernel says of itself ----------------------------------------------------------------------

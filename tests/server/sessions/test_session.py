@@ -458,6 +458,24 @@ def test_clients_are_told_of_a_restart_and_why():
     assert stage.notes()[-1]["reason"] == "oom"
 
 
+def test_a_restart_that_was_asked_for_is_told_as_a_start():
+    """JupyterLab shows `restarting` as "appears to have died", to whoever asked for it too."""
+    stage = Stage().started()
+    stage.do(stage.session.restart(stage.now))
+    assert stage.shown()[-1]["content"] == {"execution_state": "starting"}
+    assert stage.notes()[-1]["reason"] == "restarted"
+
+
+def test_what_is_said_for_a_kernel_bears_its_session():
+    """JupyterLab drops what it has not shown yet when a message of another session comes."""
+    stage = Stage().started()
+    stage.ask(cell("c1"))
+    stage.hear(said("stream", {"name": "stdout", "text": "x"}, "c1"))
+    theirs = stage.shown()[-1]["header"]["session"]
+    stage.die(Reason.OOM)
+    assert {message["header"]["session"] for message in stage.shown()[-3:]} == {theirs}
+
+
 def test_restarts_that_race_make_one_kernel():
     stage = Stage().started()
     first = stage.do(stage.session.restart(stage.now))

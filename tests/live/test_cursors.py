@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellgate.live.cursors import SLOTS, Cursors
+from cellgate.live.cursors import SLOTS, Cursors, Place
 
 
 @pytest.fixture
@@ -35,7 +35,19 @@ def test_a_position_is_found_again_also_by_the_next_process(path: Path, cursors:
     cursors.remember(b"a", 1 << 40)
     cursors.close()
     heir = Cursors(path)
-    assert (heir.find(b"a"), heir.find(b"b"), heir.find(b"c")) == (1 << 40, 1, None)
+    assert (heir.find(b"a"), heir.find(b"b"), heir.find(b"c")) == (Place(1 << 40, 1 << 40), Place(1, 1), None)
+    heir.close()
+
+
+def test_what_a_client_confirmed_is_kept_beside_what_is_believed_of_it(path: Path, cursors: Cursors):
+    cursors.remember(b"a", 7)
+    cursors.remember(b"a", 9, is_sure=False)
+    assert cursors.find(b"a") == Place(9, 7)
+    cursors.close()
+    heir = Cursors(path)
+    assert heir.find(b"a") == Place(9, 7)
+    heir.remember(b"a", 8)
+    assert heir.find(b"a") == Place(8, 8)
     heir.close()
 
 
@@ -49,8 +61,20 @@ os.kill(os.getpid(), signal.SIGKILL)
     killed = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
     assert killed.returncode == -signal.SIGKILL
     heir = Cursors(path)
-    assert heir.find(b"a") == 7
+    assert heir.find(b"a") == Place(7, 7)
     heir.close()
+
+
+def test_of_too_many_whoever_has_read_nothing_for_longest_is_forgotten(path: Path, cursors: Cursors):
+    """A page makes a new client for each visit; an agent that has held the session for long is none of them."""
+    cursors.remember(b"agent", 1)
+    for n in range(3 * SLOTS):
+        cursors.remember(b"%d" % n, 1)
+        if n % SLOTS == 0:
+            cursors.remember(b"agent", n + 2)
+    for known in (cursors, Cursors(path)):
+        assert known.find(b"agent") == Place(2 * SLOTS + 2, 2 * SLOTS + 2)
+        known.close()
 
 
 def test_of_too_many_whoever_came_first_is_forgotten(path: Path, cursors: Cursors):
@@ -59,7 +83,7 @@ def test_of_too_many_whoever_came_first_is_forgotten(path: Path, cursors: Cursor
     assert path.stat().st_size < 8192
     for known in (cursors, Cursors(path)):
         assert [known.find(b"%d" % n) for n in range(3)] == [None] * 3
-        assert [known.find(b"%d" % n) for n in range(3, SLOTS + 3)] == list(range(4, SLOTS + 4))
+        assert [known.find(b"%d" % n) for n in range(3, SLOTS + 3)] == [Place(n, n) for n in range(4, SLOTS + 4)]
         known.close()
 
 
@@ -71,7 +95,9 @@ def test_whatever_is_remembered_last_is_what_is_found(said: list[tuple[int, int]
     newest = dict(said)
     distinct = len(newest)
     for client, position in newest.items():
-        assert cursors.find(b"%d" % client) in ((position,) if distinct <= SLOTS else (position, None))
+        assert cursors.find(b"%d" % client) in (
+            (Place(position, position),) if distinct <= SLOTS else (Place(position, position), None)
+        )
     cursors.close()
 
 
@@ -85,7 +111,7 @@ def test_a_file_that_holds_anything_else_harms_nobody(path: Path, content: bytes
     cursors = Cursors(path)
     for n in range(2 * SLOTS):
         cursors.remember(b"%d" % n, 7)
-        assert cursors.find(b"%d" % n) == 7
+        assert cursors.find(b"%d" % n) == Place(7, 7)
     cursors.close()
 
 
@@ -95,7 +121,7 @@ def test_a_link_in_the_files_place_is_not_followed(path: Path, tmp_path: Path):
     path.symlink_to(other)
     cursors = Cursors(path)
     cursors.remember(b"a", 7)
-    assert cursors.find(b"a") == 7
+    assert cursors.find(b"a") == Place(7, 7)
     cursors.close()
     assert other.read_bytes() == b"kept"
 

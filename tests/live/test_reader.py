@@ -14,11 +14,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from cellgate.live.reader import CHUNK_BYTES, MAX_CHUNKS, Parting, Reader
+from cellgate.live.reader import CHUNK_BYTES, MAX_CHUNKS, SEEK_BYTES, Parting, Reader
 from cellgate.sessions.journal import MIN_LIMIT_BYTES, Gap, Journal
 from cellgate.sessions.records import Kind, Record
-from cellgate.wire.jupyter import Dialect, Frame
-from cellgate_kernel.message import Channel, Status, Tag
+from cellgate.wire.jupyter import Dialect, Frame, make_message, parse_message
+from cellgate_kernel.message import Channel, Status, Tag, join_v1
 from tests.support.pipe import Pipe
 from tests.support.stage import stream
 
@@ -42,10 +42,11 @@ class Case:
     def __init__(self, directory: Path, limit_bytes: int = 1 << 20) -> None:
         self.journal = Journal.open(directory, limit_bytes=limit_bytes)
         self.remembered: list[int] = []
+        self.believed: list[int] = []
         self.waiting: deque[Callable[[], None]] = deque()  # what readers want called later
         self.readers: list[Reader] = []
 
-    def connect(self, pipe: Pipe, start: int = 1, dialect: Dialect = Dialect.V1) -> Reader:
+    def connect(self, pipe: Pipe, start: int = 1, dialect: Dialect = Dialect.V1, *, after: str = "") -> Reader:
         reader = Reader(
             ME,
             pipe,
@@ -54,12 +55,16 @@ class Case:
             start=start,
             limit_bytes=LIMIT_BYTES,
             say_gap=say_gap,
-            remember=self.remembered.append,
+            remember=self._remember,
             later=lambda _seconds, call: self.waiting.append(call),
+            after=after,
         )
         self.readers.append(reader)
         reader.catch_up()
         return reader
+
+    def _remember(self, position: int, *, is_sure: bool = True) -> None:
+        (self.remembered if is_sure else self.believed).append(position)
 
     def append(self, *records: Record) -> None:
         first = self.journal.append(records)
@@ -297,7 +302,7 @@ def test_who_closes_in_order_has_read_what_was_sent(case: Case):
     reader = case.connect(pipe)
     case.say(2)
     reader.gone(in_order=True)
-    assert case.remembered == [3]
+    assert (case.remembered, case.believed) == ([], [3]), "which it has not confirmed"
 
 
 @pytest.mark.parametrize("takes_all", [True, False])
@@ -308,7 +313,71 @@ def test_who_closes_before_answering_a_mark_may_not_have_read_what_came_before_i
     case.say(2)
     case.go_on()
     reader.gone(in_order=True)
-    assert (reader.delivered, case.remembered) == (1, [])
+    assert (reader.delivered, case.remembered, case.believed) == (1, [], [])
+
+
+# -- what a client saw last -------------------------------------------------------------------------------
+
+
+def named(message_id: str, client: bytes = b"", size: int = 0) -> Record:
+    _, parts = make_message(
+        "stream", {"name": "stdout", "text": "x" * size}, channel=Channel.IOPUB, msg_id=message_id, session="k", date=""
+    )
+    return Record(Kind.OUTPUT, 0, 0, client, TAG, b"".join(join_v1(b"iopub", parts)))
+
+
+def ids(pipe: Pipe) -> list[str]:
+    return [parse_message(memoryview(frame.data))["header"]["msg_id"] for frame in pipe.arrived]
+
+
+@pytest.mark.parametrize("start", [1, 2, 3], ids=["before it", "at it", "behind it"])
+def test_who_says_what_it_saw_last_reads_on_behind_it(case: Case, start: int):
+    case.append(*(named(name) for name in "abcde"))
+    pipe = Pipe(takes_all=True)
+    reader = case.connect(pipe, start=start, after="b")
+    assert ids(pipe) == ["c", "d", "e"]
+    case.append(named("f"))
+    assert ids(pipe)[3:] == ["f"]
+    reader.marked(case.let_mark(pipe))
+    assert case.remembered[-1] == 7
+
+
+@pytest.mark.parametrize("after", ["a", "nobody's", '"', "\ud800"])
+def test_who_says_what_it_cannot_have_seen_last_reads_on_where_it_was(case: Case, after: str):
+    case.append(*(named(name) for name in "abcde"))
+    pipe = Pipe(takes_all=True)
+    case.connect(pipe, start=3, after=after)
+    assert (ids(pipe), case.remembered) == (["c", "d", "e"], [])
+
+
+def test_a_long_search_is_gone_in_turns_and_has_an_end(tmp_path: Path):
+    """A client that was away during a flood may name what was before it, or anything; others do not wait for it."""
+    case = Case(tmp_path, limit_bytes=4 * SEEK_BYTES)
+    size = CHUNK_BYTES - 500
+    for n in range(2 * SEEK_BYTES // CHUNK_BYTES):
+        case.append(named(f"{n}", size=size))
+    pipe = Pipe(takes_all=True)
+    reader = case.connect(pipe, start=5, after="nobody's")
+    turns = 0
+    while not pipe.arrived:
+        (call,) = case.waiting
+        assert call == reader.catch_up
+        turns += 1
+        case.go_on()
+    assert ids(pipe)[0] == "4"
+    assert turns <= SEEK_BYTES / CHUNK_BYTES / MAX_CHUNKS + 2
+    case.journal.close()
+
+
+def test_who_leaves_while_we_look_is_where_it_was(tmp_path: Path):
+    case = Case(tmp_path, limit_bytes=SEEK_BYTES)
+    for n in range(2 * MAX_CHUNKS):
+        case.append(named(f"{n}", size=CHUNK_BYTES))
+    pipe = Pipe(takes_all=True)
+    case.connect(pipe, start=5, after="nobody's").gone(in_order=True)
+    case.go_on()
+    assert (pipe.arrived, case.remembered, case.believed) == ([], [], [])
+    case.journal.close()
 
 
 def test_a_connection_stalls_from_when_it_last_took_something(case: Case):

@@ -12,52 +12,68 @@ import os
 import struct
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["Cursors"]
+__all__ = ["Cursors", "Place"]
 
 SLOTS = 128  # clients remembered per session; a browser makes a new one for each visit
 NEVER = 1 << 63  # nobody has said, or come, so often
-_SLOT = struct.Struct("<16sQQ")  # digest of the client's id, when it was used (a counter), position
-_POSITION_AT = 24
+_SLOT = struct.Struct("<16sQQQ")  # digest of the client's id, when it was used (a counter), and its place
+_USED_AT, _POSITION_AT, _SURE_AT = 16, 24, 32
+
+
+class Place(NamedTuple):
+    """Of a client in a journal: the number of the record it wants next."""
+
+    position: int  # as we believe
+    sure: int  # as it has confirmed; not more
 
 
 class Cursors:
-    """Positions by client. Whoever opened it owes a `close`."""
+    """Places by client. Whoever opened it owes a `close`."""
 
     def __init__(self, path: Path) -> None:
         self._map = _open(path)
         self._slots: dict[bytes, int] = {}
         self._used = 0
         for at in range(0, SLOTS * _SLOT.size, _SLOT.size):
-            digest, used, position = _SLOT.unpack_from(self._map, at)
-            if 0 < position < NEVER and used < NEVER:  # else an empty slot, or rubbish
+            digest, used, position, sure = _SLOT.unpack_from(self._map, at)
+            if 0 < sure <= position < NEVER and used < NEVER:  # else an empty slot, or rubbish
                 self._slots[digest] = at
                 self._used = max(self._used, used)
 
-    def find(self, client: bytes) -> int | None:
+    def find(self, client: bytes) -> Place | None:
         """Where this client reads on."""
         at = self._slots.get(_digest(client))
-        return None if at is None else int.from_bytes(self._map[at + _POSITION_AT : at + _SLOT.size], "little")
+        return None if at is None else Place(self._get(at + _POSITION_AT), self._get(at + _SURE_AT))
 
-    def remember(self, client: bytes, position: int) -> None:
+    def remember(self, client: bytes, position: int, *, is_sure: bool = True) -> None:
         """Does nothing after `close`: a connection may be told of a mark while it is being closed."""
         if self._map.closed:
             return
         digest = _digest(client)
         at = self._slots.get(digest)
-        if at is not None:  # one aligned store
-            self._map[at + _POSITION_AT : at + _SLOT.size] = position.to_bytes(8, "little")
-            return
-        at = self._free()
         self._used += 1
-        self._slots[digest] = at
-        _SLOT.pack_into(self._map, at, digest, self._used, position)
+        if at is None:
+            at = self._slots[digest] = self._free()
+            _SLOT.pack_into(self._map, at, digest, self._used, position, position)
+            return
+        self._set(at + _USED_AT, self._used)  # each an aligned store; whoever dies between two of them harms nobody
+        self._set(at + _POSITION_AT, position)
+        if is_sure:
+            self._set(at + _SURE_AT, position)
 
     def close(self) -> None:
         self._map.close()
 
+    def _get(self, at: int) -> int:
+        return int.from_bytes(self._map[at : at + 8], "little")
+
+    def _set(self, at: int, value: int) -> None:
+        self._map[at : at + 8] = value.to_bytes(8, "little")
+
     def _free(self) -> int:
-        """An empty slot, or that of whoever came first."""
+        """An empty slot, or that of whoever has read nothing for longest."""
         if len(self._slots) < SLOTS:
             taken = set(self._slots.values())
             return next(at for at in range(0, SLOTS * _SLOT.size, _SLOT.size) if at not in taken)

@@ -1,5 +1,6 @@
 """One client's place in a session's journal, and what goes to it next.
 
+    (seeking what it saw last, if it says) ──▶ behind
     appended ──▶ live: sent at once ── its connection does not keep up ──▶ behind: served from the journal
                   ▲                                                            │
                   └───────────────────── has caught up ◀───────────────────────┘
@@ -15,17 +16,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import Protocol
 
 from cellgate.sessions.journal import Cursor, Gap, Journal
 from cellgate.sessions.records import Kind, Record
 from cellgate.wire.jupyter import Dialect, Frame, MessageError, write_frame
+from cellgate_kernel.message import split_v1
 
 __all__ = ["Parting", "Reader", "Sink"]
 
 CHUNK_BYTES = 256 << 10  # read from the journal at a time: some 0.3 ms of work
 MAX_CHUNKS = 8  # in a row for one client, before others have their turn
+SEEK_BYTES = 32 << 20  # for what a client saw last, behind what it confirmed: more cannot have been on its way
 MARK_SECONDS = 0.02  # from what was sent to the mark behind it: one for many, and no part of a cell's round trip
 _MARK = struct.Struct("<Q")
 _OUTPUT, _NOTE = Kind.OUTPUT, Kind.NOTE
@@ -62,6 +66,12 @@ class Sink(Protocol):
         ...
 
 
+class Remember(Protocol):
+    def __call__(self, position: int, *, is_sure: bool = True) -> None:
+        """The client has received everything before this; sure is what it confirmed."""
+        ...
+
+
 class Reader:
     """Made by `LiveSession.join`. Its connection tells it `drained` and `marked`."""
 
@@ -75,16 +85,20 @@ class Reader:
         start: int,
         limit_bytes: int,
         say_gap: Callable[[Gap], bytes],
-        remember: Callable[[int], None],
+        remember: Remember,
         later: Callable[[float, Callable[[], None]], object],
+        after: str = "",
     ) -> None:
-        """Reads from record `start` on. `remember` is told, ever later, up to where the client has surely received.
+        """Reads from record `start` on; or from behind the message with the id `after`, if that is found from there
+        on. `remember` is told, ever later, up to where the client has received.
         `later` calls something in so many seconds, when others have had their turn. Call `catch_up` next."""
         self.client = client
         self.delivered = start  # everything before this has surely been received
         self.is_over = False
         self._sink = sink
         self._cursor = Cursor(journal, start)
+        self._sought = f'"{after}"'.encode("utf-8", "replace") if after else b""  # as a header has it
+        self._sought_bytes = 0
         self._dialect = dialect
         self._limit_bytes = limit_bytes
         self._say_gap = say_gap
@@ -125,6 +139,9 @@ class Reader:
                 self._later(0.0, self.catch_up)
                 return
             chunks += 1
+            if self._sought:
+                self._seek()
+                continue
             reading = self._cursor.read(CHUNK_BYTES)
             frames = self._frames(reading.records)
             if reading.gap:
@@ -166,9 +183,9 @@ class Reader:
         """The connection has ended; `in_order` when the client said so itself, having read what came before. One that
         has not answered a mark by then, as it answers all, had not got so far."""
         self.is_over = True
-        if in_order and self._marked is None and not self._sink.buffered_bytes:
+        if in_order and self._marked is None and not self._sink.buffered_bytes and not self._sought:
             self.delivered = self._cursor.seq
-            self._remember(self.delivered)
+            self._remember(self.delivered, is_sure=False)
 
     def stalled_seconds(self, now: float) -> float:
         """For how long the connection has taken nothing of what waits for it. To be asked now and then."""
@@ -177,6 +194,20 @@ class Reader:
         return now - self._taken_at
 
     # -- within --------------------------------------------------------------------------------------
+
+    def _seek(self) -> None:
+        """Look for what the client saw last, in a part of where it may be."""
+        reading = self._cursor.read(CHUNK_BYTES)
+        for record in reading.records:
+            if (record.kind is _OUTPUT or record.kind is _NOTE) and _header_has(record, self._sought):
+                self._sought = b""
+                self.delivered = self._cursor.seq = record.seq + 1
+                self._remember(self.delivered)
+                return
+            self._sought_bytes += len(record.body)
+        if self._cursor.is_at_end or self._sought_bytes > SEEK_BYTES:
+            self._sought = b""
+            self._cursor.seq = self.delivered
 
     def _frames(self, records: Sequence[Record]) -> list[Frame]:
         """Those that are for this client."""
@@ -213,3 +244,9 @@ class Reader:
         if not self.is_over:
             self.is_over = True
             self._sink.part(why)
+
+
+def _header_has(record: Record, needle: bytes) -> bool:
+    with suppress(MessageError):
+        return needle in bytes(split_v1(memoryview(record.body))[1][0])
+    return False

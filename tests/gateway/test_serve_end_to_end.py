@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -17,12 +18,15 @@ from pathlib import Path
 import pytest
 import websockets
 
+from cellgate.sandbox.native import commands
 from cellgate.serve.places import gateway_account
 from tests.support.server import BOUND, Server, served, until
 
 pytestmark = [pytest.mark.native]
 
 SERVES_AGAIN_SECONDS = 3.0  # after the gateway was killed
+SERVICE_RESTART = 1012  # RFC 6455's registry of close codes
+DESCRIPTORS = 128
 ENDS_SECONDS = 10.0  # after SIGTERM
 IDLE_MACHINE = 2.0  # how much slower the machine may be that this is tried on, with other tests beside
 
@@ -170,6 +174,101 @@ async def test_a_second_server_in_the_same_directory_is_refused():
         assert "another takes its place" not in second.log()
         second.process, second.state_dir = None, its_own
         assert (await server.fetch("GET", "/api")).status == 200
+
+
+async def test_clients_are_told_that_the_server_restarts():
+    async with served() as server:
+        kernel = await new_kernel(server)
+        async with websockets.connect(server.channels_url(kernel.id)) as websocket:
+            assert await kernel.ask(websocket, "1+1") == "2"
+            ending = asyncio.create_task(server.end())
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                while True:
+                    await asyncio.wait_for(websocket.recv(), BOUND)
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == SERVICE_RESTART
+            assert await ending == 0
+
+
+async def test_a_server_ends_in_time_while_cells_run_and_clients_wait():
+    async with served() as server:
+        kernel = await new_kernel(server)
+        async with websockets.connect(server.channels_url(kernel.id)) as websocket:
+            await kernel.send(websocket, "import time; time.sleep(1000)")
+            await kernel_is(server, kernel.id, "busy")
+            with socket.create_connection(("127.0.0.1", server.port)) as slow:
+                slow.sendall(b"POST /api/kernels HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
+                began = time.monotonic()
+                assert await server.end() == 0
+                assert time.monotonic() - began < ENDS_SECONDS
+
+
+async def test_a_warden_of_another_version_is_refused_with_a_sentence():
+    async with served(start=False) as server:
+        Path(server.warden_path).parent.mkdir(mode=0o711, parents=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+            other.bind(server.warden_path)
+            os.chmod(server.warden_path, 0o777)
+            other.listen()
+            other.settimeout(BOUND)
+
+            def greet() -> None:
+                """Whoever looks whether somebody answers, and the driver."""
+                for _ in range(2):
+                    line, _ = other.accept()
+                    lines.append(line)
+                    line.send(json.dumps({"hello": commands.VERSION + 1, "templates": []}).encode())
+
+            lines: list[socket.socket] = []
+            greeting = asyncio.create_task(asyncio.to_thread(greet))
+            await server.spawn()
+            assert await asyncio.wait_for(server.process.wait(), BOUND) == 4
+            await greeting
+            for line in lines:
+                line.close()
+        speaks = f"the warden speaks version {commands.VERSION + 1} and this driver {commands.VERSION}"
+        assert f"error[driver_unavailable]: the native driver cannot run here: {speaks}" in server.log()
+        assert "another takes its place" not in server.log()
+
+
+async def test_a_registry_that_makes_no_sense_is_put_aside_and_its_sandboxes_ended():
+    async with served() as server:
+        await (await new_kernel(server)).run("x = 1")
+        assert await server.end() == 0
+        registry = server.state_dir / "gateway" / "sessions.sqlite"
+        for part in registry.parent.glob("sessions.sqlite*"):
+            part.write_bytes(b"rubbish" * 1000)
+        await server.start()
+        assert "could not be read" in server.log()
+        assert await kernels_of(server) == []
+        assert await (await new_kernel(server)).run("x") == "NameError"
+
+
+async def test_clients_beyond_what_the_descriptors_allow_are_turned_away_and_the_others_served(tmp_path: Path):
+    few = tmp_path / "python-with-few-descriptors"
+    few.write_text(f'#!/bin/sh\nulimit -n {DESCRIPTORS}\nexec {sys.executable} "$@"\n')
+    few.chmod(0o755)
+    async with served(start=False) as server:
+        server.python = str(few)
+        await server.start()
+        kernel = await new_kernel(server)
+        async with websockets.connect(server.channels_url(kernel.id)) as websocket:
+            many = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2 * DESCRIPTORS)]
+            try:
+                before = cpu_seconds(server.gateway_pid())
+                assert await kernel.ask(websocket, "1+1") == "2"
+                await asyncio.sleep(0.5)  # long enough to see a loop that finds no rest
+                assert cpu_seconds(server.gateway_pid()) - before < 0.25
+            finally:
+                for sock in many:
+                    sock.close()
+            await server.wait_ready()
+            assert await kernel.ask(websocket, "1+1") == "2"
+        assert "Traceback" not in server.log()
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's gateway becomes somebody else: root shows it")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from cellgate.errors import TooManyClients
+from cellgate.gateway import channels
 from cellgate.sandbox.certificate import Reason
 from cellgate.sessions import states
 from cellgate.sessions.clocks import WORKING_CPU_SHARE
@@ -97,6 +99,14 @@ def test_statuses():
 def test_what_closes_a_websocket():
     written = {name: (int(code), what) for name, code, what in table("refused | close code")}
     assert written == jupyter.CLIENT_ERRORS
+
+
+def test_why_the_gateway_closes_a_websocket():
+    written = {name: (int(code), why) for name, code, why in table("closed by the gateway | close code")}
+    said = {f"{name}: {why}": code for name, (code, why) in written.items() if name != TooManyClients.code}
+    assert said == {text: code for code, text in channels.PARTINGS.values()}
+    assert written[TooManyClients.code][0] == channels.TRY_AGAIN_LATER
+    assert str(sorted(channels.CLOSED_BY_CLIENT)) == "[1000, 1001, 1005]", "1005 stands for none"
 
 
 def test_limits_of_a_clients_message():

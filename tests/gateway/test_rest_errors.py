@@ -49,7 +49,7 @@ async def here(tmp_path):
         (ServerFull(7), 503, "10"),
         (Draining(), 503, "5"),
         (TooManySessions(7), 429, "10"),
-        (SandboxGone("7"), 409, None),
+        (SandboxGone("7"), 503, "5"),
         (LinkClosed("the link"), 503, "5"),
         (CellgateError(), 500, None),
         (RuntimeError(SECRET), 500, None),

@@ -25,10 +25,14 @@ __all__ = ["ROUTES", "make_app"]
 
 _TEXT = {"type": "string"}
 _UNKNOWN = ("unknown_session",)
-_STARTS = ("driver_unavailable", "sandbox_start_failed")  # what may become of a kernel that is started again
+_STARTS = (
+    "driver_unavailable",
+    "link_closed",
+    "sandbox_gone",
+    "sandbox_start_failed",
+)  # what may become of a kernel that is started again
 _BEGINS = (  # and of one that is asked for
     *_STARTS,
-    "bad_limit",
     "draining",
     "server_full",
     "storage_full",
@@ -61,7 +65,7 @@ ROUTES: tuple[Route, ...] = (
     }),
     Route("/api/kernels", KernelsHandler, {
         "GET": Operation("your kernels", {200: "Kernels"}),
-        "POST": Operation("start a kernel", {201: "Kernel"}, _BEGINS, body="KernelWish"),
+        "POST": Operation("start a kernel", {201: "Kernel"}, ("bad_limit", *_BEGINS), body="KernelWish"),
     }),
     Route("/api/kernels/{kernel_id}", KernelHandler, {
         "GET": Operation("one kernel", {200: "Kernel"}, _UNKNOWN),

@@ -39,6 +39,7 @@ __all__ = [
     "ANSWERS",
     "CODES",
     "MAX_BODY_BYTES",
+    "PLAIN",
     "Handler",
     "Nowhere",
     "Problem",
@@ -67,23 +68,22 @@ ANSWERS: dict[str, tuple[int, str | None]] = {
     "bad_json": (400, None),
     "unknown_kernel": (404, None),
     "unknown_session": (404, None),
-    "sandbox_gone": (409, None),
     "too_large": (413, None),
     "usage": (422, None),
     "bad_limit": (422, None),
-    "too_many_clients": (429, None),
     "too_many_sessions": (429, None),
     "internal": (500, _OURS),
     "driver_unavailable": (503, _NO_KERNEL),
     "draining": (503, None),
     "link_closed": (503, None),
+    "sandbox_gone": (503, None),
     "sandbox_start_failed": (503, _NO_KERNEL),
     "server_full": (503, None),
     "storage_full": (507, "this server has no room to keep what a session says; new ones pass again when it has"),
 }
 
 # What HTTP itself may end with: code, and a sentence.
-_PLAIN: dict[int, tuple[str, str]] = {
+PLAIN: dict[int, tuple[str, str]] = {
     400: ("bad_request", "this is no request that makes sense; a path and a query in UTF-8 would pass"),
     404: ("not_found", "there is nothing here; /v1/openapi.json lists what there is"),
     405: ("method_not_allowed", "this method is not for this path; the header Allow names those that would pass"),
@@ -91,7 +91,7 @@ _PLAIN: dict[int, tuple[str, str]] = {
 
 # Every code that an answer can have, with its status.
 CODES: dict[str, int] = {
-    **{code: status for status, (code, _) in _PLAIN.items()},
+    **{code: status for status, (code, _) in PLAIN.items()},
     **{code: status for code, (status, _) in REFUSALS.items()},
     **{code: status for code, (status, _) in ANSWERS.items()},
 }
@@ -144,8 +144,8 @@ def problem_of(error: BaseException | None, error_id: str = "") -> Problem:
     if isinstance(error, Refused):
         refusal = error.refusal
         return Problem(refusal.status, refusal.code, refusal.sentence, refusal.retry_after)
-    if isinstance(error, HTTPError) and error.status_code in _PLAIN:
-        return Problem(error.status_code, *_PLAIN[error.status_code])
+    if isinstance(error, HTTPError) and error.status_code in PLAIN:
+        return Problem(error.status_code, *PLAIN[error.status_code])
     if not isinstance(error, CellgateError) or error.code not in ANSWERS:
         return Problem(500, "internal", _OURS.format(error_id=error_id))
     status, instead = ANSWERS[error.code]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from cellgate.errors import CellgateError
 from cellgate.gateway.auth import REFUSALS
-from cellgate.gateway.base import CODES, Handler
+from cellgate.gateway.base import CODES, PLAIN, Handler
 from cellgate.gateway.kernels import ENV_SCHEMA, MAX_PATH_CHARS
 from cellgate.sandbox.limits import LimitTable
 from cellgate.settings import Settings
@@ -17,6 +18,7 @@ from cellgate.settings import Settings
 __all__ = ["Operation", "Route", "codes_as_markdown", "document", "routes_as_markdown"]
 
 Schema = Mapping[str, Any]
+_OF_CHANGES = ["no_origin", "simple_form"]  # refused only of what may change something
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Route:
         if operation.body:
             codes += ["too_large", "usage"] + (["bad_json"] if operation.body_media == "application/json" else [])
         if not self.handler.is_anonymous:
-            codes += REFUSALS
+            codes += [code for code in REFUSALS if code not in _OF_CHANGES]
+            codes += _OF_CHANGES if method != "GET" else ["no_origin"] if 101 in operation.answers else []
         return sorted(set(codes), key=lambda code: (CODES[code], code))
 
 
@@ -215,6 +218,23 @@ def routes_as_markdown(routes: Iterable[Route]) -> str:
 
 def codes_as_markdown() -> str:
     """A line for each code of an error."""
-    lines = ["| error code | HTTP status |", "|---|---|"]
-    lines += [f"| `{code}` | {status} |" for code, status in sorted(CODES.items(), key=lambda item: (item[1], item[0]))]
+    sentences = dict(PLAIN.values())
+    sentences |= {code: sentence for code, (_, sentence) in REFUSALS.items()}
+    sentences |= {kind.code: _first_sentence(kind) for kind in _kinds(CellgateError)}
+    lines = ["| error code | HTTP status | meaning |", "|---|---|---|"]
+    for code, status in sorted(CODES.items(), key=lambda item: (item[1], item[0])):
+        meaning = sentences[code]
+        lines.append(f"| `{code}` | {status} | {meaning[0].upper()}{meaning[1:].rstrip('.')}. |")
     return "\n".join(lines) + "\n"
+
+
+def _kinds(kind: type[CellgateError]) -> Iterator[type[CellgateError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from _kinds(narrower)
+
+
+def _first_sentence(kind: type[CellgateError]) -> str:
+    if kind is CellgateError:
+        return kind().text()
+    return " ".join((kind.__doc__ or "").partition(".")[0].split())

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
 import _thread
+import functools
 import os
 import select
 import signal
@@ -21,7 +22,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, Protocol
 
@@ -298,11 +299,26 @@ class Host:
         self.capture.start()
         self._watch_signals()
         os.register_at_fork(after_in_child=self._forget)
+        for name in ("_exit", "abort"):
+            self._speak_before(name)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the thread inherits it
         try:  # not a threading.Thread: those are the user's, and take a hundred pages more to start after a fork
             _thread.start_new_thread(self._read_forever, ())
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _speak_before(self, name: str) -> None:
+        """What ends the process on the spot must not overtake lines that are flushed already."""
+        end: Callable[..., NoReturn] = getattr(os, name)
+
+        @functools.wraps(end)
+        def speak_and_end(*args: Any, **kwargs: Any) -> NoReturn:
+            if not self.is_child:
+                self._push_again_at = 0.0
+                self._push()
+            end(*args, **kwargs)
+
+        setattr(os, name, speak_and_end)
 
     def _watch_signals(self) -> None:
         """A signal that comes between a look for signals and the blocking call after it interrupts neither. So a

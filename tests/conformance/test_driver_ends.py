@@ -121,6 +121,12 @@ async def test_what_was_printed_a_moment_before_the_end_still_arrives(kernel: Ke
     assert dead(result).exit_code == 1
 
 
+async def test_lines_that_were_flushed_arrive_though_the_process_ends_itself_on_the_spot(kernel: KernelClient):
+    code = "import os\nfor i in range(20):\n  print(i, flush=True)\nos._exit(1)"
+    result = await kernel.execute(code, timeout=BOUND)
+    assert result.text() == "".join(f"{i}\n" for i in range(20))
+
+
 # -- ends that somebody asks for ---------------------------------------------------------------------
 
 

@@ -1,5 +1,5 @@
 """The cases of Autobahn's test suite (25.10.1), by its numbers: what its fuzzing client sends, and what it takes for OK
-in the strict sense. Where the suite would take a dropped connection too, here a close frame with the right code must come.
+in the strict sense. Where the suite would take a dropped connection too, a close frame with the right code must come.
 
 The suite itself runs on Python 2.7 alone; see `test_autobahn.py`. Sections 12 and 13 are about compression, which is
 never agreed on. Of section 9 the sizes are here, and not the times.

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 
 import pytest
 
@@ -290,6 +291,16 @@ async def test_a_client_that_answers_pings_may_be_silent_for_ever():
             assert await client.read() == Got(PING, b"")
             client.send(frame(PONG))
         assert handler.said.empty()
+
+
+async def test_a_client_is_not_given_up_for_a_time_when_we_looked_away():
+    """A gateway that was stopped and continued would drop all its clients, whose answers lie unread."""
+    async with serve(Impatient) as stage:
+        client, handler = await stage.pair()
+        assert await client.read() == Got(PING, b"")
+        time.sleep(2 * Impatient.silence_seconds)
+        client.send(frame(PONG) + frame(TEXT, b"still here"))
+        assert await handler.next_call() == ("heard", "still here")
 
 
 async def test_a_client_that_takes_what_waits_for_it_is_alive_though_it_says_nothing():

@@ -217,7 +217,7 @@ class _Connection(WebSocketProtocol13):
         self.stream.set_nodelay(True)
         self._opened_at = self.stream._total_write_index
         self._alive_at = self._loop.time()
-        self._next_look = self._loop.call_later(self.handler.ping_seconds, self._look_for_life)
+        self._look_later(self._alive_at + self.handler.ping_seconds)
 
     async def _receive_frame_loop(self) -> None:
         """Called by tornado after the handler's `open`; returns when all is over."""
@@ -271,11 +271,12 @@ class _Connection(WebSocketProtocol13):
         self._alive_at = self._loop.time()
         self._may_hear.set()
 
-    def _look_for_life(self) -> None:
-        """Every byte of the client is a sign of life. So is what its socket takes of a backlog: there the room for it
-        came from the other end."""
+    def _look_for_life(self, due: float) -> None:
+        """Every byte of the client is a sign of life. So is what its socket takes of a backlog: the room for it came
+        from the other end. When it is we who were away, the client's signs may lie unread."""
         now, sent, handler = self._loop.time(), self.sent_bytes, self.handler
-        if not self._may_hear.is_set() or (self.buffered_bytes and sent > self._sent_at_look):
+        is_taking = self.buffered_bytes and sent > self._sent_at_look
+        if is_taking or not self._may_hear.is_set() or now - due > handler.ping_seconds:
             self._alive_at = now
         self._sent_at_look = sent
         silence = now - self._alive_at
@@ -284,8 +285,10 @@ class _Connection(WebSocketProtocol13):
             return self._abort()
         if silence >= handler.ping_seconds and not self.buffered_bytes:
             self._write([control_frame(Opcode.PING, b"")])
-        wait = min(handler.ping_seconds, handler.silence_seconds - silence)
-        self._next_look = self._loop.call_later(wait, self._look_for_life)
+        self._look_later(now + min(handler.ping_seconds, handler.silence_seconds - silence))
+
+    def _look_later(self, due: float) -> None:
+        self._next_look = self._loop.call_at(due, self._look_for_life, due)
 
     # -- the end
 

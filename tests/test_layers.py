@@ -64,6 +64,20 @@ RULES = [
         but=("cellgate_kernel.shell",),
     ),
     Rule("cellgate", "one process speaks HTTP", forbidden=("tornado",), but=("cellgate.gateway",)),
+    Rule(
+        "cellgate.gateway",
+        "what speaks HTTP asks for sessions, and knows neither drivers nor links",
+        allowed=(
+            *("cellgate.gateway", "cellgate.live", "cellgate.sessions", "cellgate.wire"),
+            *("cellgate.settings", "cellgate.errors", "cellgate.terminal", "cellgate.sandbox.limits"),
+        ),
+        ours_only=True,
+        but=("cellgate.gateway.server",),
+    ),
+    *(
+        Rule(f"cellgate.gateway.{pure}", "a decision needs no HTTP library", forbidden=("tornado", "asyncio", "socket"))
+        for pure in ("auth", "bodies")
+    ),
     Rule("cellgate", "one driver speaks to Docker", forbidden=("docker",), but=("cellgate.sandbox.docker",)),
     Rule("cellgate", "there is no ZMQ between host and sandbox", forbidden=("zmq", "jupyter_client")),
     Rule(

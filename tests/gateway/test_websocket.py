@@ -98,8 +98,7 @@ async def test_what_a_client_does_not_take_is_counted_and_told_when_it_is_gone()
 async def test_small_messages_are_not_held_back_by_the_kernel():
     async with serve() as stage:
         _, handler = await stage.pair()
-        raw = handler._connection.stream.socket
-        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert handler.stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_sending_after_the_end_does_nothing():

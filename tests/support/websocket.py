@@ -120,6 +120,8 @@ class Echo(WebSocket):
         self.said: asyncio.Queue[tuple[object, ...]] = asyncio.Queue()  # each call of what may be overridden
 
     def open(self) -> None:
+        assert self._connection is not None
+        self.stream = self._connection.stream
         self.opened.put_nowait(self)
 
     def heard(self, data: bytes | str) -> None:
@@ -138,7 +140,7 @@ class Echo(WebSocket):
     @property
     def is_gone(self) -> bool:
         """Whether our side of the connection is closed for good."""
-        return self._connection is not None and self._connection.stream.closed()
+        return self.stream.closed()
 
     async def next_call(self) -> tuple[object, ...]:
         return await asyncio.wait_for(self.said.get(), BOUND)

@@ -54,7 +54,7 @@ class WebSocket(WebSocketHandler):
     silence_seconds = SILENCE_SECONDS
     close_seconds = CLOSE_SECONDS
 
-    _connection: _Connection | None = None  # from the handshake on
+    _connection: _Connection | None = None  # from the handshake until the end
 
     # -- for subclasses to override; never called from within what they call
 
@@ -122,7 +122,10 @@ class WebSocket(WebSocketHandler):
 
     def on_close(self) -> None:
         if self._connection is not None:
-            self.ended(self.close_code, self.close_reason or "")
+            try:
+                self.ended(self.close_code, self.close_reason or "")
+            finally:
+                self._connection = None  # what it holds is freed now, and not when a cycle is found
 
 
 class _Connection(WebSocketProtocol13):
@@ -202,12 +205,12 @@ class _Connection(WebSocketProtocol13):
     def _answer_ping(self, data: bytes) -> None:
         """One pong at a time waits to be taken, and after it the latest alone, as RFC 6455 section 5.5.3 has it: a
         client that sends pings and reads nothing fills no memory."""
-        if self._is_closing or self.sent_bytes < self._pong_end:
-            self._last_ping = data
-            return
         self._last_ping = None
-        self._write([control_frame(Opcode.PONG, data)])
-        self._pong_end = self.sent_bytes + self.buffered_bytes
+        if self.sent_bytes < self._pong_end:
+            self._last_ping = data
+        elif not self._is_closing:
+            self._write([control_frame(Opcode.PONG, data)])
+            self._pong_end = self.sent_bytes + self.buffered_bytes
 
     # -- reading
 

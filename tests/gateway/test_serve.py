@@ -20,6 +20,7 @@ from cellgate.errors import UsageError
 from cellgate.serve import places
 from cellgate.serve.listening import Address, address_url, addresses_of, check_exposure, listen
 from cellgate.serve.places import ACCOUNT_ID, Account, gateway_account, prepare
+from cellgate.settings import read_settings
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes what is somebody else's: root shows it")
 
@@ -220,8 +221,11 @@ def test_what_cannot_be_served_is_said_in_one_line_with_status_2(words: list[str
     assert not (tmp_path / "state").exists()
 
 
-def test_a_token_that_was_given_is_not_shown_again():
-    settings = SimpleNamespace(token="chosen-by-somebody", host="127.0.0.1", state_dir="/s", profile="p", driver="d")
-    assert "chosen" not in serve.greeting(settings, 1, "chosen-by-somebody", 2, "about")
-    settings.token = None
-    assert "?token=made" in serve.greeting(settings, 1, "made", 2, "about")
+@pytest.mark.parametrize(
+    ("driver", "end_sessions", "what"),
+    [("native", False, "keeps the sandboxes"), ("native", True, "every session"), ("process", False, "every session")],
+)
+def test_the_operator_is_told_what_becomes_of_the_sessions(driver: str, end_sessions: bool, what: str):
+    settings = read_settings(flags={"driver": driver}, environ={}, file={})
+    said = serve.greeting(settings, "http://127.0.0.1:1/", 2, "about", end_sessions)
+    assert f"Ctrl-C ends it, and {what}" in said

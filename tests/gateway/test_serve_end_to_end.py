@@ -96,6 +96,14 @@ async def test_the_first_cell_runs_and_the_gateway_has_no_rights():
         assert "error" not in server.log() and "Traceback" not in server.log()
 
 
+async def test_a_token_that_was_given_counts_and_is_not_shown_again():
+    token = "chosen-by-the-operator"
+    async with served(env={"CELLGATE_TOKEN": token}) as server:
+        assert token not in server.greeting + server.log()
+        assert (await server.fetch("GET", "/api/kernels", Authorization=f"token {token}")).status == 200
+        assert (await server.fetch("GET", "/api/kernels", Authorization="token another")).status == 401
+
+
 async def test_a_server_that_is_started_again_has_its_sessions_with_their_variables():
     async with served() as server:
         kernel = await new_kernel(server)

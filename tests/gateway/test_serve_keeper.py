@@ -111,6 +111,21 @@ def test_a_second_signal_ends_everything_at_once(diary: Diary):
     assert diary.read() == []
 
 
+def test_a_server_under_nohup_outlives_its_terminal():
+    def gateway(line: socket.socket) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        tell_keeper(signal.SIGHUP)
+        tell_keeper(signal.SIGTERM)
+        signal.sigwait([signal.SIGTERM])
+        return 0
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert kept(gateway) == ExitStatus.OK  # had it listened, the second signal would have been a second one
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_gateway_that_does_not_end_is_killed(monkeypatch, capfd):
     monkeypatch.setattr(keeper, "END_SECONDS", 0.2)
 

@@ -19,16 +19,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from tornado.httpserver import HTTPServer
+from tornado.web import Application
 
 from cellgate.gateway.app import make_app
 from cellgate.gateway.auth import Guard
+from cellgate.gateway.base import MAX_BODY_BYTES
 from cellgate.gateway.kernelspecs import Logos, read_logos
 from cellgate.live.kernelspecs import Kernelspec, find_kernelspecs
 from cellgate.live.manager import Manager, OpenDriver
 from cellgate.sandbox.native.warden import TEMPLATES
 from cellgate.settings import Settings
 
-__all__ = ["Installed", "Listener", "run_gateway"]
+__all__ = ["Installed", "Listener", "make_server", "run_gateway"]
 
 log = logging.getLogger("cellgate.gateway")
 
@@ -36,7 +38,6 @@ CLOSE_SECONDS: Final = 8.0  # for sessions to be let go of, or to end, when the 
 HEADER_SECONDS: Final = 60.0  # to send a request's head, or to send another; idle clients connect again
 BODY_SECONDS: Final = 60.0  # to send its body
 MAX_HEADER_BYTES: Final = 64 << 10  # a browser's cookies for all servers on localhost
-MAX_BODY_BYTES: Final = 1 << 20  # an environment and a path
 # Of all descriptors. A session takes three (its link, its journal and its cursors), and those of clients that flood us
 # must not leave it without.
 CLIENTS_SHARE: Final = 0.75
@@ -75,16 +76,11 @@ async def run_gateway(
     server: HTTPServer | None = None
     try:
         guard = Guard(token, allowed_origins=settings.allowed_origins, host=settings.host)
-        server = HTTPServer(
-            make_app(manager, guard, settings, installed.logos),
-            idle_connection_timeout=HEADER_SECONDS,
-            body_timeout=BODY_SECONDS,
-            max_header_size=MAX_HEADER_BYTES,
-            max_body_size=MAX_BODY_BYTES,
-        )
+        server = make_server(make_app(manager, guard, settings, installed.logos))
         server.add_sockets([Listener(sock) for sock in sockets])
-        on_serving()
-        await told.wait()
+        if not told.is_set():
+            on_serving()
+            await told.wait()
     finally:
         manager.drain()
         if server is not None:
@@ -93,6 +89,17 @@ async def run_gateway(
             await asyncio.wait_for(manager.close(end_sessions=end_sessions), CLOSE_SECONDS)
         except asyncio.TimeoutError:
             log.error("sessions were not let go of within %g s; the next start takes them over", CLOSE_SECONDS)
+
+
+def make_server(application: Application) -> HTTPServer:
+    """What takes connections and reads requests, with its limits."""
+    return HTTPServer(
+        application,
+        idle_connection_timeout=HEADER_SECONDS,
+        body_timeout=BODY_SECONDS,
+        max_header_size=MAX_HEADER_BYTES,
+        max_body_size=MAX_BODY_BYTES,  # of a form; handlers that take JSON read on and say why they refuse it
+    )
 
 
 class Listener(socket.socket):

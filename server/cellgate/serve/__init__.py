@@ -33,7 +33,7 @@ def execute(args: argparse.Namespace) -> ExitStatus:
     """Carry out `cellgate serve`. Raises UsageError, LimitError, EndedBySignal."""
     from cellgate.serve.child import GatewayProcess, load_everything  # they bring a whole server with them
     from cellgate.serve.keeper import Keeper, WardenStarter
-    from cellgate.serve.listening import addresses_of, check_exposure, listen
+    from cellgate.serve.listening import address_url, addresses_of, check_exposure, listen
     from cellgate.serve.places import gateway_account, prepare
 
     settings = gather_settings(args, os.environ, is_root=os.geteuid() == 0)
@@ -45,25 +45,30 @@ def execute(args: argparse.Namespace) -> ExitStatus:
         sockets = listen(settings.host, addresses)
         for sock in sockets:
             stack.callback(sock.close)
-        port = sockets[0].getsockname()[1]
         token = settings.token or secrets.token_urlsafe(32)
+        shown = None if settings.token else token  # one that was given is known
+        url = address_url(settings.host, sockets[0].getsockname()[1], shown)
         gateway = GatewayProcess(
-            settings, token, places, account, list(sockets), load_everything(), end_sessions=args.end_sessions
+            settings,
+            token,
+            places,
+            account,
+            list(sockets),
+            load_everything(),
+            end_sessions=args.end_sessions,
         )
         keeper = Keeper(
             gateway,
             warden=WardenStarter(str(places.warden), account.uid if account else None),
             sockets=sockets,
-            on_serving=lambda pid, about: print(greeting(settings, port, token, pid, about), end="", flush=True),
+            on_serving=lambda pid, about: print(greeting(settings, url, pid, about, args.end_sessions), flush=True),
         )
         return keeper.run()
 
 
-def greeting(settings: Settings, port: int, token: str, pid: int, about: str) -> str:
-    """What the operator needs to know, in one block. A token that was given is known, and not shown."""
-    from cellgate.serve.listening import address_url
-
-    url = address_url(settings.host, port, token if settings.token is None else None)
+def greeting(settings: Settings, url: str, pid: int, about: str, end_sessions: bool) -> str:
+    """What the operator needs to know, in one block."""
+    kept = not end_sessions and settings.driver != "process"
     return f"""\
 Cellgate serves at
 
@@ -74,5 +79,4 @@ Cellgate serves at
   profile  {settings.profile}; `cellgate settings` lists all limits
   gateway  process {pid}
 
-Ctrl-C ends it{"" if settings.driver == "process" else " and keeps the sandboxes for the next start"}.
-"""
+Ctrl-C ends it, and {"keeps the sandboxes for the next start" if kept else "every session with it"}."""

@@ -240,7 +240,8 @@ class Keeper:
         self._selector.register(wake, selectors.EVENT_READ, lambda: os.read(wake, 1024))
         woken = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         for number in _STOPPING:
-            signal.signal(number, lambda number, _: self._take(number))
+            if before[number] is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, lambda number, _: self._take(number))
         signal.signal(signal.SIGCHLD, lambda *_: None)  # to be woken is all that is wanted
         try:
             yield

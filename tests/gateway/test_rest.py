@@ -68,6 +68,14 @@ async def test_a_path_may_end_with_a_slash_and_head_is_get_without_a_body(here):
     assert (reply.status, reply.body, reply.headers["Content-Length"]) == (200, b"", "2")
 
 
+@pytest.mark.parametrize("value", [[1], {"a": 1}, "1", None, True, -1, 0.5, 10**30], ids=repr)
+async def test_a_limit_that_is_no_number_of_its_kind_is_refused(here, value):
+    """Also those that are compared with others."""
+    for name in ("pids", "code_bytes", "journal_bytes_per_session", "output_bytes_per_cell"):
+        reply = await here.ask("POST", "/api/kernels", {"limits": {name: value}})
+        assert (reply.status, reply.code) == (422, "bad_limit")
+
+
 async def test_limits_may_be_lowered_and_never_raised(here):
     reply = await here.ask("POST", "/api/kernels", {"limits": {"cell_seconds": 1, "pids": 20}})
     live = here.manager.find("owner", reply.json()["id"])
@@ -322,4 +330,4 @@ async def test_me_says_who_asks_and_what_of_it_is_allowed(here):
     assert said["permissions"] == {"kernels": ["read"]}
     assert (await here.ask("GET", "/api/me")).json()["permissions"] == {}
     for text in ("[]", "%7B", "%7B%22a%22:1%7D", "%7B%22a%22:%5B1%5D%7D"):
-        assert (await here.ask("GET", f"/api/me?permissions={text}")).status in (400, 422)
+        assert (await here.ask("GET", f"/api/me?permissions={text}")).code == "usage"

@@ -44,8 +44,9 @@ def lowered(wish: Wish, sandbox: Limits, session: SessionLimits) -> tuple[Limits
         if isinstance(value, (int, float)) and value > most[name]:
             raise LimitError(name, value, f"at most the server's own, {most[name]},")
     given = {**most, **wish.limits}
-    check_together({**given, "journal_bytes_total": given["journal_bytes_per_session"]})
-    return (
+    made = (
         Limits.from_mapping({name: given[name] for name in sandbox.to_mapping()}),
         SessionLimits.from_mapping({name: given[name] for name in session.to_mapping()}),
     )
+    check_together({**given, "journal_bytes_total": given["journal_bytes_per_session"]})
+    return made

@@ -81,9 +81,11 @@ async def test_guesses_at_the_login_are_slowed_down_too(here):
     assert (reply.status, reply.headers["Retry-After"]) == (429, "3")
 
 
-@pytest.mark.parametrize("body", [b"\xff", b"&".join(b"a=%d" % n for n in range(100)), b"token=" + b"x" * 70_000])
-async def test_a_form_that_is_none_is_refused(here, body):
-    assert (await here.ask("POST", "/login", body, token=None)).status in (401, 413, 422)
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"\xff", 422), (b"token=" + b"x" * 70_000, 413), (b"a=1&" * 16_000, 401)]
+)
+async def test_a_form_that_is_none_is_refused(here, body, status):
+    assert (await here.ask("POST", "/login", body, token=None)).status == status
 
 
 async def test_logout_forgets_the_cookie(here):

@@ -61,7 +61,7 @@ ROUTES: tuple[Route, ...] = (
     Route("/api", ApiHandler, {"GET": Operation("the version of Jupyter's API", {200: "Api"})}),
     Route("/api/status", StatusHandler, {"GET": Operation("how much goes on", {200: "Status"})}),
     Route("/api/me", MeHandler, {
-        "GET": Operation("who asks, and may do what", {200: "Me"}, ("bad_json", "usage"), query={"permissions": _TEXT}),
+        "GET": Operation("who asks, and may do what", {200: "Me"}, ("usage",), query={"permissions": _TEXT}),
     }),
     Route("/api/kernels", KernelsHandler, {
         "GET": Operation("your kernels", {200: "Kernels"}),
@@ -79,7 +79,8 @@ ROUTES: tuple[Route, ...] = (
     }),
     Route("/api/kernels/{kernel_id}/channels", ChannelsHandler, {
         "GET": Operation(
-            "a websocket for Jupyter's messages", {101: ""}, _UNKNOWN, query={"session_id": _TEXT, "after": _TEXT}
+            "a websocket for Jupyter's messages", {101: "", 426: ""}, _UNKNOWN,
+            query={"session_id": _TEXT, "after": _TEXT},
         ),
     }),
     Route("/api/kernelspecs", KernelspecsHandler, {"GET": Operation("which kernels there are", {200: "Kernelspecs"})}),

@@ -10,6 +10,8 @@ from __future__ import annotations
 from functools import cached_property
 from uuid import uuid4
 
+from tornado.web import HTTPError
+
 from cellgate.errors import TooManyClients
 from cellgate.gateway.base import Handler
 from cellgate.gateway.websocket import WebSocket
@@ -41,6 +43,8 @@ class ChannelsHandler(Handler, WebSocket):
 
     async def get(self, session_id: str) -> None:
         self._live = self.manager.find(self.principal, session_id)
+        if not self.asked().is_websocket:
+            raise HTTPError(400)
         await WebSocket.get(self, session_id)
 
     @property

@@ -49,9 +49,9 @@ class LoginHandler(PageHandler):
 
     def _form(self) -> dict[str, str]:
         try:
-            return {name: values[-1] for name, values in parse_qs(self.body.decode(), max_num_fields=8).items()}
+            return {name: values[-1] for name, values in parse_qs(self.body.decode()).items()}
         except ValueError as error:
-            raise UsageError("this is no form; `token=…` would pass") from error
+            raise UsageError("this is no form; `token=TOKEN` would pass") from error
 
 
 class LogoutHandler(PageHandler):

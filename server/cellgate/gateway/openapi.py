@@ -112,7 +112,8 @@ def _operation(route: Route, method: str) -> dict[str, object]:
 
 
 def _body(operation: Operation) -> dict[str, object]:
-    return {"required": False, "content": {operation.body_media: {"schema": _ref(operation.body)}}}
+    is_needed = bool(_SCHEMAS.get(operation.body, {}).get("required"))
+    return {"required": is_needed, "content": {operation.body_media: {"schema": _ref(operation.body)}}}
 
 
 def _error_content(operation: Operation) -> dict[str, object]:

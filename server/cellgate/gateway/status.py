@@ -6,7 +6,7 @@ from typing import cast
 
 from cellgate.errors import Draining, UsageError
 from cellgate.gateway.base import RestHandler, timestamp
-from cellgate.gateway.bodies import read_object
+from cellgate.gateway.bodies import BadJson, read_object
 
 __all__ = ["ApiHandler", "DocumentHandler", "HealthHandler", "MeHandler", "StatusHandler"]
 
@@ -61,9 +61,13 @@ class MeHandler(RestHandler):
         self.answer({"identity": {**names, "avatar_url": None, "color": None}, "permissions": permissions})
 
     def _asked_permissions(self) -> dict[str, list[str]]:
-        asked = read_object(self.get_query_argument("permissions", "").encode())
+        wrong = UsageError('permissions is something else; an object like {"kernels": ["read"]} would pass')
+        try:
+            asked = read_object(self.get_query_argument("permissions", "").encode())
+        except BadJson as error:
+            raise wrong from error
         if not all(isinstance(actions, list) and _are_texts(actions) for actions in asked.values()):
-            raise UsageError('permissions is something else; an object like {"kernels": ["read"]} would pass')
+            raise wrong
         return cast("dict[str, list[str]]", asked)
 
 

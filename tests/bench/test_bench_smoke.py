@@ -16,6 +16,7 @@ from tests.support.native import skip_without_native
 
 @pytest.mark.native
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # kernels of the peers take seconds each on a busy machine
 @pytest.mark.parametrize("stage", [Bench, Stage])
 def test_every_bench_runs_and_tells_a_figure_of_each_peer(stage):
     skip_without_native()

@@ -15,18 +15,21 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from tests.bench.gateway.client import Address, Websocket, request
 from tests.bench.harness import Row
+from tests.support.server import served
 
 __all__ = ["FLOOR", "OURS", "PEERS", "Samples", "Server", "Stage", "answer", "beside", "turns"]
 
 READY_SECONDS = 60.0
 END_SECONDS = 30.0
+
+MANY_SESSIONS = ("--sessions-per-principal=2000", "--sessions-total=2000")  # all are the bench's
 
 OURS, FLOOR = "cellgate", "floor"
 PEERS = ("jupyter_server", "kernel_gateway")
@@ -34,11 +37,10 @@ PEERS = ("jupyter_server", "kernel_gateway")
 
 @dataclass(frozen=True)
 class Way:
-    """How a server is started: the command, with {port}, {token} and {directory} to be filled in."""
+    """How a peer is started: the command, with {port}, {token} and {directory} to be filled in."""
 
     module: str
     flags: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 # The peers drop messages beyond 1,000 a second, and bytes beyond a million, unless told not to.
@@ -67,13 +69,7 @@ KERNEL_GATEWAY = Way(
         "--KernelGatewayApp.log_level=ERROR",
     ),
 )
-CELLGATE = Way(
-    "cellgate",
-    ("serve", "--driver=native", "--host=127.0.0.1", "--port={port}", "--token={token}", "--state-dir={directory}"),
-    {"CELLGATE_SESSIONS_PER_PRINCIPAL": "2000", "CELLGATE_SESSIONS_TOTAL": "2000"},  # all are the bench's
-)
 WAYS = {
-    OURS: CELLGATE,
     "jupyter_server": Way(JUPYTER_SERVER.module, (*JUPYTER_SERVER.flags, UNLIMITED)),
     "kernel_gateway": Way(KERNEL_GATEWAY.module, (*KERNEL_GATEWAY.flags, UNLIMITED)),
     FLOOR: Way("tests.bench.gateway.floor", ("{port}",)),
@@ -85,15 +81,11 @@ WAYS = {
 class Server:
     """A server that answers."""
 
-    def __init__(self, name: str, address: Address, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, name: str, address: Address, pid: int) -> None:
+        """`pid` is that of the process that relays."""
         self.name = name
         self.address = address
-        self.process = process
-
-    @property
-    def pids(self) -> list[int]:
-        """The process that relays: whoever holds the port, and is the youngest of those."""
-        return [max(_who_listens(self.address.port), key=_started)]
+        self.pids = [pid]
 
     async def create(self) -> str:
         response = await request(self.address, "POST", "/api/kernels", {})
@@ -147,7 +139,7 @@ class Stage:
 
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
-        self._servers: dict[str, Server] = {}
+        self._servers: dict[tuple[str, ...], Server] = {}
 
     async def __aenter__(self) -> Stage:
         return self
@@ -157,11 +149,12 @@ class Stage:
     ) -> None:
         await self._stack.aclose()
 
-    async def server(self, name: str, environment: Mapping[str, str] | None = None) -> Server:
-        """The one of this name, and with these further settings."""
-        key = f"{name} {sorted((environment or {}).items())}"
+    async def server(self, name: str, *flags: str) -> Server:
+        """The one of this name; of ours, with these further flags."""
+        key = (name, *flags)
         if key not in self._servers:
-            self._servers[key] = await self._stack.enter_async_context(_started_server(name, environment or {}))
+            started = _started_ours(flags) if name == OURS else _started_peer(name)
+            self._servers[key] = await self._stack.enter_async_context(started)
         return self._servers[key]
 
     async def servers(self, names: Sequence[str] = (OURS, *PEERS, FLOOR)) -> list[Server]:
@@ -169,33 +162,29 @@ class Stage:
 
 
 @asynccontextmanager
-async def _started_server(name: str, environment: Mapping[str, str]) -> AsyncIterator[Server]:
+async def _started_ours(flags: Sequence[str]) -> AsyncIterator[Server]:
+    async with served("--end-sessions", *MANY_SESSIONS, *flags) as server:
+        yield Server(OURS, Address(server.port, server.token), server.gateway_pid())
+
+
+@asynccontextmanager
+async def _started_peer(name: str) -> AsyncIterator[Server]:
     way = WAYS[name]
     with tempfile.TemporaryDirectory(prefix="bench-gateway-", ignore_cleanup_errors=True) as directory:
-        os.chmod(directory, 0o755)  # ours gives up its rights, and its own directory lies in this one
         address = Address(_free_port(), secrets.token_urlsafe(24))
         filled = {"port": address.port, "token": address.token, "directory": directory}
+        places = ("HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
         log = Path(directory, "log")
         process = subprocess.Popen(
             [sys.executable, "-m", way.module, *(flag.format(**filled) for flag in way.flags)],
-            env={
-                **os.environ,
-                "HOME": directory,
-                "IPYTHONDIR": directory,
-                "JUPYTER_RUNTIME_DIR": directory,
-                "JUPYTER_CONFIG_DIR": directory,
-                "JUPYTER_DATA_DIR": directory,
-                "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-                **way.environment,
-                **environment,
-            },
+            env={**os.environ, **dict.fromkeys(places, directory)},
             stdout=subprocess.DEVNULL,
             stderr=log.open("wb"),
             start_new_session=True,
         )
-        server = Server(name, address, process)
         try:
-            await _wait_until_ready(server, log)
+            server = Server(name, address, process.pid)
+            await _wait_until_ready(server, process, log)
             yield server
         finally:
             process.send_signal(signal.SIGTERM)
@@ -206,14 +195,14 @@ async def _started_server(name: str, environment: Mapping[str, str]) -> AsyncIte
                 process.wait()
 
 
-async def _wait_until_ready(server: Server, log: Path) -> None:
+async def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(int(READY_SECONDS / 0.05)):
         try:
             if (await request(server.address, "GET", "/api")).status == 200:
                 return
         except OSError:
             pass
-        if server.process.poll() is not None:
+        if process.poll() is not None:
             break
         await asyncio.sleep(0.05)
     raise RuntimeError(f"{server.name} does not answer: {log.read_text()[-2000:]}")
@@ -222,32 +211,6 @@ async def _wait_until_ready(server: Server, log: Path) -> None:
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
-
-
-def _who_listens(port: int) -> list[int]:
-    """The processes that hold this port."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    listening = "0A"
-    inodes = {line[9] for line in lines if line[3] == listening and int(line[1].rpartition(":")[2], 16) == port}
-    targets = {f"socket:[{inode}]" for inode in inodes}
-    found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            descriptors = os.listdir(f"/proc/{pid}/fd")
-        except OSError:  # it has gone
-            continue
-        for descriptor in descriptors:
-            try:
-                if os.readlink(f"/proc/{pid}/fd/{descriptor}") in targets:
-                    found.append(int(pid))
-                    break
-            except OSError:
-                continue
-    return found
-
-
-def _started(pid: int) -> tuple[int, int]:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]), pid
 
 
 # -- turns and rows ------------------------------------------------------------------------------------

@@ -19,9 +19,9 @@ LONGEST_SECONDS = 20.0  # of a kernel that waits for the client, or an idle that
 NOTE = "[cellgate: "
 
 # With room for all of it; with a lower limit for a cell; and with a journal that keeps the last of many cells.
-ROOMY = {"CELLGATE_OUTPUT_BYTES_PER_CELL": "1GiB", "CELLGATE_JOURNAL_BYTES_PER_SESSION": "1GiB"}
-CAPPED = {"CELLGATE_OUTPUT_BYTES_PER_CELL": "1MiB"}
-NARROW = {"CELLGATE_OUTPUT_BYTES_PER_CELL": "1MiB", "CELLGATE_JOURNAL_BYTES_PER_SESSION": "1MiB"}
+ROOMY = ("--output-bytes-per-cell=1GiB", "--journal-bytes-per-session=1GiB")
+CAPPED = ("--output-bytes-per-cell=1MiB",)
+NARROW = ("--output-bytes-per-cell=1MiB", "--journal-bytes-per-session=1MiB")
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Stall:
 
 
 async def measure(stage: Stage, count: int) -> list[Row]:
-    stalls = {OURS: await stall(await stage.server(OURS, ROOMY), count)}
+    stalls = {OURS: await stall(await stage.server(OURS, *ROOMY), count)}
     if stalls[OURS].read_megabytes != count:
         raise RuntimeError(f"of {count} MB: {stalls[OURS].told}")
     for name in PEERS:
         stalls[name] = await stall(await stage.server(name), count)
-    capped = await stall(await stage.server(OURS, CAPPED), count)
-    narrow = await stall(await stage.server(OURS, NARROW), count, cells=count)
+    capped = await stall(await stage.server(OURS, *CAPPED), count)
+    narrow = await stall(await stage.server(OURS, *NARROW), count, cells=count)
     for less in (capped, narrow):
         if less.read_megabytes != count and not less.notes:
             raise RuntimeError(f"in silence: {less.told}")

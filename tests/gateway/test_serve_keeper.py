@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +110,21 @@ def test_a_second_signal_ends_everything_at_once(diary: Diary):
     assert kept(gateway) == "SIGINT"
     assert time.monotonic() - began < BOUND / 2
     assert diary.read() == []
+
+
+def test_a_keeper_whose_words_nobody_reads_keeps_on(diary: Diary):
+    def gateway(line: socket.socket) -> int:
+        serve(line)
+        return end_by(signal.SIGKILL) if diary.write("served") == 1 else 0
+
+    def run() -> int:
+        reading, writing = os.pipe()
+        os.close(reading)
+        os.dup2(writing, sys.stderr.fileno())
+        return Keeper(gateway, on_serving=lambda pid, about: sys.stderr.write("greeting")).run()  # type: ignore[arg-type]
+
+    assert in_child(run) == ExitStatus.OK
+    assert diary.read() == ["served", "served"]
 
 
 def test_a_server_under_nohup_outlives_its_terminal():

@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -72,11 +72,12 @@ class GatewayProcess:
     sockets: list[socket.socket]
     run_gateway: RunGateway
     end_sessions: bool = False
+    keeper: int = field(default_factory=os.getpid)  # who makes this
 
     def __call__(self, line: socket.socket) -> int:
         """Be the gateway, until told to end; the exit status."""
         try:
-            become(self.account, keeper=os.getppid())
+            become(self.account, keeper=self.keeper)
             logging.basicConfig(format="cellgate: %(message)s", level=logging.INFO, stream=sys.stderr, force=True)
             asyncio.run(self._serve(line))
         except CellgateError as error:
@@ -132,6 +133,9 @@ class _Warden:
     async def _ask_for_warden(self) -> None:
         """Raises DriverUnavailable: the keeper could start none, or is gone."""
         loop = asyncio.get_running_loop()
+        with suppress(BlockingIOError):  # what answers somebody who did not wait for it
+            while self._line.recv(MAX_PACKET_BYTES):
+                pass
         with suppress(OSError):  # what the keeper had to say is read first
             await loop.sock_sendall(self._line, WARDEN)
         packet = await loop.sock_recv(self._line, MAX_PACKET_BYTES)

@@ -126,8 +126,9 @@ class Keeper:
     def _fork(self) -> None:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._exit_code, self._serves = None, False
-        sys.stdout.flush()  # or the child would say again what waits there
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stdout.flush()  # or the child would say again what waits there
+            sys.stderr.flush()
         with theirs:
             signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # the child must not take one with our handlers
             self._child = os.fork()
@@ -145,9 +146,7 @@ class Keeper:
             for number in (*_STOPPING, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-            for key in list(self._selector.get_map().values()):
-                os.close(key.fd)
-            self._selector.close()
+            self._let_go()
             code = self._gateway(line)
         except BaseException as error:
             sys.excepthook(type(error), error, error.__traceback__)
@@ -156,6 +155,15 @@ class Keeper:
                 sys.stderr.flush()
             os._exit(code)
 
+    def _let_go(self) -> None:
+        """In the child, of what is the keeper's alone."""
+        for key in self._selector.get_map().values():
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        self._selector.close()
+        if self._line is not None:
+            self._line.close()
+
     def _ended(self, code: int) -> ExitStatus:
         if len(self._told) > 1:
             raise EndedBySignal(self._told[-1])
@@ -163,7 +171,7 @@ class Keeper:
             return ExitStatus.OK
         if code < 0:
             _say(f"the gateway {_how(code)} while it was to end")
-        return ExitStatus(code) if code in list(ExitStatus) else ExitStatus.FAILED
+        return ExitStatus.USAGE if code == ExitStatus.USAGE else ExitStatus.FAILED
 
     def _hang_up(self) -> None:
         if self._line is not None:
@@ -222,7 +230,8 @@ class Keeper:
             _say(f"the gateway serves again, as process {self._child}")
         else:
             self._has_served = True
-            self._on_serving(self._child, about)
+            with suppress(OSError):  # nobody reads what we say; clients are served all the same
+                self._on_serving(self._child, about)
 
     def _reap(self) -> None:
         """Also those that we never knew: as process 1 of a container everybody's orphans are ours."""
@@ -309,5 +318,6 @@ def _how(code: int) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"cellgate: {text}\n")
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stderr.write(f"cellgate: {text}\n")
+        sys.stderr.flush()

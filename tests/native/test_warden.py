@@ -126,6 +126,20 @@ async def test_the_next_warden_removes_what_a_killed_one_left():
     await second.close()
 
 
+async def test_a_killed_warden_that_nobody_waited_for_is_dead_all_the_same():
+    """Found by the fault tests: another takes its place so soon that it is still a zombie, in a container whose first
+    process reaps nobody for ever; its groups stayed."""
+    first = await started()
+    warden = pid_of(first)
+    await first.create(SPEC)
+    os.kill(warden, signal.SIGKILL)
+    await until(lambda: state_of(warden) == "Z", GONE_SECONDS)
+    second = await NativeDriver.start()
+    assert names_of_groups(warden) == set()
+    await second.close()
+    await first.close()
+
+
 async def test_when_a_zygote_is_killed_its_sandboxes_end_and_the_next_create_works(own_driver: NativeDriver):
     sandbox = await own_driver.create(SPEC)
     os.kill(zygote_of(pid_of(own_driver)), signal.SIGKILL)

@@ -641,7 +641,7 @@ class Warden:
         """Cgroups of a warden that was killed; their processes died with it."""
         for name in self._hierarchy.names("w"):
             owner = name[1:].partition("-")[0]
-            if owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
+            if owner.isdigit() and _process_state(int(owner)) in ("", "Z", "X"):  # nobody may have waited for it yet
                 self._hierarchy.sweep(name)
 
 

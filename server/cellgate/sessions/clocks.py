@@ -17,7 +17,7 @@ __all__ = ["LONGEST_STEP_SECONDS", "WORKING_CPU_SHARE", "Expiry", "Life", "Stead
 # Of one core. An idle kernel is woken by a ping every few seconds and uses a thousandth; a thread that polls
 # something ten times a second uses about a hundredth, and whoever wrote it wants it to go on.
 WORKING_CPU_SHARE = 0.01
-LONGEST_STEP_SECONDS = 5.0  # between two looks at the clock; a gateway that takes longer is as good as asleep
+LONGEST_STEP_SECONDS = 2.0  # between two looks at the clock, one a second; who takes longer is as good as asleep
 
 
 class SteadyClock:

@@ -39,6 +39,24 @@ async def test_a_person_without_a_cookie_comes_to_the_login_and_from_there_back(
     assert shown.json() == []
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "status", "sentence"),
+    [
+        ("/?token=wrong", {}, 401, "not the token"),
+        ("/login", {"Host": "evil.example"}, 403, "another name"),
+        ("/login?next=%ff", {}, 400, "makes sense"),
+    ],
+)
+async def test_what_keeps_a_person_out_is_told_on_a_page_and_a_program_is_told_as_everywhere(
+    here, path, headers, status, sentence
+):
+    page = await here.ask("GET", path, token=None, headers={**headers, **HTML})
+    assert (page.status, page.headers["Content-Type"]) == (status, "text/html; charset=utf-8")
+    assert sentence in page.body.decode()
+    told = await here.ask("GET", path, token=None, headers=headers)
+    assert (told.status, sentence in told.json()["message"]) == (status, True)
+
+
 async def test_over_tls_the_cookie_is_for_tls_alone(here):
     form = urlencode({"token": TOKEN}).encode()
     headers = {"Origin": f"https://127.0.0.1:{here.port}"}  # TLS ends at a proxy

@@ -11,6 +11,7 @@ import pytest
 from cellgate.errors import StorageFull
 from cellgate.gateway.kernels import read_env
 from cellgate.gateway.notebooks import MAX_PER_KERNEL, Notebook, Notebooks
+from tests.support.drivers import open_driver
 from tests.support.gateway import TOKEN, gateway
 from tests.support.server import until
 
@@ -172,6 +173,16 @@ async def test_a_client_that_does_not_wait_for_its_kernel_leaves_it_listed(here)
         await until(lambda: bool(here.manager.sessions("owner")))
     await until(lambda: here.manager.sessions("owner")[0].execution_state == "idle")
     assert len((await here.ask("GET", "/api/kernels")).json()) == 1
+
+
+@pytest.mark.parametrize("name", [pytest.param("process"), pytest.param("native", marks=pytest.mark.native)])
+async def test_a_real_kernel_is_started_restarted_and_ended(tmp_path, name):
+    async with gateway(tmp_path, open_driver=lambda: open_driver(name)) as here:
+        path = (await here.ask("POST", "/api/kernels", {"env": {"KERNEL_USERNAME": "ada"}})).headers["Location"]
+        assert (await here.ask("POST", f"{path}/interrupt", b"")).status == 204
+        assert (await here.ask("POST", f"{path}/restart", b"")).json()["execution_state"] == "idle"
+        assert (await here.ask("DELETE", path)).status == 204
+        await until(lambda: not here.manager._sessions)
 
 
 # -- notebooks -----------------------------------------------------------------------------------------

@@ -242,9 +242,12 @@ class Handler(RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else HTTPError(status_code)
-        self.write_problem(problem_of(error, self._error_id))
+        problem = problem_of(error, self._error_id)
+        self.set_problem(problem)
+        self.finish(json.dumps(problem.to_json()))
 
-    def write_problem(self, problem: Problem) -> None:
+    def set_problem(self, problem: Problem) -> None:
+        """The status, and the headers that belong to it."""
         self.set_status(problem.status)
         if problem.retry_after is not None:
             self.set_header("Retry-After", str(problem.retry_after))
@@ -252,7 +255,6 @@ class Handler(RequestHandler):
             self.set_header("WWW-Authenticate", "Bearer")
         if problem.status == 405:
             self.set_header("Allow", ", ".join(self.methods()))
-        self.finish(json.dumps(problem.to_json()))
 
     def log_exception(
         self,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from html import escape
 
+from cellgate.gateway.auth import Way
 from cellgate.gateway.pages import PageHandler
 from cellgate.live.session import LiveSession
 
@@ -30,7 +31,7 @@ _HEADING = "<tr><th>id</th><th>kernel</th><th>state</th><th>clients</th><th>note
 
 class HomeHandler(PageHandler):
     def get(self) -> None:
-        if self.came_by_query:  # a URL that holds the token stays in no history, and in no page's sight
+        if self.way is Way.QUERY:  # a URL that holds the token stays in no history, and in no page's sight
             self.set_login_cookie(time.time())
             self.go_on("/")
             return

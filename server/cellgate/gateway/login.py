@@ -42,7 +42,7 @@ class LoginHandler(PageHandler):
         path = local_path(form.get("next", "/"))
         answer = self.services.guard.admit_login(self.asked(), form.get("token", "").strip(), now)
         if isinstance(answer, Refusal):
-            self.show_problem(TITLE, problem_of(Refused(answer)), _FORM.format(next=escape(path)))
+            self.show_problem(problem_of(Refused(answer)), _FORM.format(next=escape(path)))
             return
         self.set_login_cookie(now)
         self.redirect(path, status=303)

@@ -8,8 +8,10 @@ import re
 from html import escape
 from urllib.parse import urlencode
 
-from cellgate.gateway.auth import COOKIE_SECONDS, Way
-from cellgate.gateway.base import Problem, Refused, RestHandler, problem_of
+from tornado.web import HTTPError
+
+from cellgate.gateway.auth import COOKIE_SECONDS
+from cellgate.gateway.base import Problem, RestHandler, problem_of
 
 __all__ = ["PageHandler", "local_path"]
 
@@ -27,14 +29,22 @@ button { background: var(--accent); color: #fff; border: 0; cursor: pointer; }
 form { max-width: 28rem; } .problem { border-left: 4px solid #c33; padding: .25rem .75rem; }
 """
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        f"style-src 'sha256-{_STYLE_HASH}'",
+        "img-src data:",  # the icon
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    ]
 )
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 {head}<title>{title}</title>
 <style>{style}</style>
 </head>
@@ -90,24 +100,16 @@ class PageHandler(RestHandler):
         )
 
     def write_error(self, status_code: int, **kwargs: object) -> None:
-        info = kwargs.get("exc_info")
-        error = info[1] if isinstance(info, tuple) else None
-        problem = problem_of(error, self._error_id)
-        wants_page = "text/html" in self.request.headers.get("Accept", "")
-        if isinstance(error, Refused) and problem.status == 401 and wants_page and self.request.method == "GET":
-            self.redirect("/login?" + urlencode({"next": local_path(self.clean_path())}), status=303)
-        else:
+        if "text/html" not in self.request.headers.get("Accept", ""):
             super().write_error(status_code, **kwargs)
+            return
+        info = kwargs.get("exc_info")
+        problem = problem_of(info[1] if isinstance(info, tuple) else HTTPError(status_code), self._error_id)
+        if problem.code == "unauthorized":
+            self.redirect("/login?" + urlencode({"next": local_path(self.request.path)}), status=303)
+        else:
+            self.show_problem(problem, '<p><a href="/login">Log in</a></p>')
 
-    def clean_path(self) -> str:
-        """What was asked for, without the query: that may hold a token."""
-        return self.request.path
-
-    def show_problem(self, title: str, problem: Problem, body: str) -> None:
-        if problem.retry_after is not None:
-            self.set_header("Retry-After", str(problem.retry_after))
-        self.show(title, f'<p class="problem">{escape(problem.message)}</p>\n{body}', status=problem.status)
-
-    @property
-    def came_by_query(self) -> bool:
-        return self.way is Way.QUERY
+    def show_problem(self, problem: Problem, body: str) -> None:
+        self.set_problem(problem)
+        self.show("Cellgate", f'<p class="problem">{escape(problem.message)}</p>\n{body}', status=problem.status)

@@ -177,6 +177,7 @@ class Session:
             if cell.phase is Phase.WAITING:
                 self._queue.add(cell)
             else:
+                cell.asks = True  # perhaps: an answer is not journalled, and a kernel that did not ask throws it away
                 self._running = cell
         if state not in (State.STARTING, State.RESTARTING, State.DEAD, State.GONE):
             self.state = State.READY if self._running is None else State.BUSY  # which of them is not saved

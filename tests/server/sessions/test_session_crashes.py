@@ -11,7 +11,8 @@ from cellgate.sessions.records import Kind
 from cellgate.sessions.recovery import Fate, decide, newest_incarnation
 from cellgate.sessions.registry import SessionRow
 from cellgate.sessions.states import State
-from tests.support.stage import LIMITS, Stage, cell, recovery_of, reply, status, stream, whole
+from cellgate_kernel.message import Channel
+from tests.support.stage import LIMITS, Stage, cell, client_message, recovery_of, reply, said, status, stream, whole
 
 
 class World:
@@ -142,3 +143,16 @@ def test_a_gateway_may_die_between_any_two_effects(event):
         if done > len(effects):
             return
     raise AssertionError("more effects than expected")
+
+
+def test_a_question_of_before_the_crash_can_be_answered_after_it():
+    """The kernel waits on; nobody else would ever answer it."""
+    stage = Stage().started()
+    stage.ask(cell("c1"))
+    stage.hear(status("busy", "c1"), said("input_request", {"prompt": "?"}, "c1", Channel.STDIN))
+    stage.crash()
+    stage.do(stage.session.adopted(1, stage.now))
+    stage.ask(client_message("input_reply", {"value": "x"}, "i1", Channel.STDIN))
+    assert stage.sends()[-1] == "i1"
+    stage.ask(client_message("input_reply", {"value": "y"}, "i2", Channel.STDIN))
+    assert stage.sends()[-1] == "i1", "it asked once"

@@ -154,9 +154,7 @@ class Manager:
         server = self.settings.server
         if len(self._sessions) >= server.sessions_total:
             raise ServerFull(server.sessions_total)
-        if (
-            count := sum(live.principal == principal for live in self._sessions.values())
-        ) >= server.sessions_per_principal:
+        if (count := len(self.sessions(principal))) >= server.sessions_per_principal:
             raise TooManySessions(count)
 
     def _kernelspec(self, wish: Wish) -> Kernelspec:
@@ -234,7 +232,10 @@ class Manager:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             now = self.now()
             for live in list(self._sessions.values()):
-                live.look_after(now)
+                try:
+                    live.look_after(now)
+                except Exception:  # a fault of ours, and no other session's
+                    log.exception("session %s: could not be looked after", live.id)
 
     def _live(
         self,
@@ -269,7 +270,7 @@ class Manager:
     async def _recover(self, driver: Driver) -> None:
         """What the registry, the journals and the driver know, brought together."""
         names = [path.name for path in sorted(self._directory.iterdir()) if path.is_dir()]
-        journals = {name: self._open_journal(name) for name in names}
+        journals = {name: journal for name in names if (journal := self._open_former_journal(name))}
         known = {sandbox.id: sandbox for sandbox in await driver.sandboxes()}
         known |= {sandbox.id: sandbox for sandbox in await driver.ended()}
         incarnations = {name: newest_incarnation(journal.recovery) for name, journal in journals.items()}
@@ -288,15 +289,18 @@ class Manager:
         wish = Wish.from_json(row.spec)
         kernelspec = self.kernelspecs.get((wish.kernel or DEFAULT_KERNEL).lower())
         if decision.fate is Fate.CLEAR_AWAY or kernelspec is None or not _is_plain(row.id):
+            if sandbox := known.get(row.sandbox_id):
+                await sandbox.destroy()
             if journal is not None:
                 journal.delete()
             self.registry.forget(row.id)
+            return
+        if journal is None and (journal := self._open_former_journal(row.id)) is None:
             return
         try:
             limits = lowered(wish, self.settings.sandbox, self.settings.session)
         except CellgateError:  # the server's limits are lower now
             limits = self.settings.sandbox, self.settings.session
-        journal = journal or self._open_journal(row.id)
         live = self._live(row, wish, kernelspec, limits, journal)
         found = journal.recovery
         problems = live.session.recover(found, state=row.state, incarnation=row.incarnation, sandbox_id=row.sandbox_id)
@@ -306,6 +310,14 @@ class Manager:
             await live.adopt(known[row.sandbox_id])
         else:
             live.go_on_without_kernel()
+
+    def _open_former_journal(self, session_id: str) -> Journal | None:
+        """None for one that cannot be had: its session is left out, and may come back when the next gateway starts."""
+        try:
+            return self._open_journal(session_id)
+        except OSError as error:
+            log.error("session %s is left out: its journal cannot be opened: %s", session_id, error)
+            return None
 
     def _open_journal(self, session_id: str) -> Journal:
         """Raises OSError."""

@@ -1,0 +1,520 @@
+"""All sessions of a gateway: who may have one, what is left of a failure, and what an heir makes of what it finds."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cellgate.errors import (
+    CellgateError,
+    Draining,
+    DriverUnavailable,
+    LimitError,
+    SandboxStartFailed,
+    ServerFull,
+    StateDirectoryInUse,
+    StorageFull,
+    TooManySessions,
+    UnknownKernel,
+    UnknownSession,
+    UsageError,
+)
+from cellgate.live.kernelspecs import find_kernelspecs
+from cellgate.live.manager import Manager
+from cellgate.live.session import LiveSession
+from cellgate.live.wish import Wish
+from cellgate.sandbox.base import Driver
+from cellgate.sandbox.certificate import Reason
+from cellgate.sandbox.native.driver import NativeDriver
+from cellgate.sessions.registry import Registry
+from cellgate.sessions.states import State
+from cellgate.settings import read_settings
+from cellgate_kernel.message import Channel
+from tests.live.conftest import OpenManager
+from tests.support.live import BOUND, OWNER, Client, Lasting, open_manager, opener, text_of
+from tests.support.native import skip_without_native
+from tests.support.server import until
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+async def nothing_is_left(manager: Manager, driver: Lasting, state: Path) -> None:
+    """Of any session."""
+    await until(lambda: not manager._sessions, BOUND)
+    assert await driver.sandboxes() == []
+    assert list((state / "sessions").iterdir()) == []
+    assert manager.registry.rows() == []
+
+
+# -- making and finding -----------------------------------------------------------------------------------
+
+
+async def test_a_session_is_found_by_whoever_owns_it_and_by_nobody_else(manager: Manager):
+    one, two = await manager.create(OWNER, Wish()), await manager.create("other", Wish())
+    assert (manager.find(OWNER, one.id), manager.find("other", two.id)) == (one, two)
+    for principal, session_id in ((OWNER, two.id), ("other", one.id), (OWNER, ""), (OWNER, "../" + one.id)):
+        with pytest.raises(UnknownSession):
+            manager.find(principal, session_id)
+    assert (manager.sessions(OWNER), manager.sessions("other"), manager.sessions("third")) == ([one], [two], [])
+    assert (one.execution_state, one.connections, one.kernel_name) == ("idle", 0, "python3")
+    await one.delete()
+    assert manager.sessions(OWNER) == []
+    with pytest.raises(UnknownSession):
+        manager.find(OWNER, one.id)
+
+
+async def test_what_was_wished_is_what_is_had(manager: Manager):
+    live = await manager.create(OWNER, Wish("PYTHON3", {"cell_seconds": 0.5}, {"GREETING": "hello"}))
+    client = Client(live)
+    assert (await client.run("import os; os.environ['GREETING']")).value == "'hello'"
+    outcome = await client.run("while True: pass")
+    assert (outcome.status, outcome.reply["content"]["ename"]) == ("error", "KeyboardInterrupt")
+
+
+@pytest.mark.parametrize(
+    ("wish", "error"),
+    [
+        (Wish("julia"), UnknownKernel),
+        (Wish("../../x"), UnknownKernel),
+        (Wish(limits={"privileged": 1}), UsageError),
+        (Wish(limits={"cell_seconds": 1e6}), LimitError),
+        (Wish(limits={"cell_seconds": 0}), LimitError),
+    ],
+    ids=["no such kernel", "a path", "no limit", "too much", "zero"],
+)
+async def test_what_cannot_be_had_leaves_nothing(
+    manager: Manager, driver: Lasting, state: Path, wish: Wish, error: type[CellgateError]
+):
+    with pytest.raises(error):
+        await manager.create(OWNER, wish)
+    await nothing_is_left(manager, driver, state)
+
+
+async def test_a_deleted_session_leaves_nothing(manager: Manager, driver: Lasting, state: Path):
+    for _ in range(3):
+        live = await manager.create(OWNER, Wish())
+        await Client(live).run("1")
+        await live.delete()
+    await nothing_is_left(manager, driver, state)
+
+
+# -- admission --------------------------------------------------------------------------------------------
+
+
+async def test_one_principal_gets_its_share_and_others_theirs(open_one: OpenManager):
+    manager = await open_one(sessions_per_principal=2, sessions_total=3)
+    first = await manager.create(OWNER, Wish())
+    await manager.create(OWNER, Wish())
+    with pytest.raises(TooManySessions) as raised:
+        await manager.create(OWNER, Wish())
+    assert raised.value.retry_seconds > 0
+    await manager.create("other", Wish())
+    with pytest.raises(ServerFull):
+        await manager.create("third", Wish())
+    await first.delete()
+    await until(lambda: first.id not in manager._sessions, BOUND)
+    await manager.create("third", Wish())
+
+
+async def test_whoever_deletes_a_session_may_have_another_at_once(open_one: OpenManager):
+    """However long the clients of the old one take to read its end."""
+    manager = await open_one(sessions_per_principal=1)
+    first = await manager.create(OWNER, Wish())
+    slow = Client(first)
+    slow.is_deaf = True
+    slow.ask("1")
+    await first.delete()
+    await manager.create(OWNER, Wish())
+    slow.hear()
+
+
+async def test_a_storm_of_creations_gets_what_there_is_and_not_one_more(open_one: OpenManager):
+    manager = await open_one(sessions_per_principal=5)
+    results = await asyncio.gather(*(manager.create(OWNER, Wish()) for _ in range(20)), return_exceptions=True)
+    made = [result for result in results if isinstance(result, LiveSession)]
+    assert len(made) == 5
+    assert {type(result) for result in results} == {LiveSession, TooManySessions}
+    outcomes = await asyncio.gather(*(Client(live).run("1+1") for live in made))
+    assert [outcome.value for outcome in outcomes] == ["2"] * 5
+
+
+async def test_a_server_that_is_about_to_stop_takes_no_new_sessions_and_serves_the_others(
+    manager: Manager, live: LiveSession
+):
+    manager.drain()
+    with pytest.raises(Draining):
+        await manager.create(OWNER, Wish())
+    assert (await Client(live).run("1+1")).value == "2"
+
+
+async def test_without_room_for_a_journal_there_is_no_session(manager: Manager, driver: Lasting, state: Path):
+    (state / "sessions").rmdir()
+    (state / "sessions").write_text("in its place")
+    with pytest.raises(StorageFull):
+        await manager.create(OWNER, Wish())
+    assert not manager._sessions
+    assert manager.registry.rows() == []
+    assert await driver.sandboxes() == []
+    (state / "sessions").unlink()
+    (state / "sessions").mkdir()
+    assert (await Client(await manager.create(OWNER, Wish())).run("1+1")).value == "2"
+
+
+async def test_without_room_in_the_registry_there_is_no_session(manager: Manager, driver: Lasting, state: Path):
+    manager.registry._connection.execute("PRAGMA query_only=ON")
+    with pytest.raises(StorageFull):
+        await manager.create(OWNER, Wish())
+    manager.registry._connection.execute("PRAGMA query_only=OFF")
+    await nothing_is_left(manager, driver, state)
+
+
+async def test_a_registry_that_refuses_for_a_while_is_told_later(manager: Manager, live: LiveSession):
+    manager.registry._connection.execute("PRAGMA query_only=ON")
+    await live.restart()
+    (row,) = manager.registry.rows()
+    assert row.incarnation == 1
+    assert (await Client(live).run("1+1")).value == "2"
+    manager.registry._connection.execute("PRAGMA query_only=OFF")
+    live.look_after(manager.now())
+    (row,) = manager.registry.rows()
+    assert (row.incarnation, row.state) == (2, State.READY)
+
+
+# -- failures of the driver -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SandboxStartFailed("test", "step", "detail"), DriverUnavailable("test", "missing", "remedy")],
+    ids=lambda error: error.code,
+)
+async def test_of_a_kernel_that_cannot_be_started_nothing_is_left(
+    manager: Manager, driver: Lasting, state: Path, error: CellgateError
+):
+    driver.failing = error
+    with pytest.raises(type(error)):
+        await manager.create(OWNER, Wish())
+    await nothing_is_left(manager, driver, state)
+    driver.failing = None
+    assert (await Client(await manager.create(OWNER, Wish())).run("1+1")).value == "2"
+
+
+async def test_a_session_that_is_deleted_while_its_kernel_starts_leaves_nothing(
+    manager: Manager, driver: Lasting, state: Path
+):
+    driver.may_create.clear()
+    creating = asyncio.create_task(manager.create(OWNER, Wish()))
+    await until(lambda: bool(manager.sessions(OWNER)), BOUND)
+    await manager.sessions(OWNER)[0].delete()
+    driver.may_create.set()
+    assert (await creating).is_gone
+    await nothing_is_left(manager, driver, state)
+
+
+async def test_a_driver_that_is_gone_is_replaced_when_a_kernel_is_wanted(tmp_path: Path, driver: Lasting):
+    opened = itertools.count(1)
+    lost = Lasting(driver)
+    drivers = iter([lost, driver])
+
+    async def open_driver() -> Driver:
+        next(opened)
+        return next(drivers)
+
+    manager = await open_manager(tmp_path / "state", open_driver)
+    lost.failing = DriverUnavailable("test", "the supervisor is gone", "none")
+    lives = await asyncio.gather(*(manager.create(OWNER, Wish()) for _ in range(3)))
+    assert next(opened) == 3, "one for all of them"
+    assert [(await Client(live).run("1+1")).value for live in lives] == ["2"] * 3
+    await manager.close(end_sessions=True)
+
+
+# -- the heartbeat ----------------------------------------------------------------------------------------
+
+
+async def test_a_session_that_fails_a_look_takes_no_other_with_it(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    bad, good = await manager.create(OWNER, Wish()), await manager.create(OWNER, Wish())
+    looks: list[float] = []
+
+    def fail(_now: float) -> None:
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(bad, "look_after", fail)
+    monkeypatch.setattr(good, "look_after", looks.append)
+    with caplog.at_level(logging.ERROR):
+        await until(lambda: len(looks) > 1, BOUND)
+    assert "seen" in caplog.text
+
+
+async def test_an_idle_session_is_told_of_its_end_and_ends(open_one: OpenManager):
+    manager = await open_one(idle_seconds=1.0, notice_seconds=0.5)
+    live = await manager.create(OWNER, Wish())
+    client = Client(live)
+    await client.run("1")
+    await client.until(lambda: client.parted)
+    notes = [m["metadata"]["cellgate"] for m in client.messages if "note" in m["metadata"].get("cellgate", {})]
+    assert [note["note"] for note in notes] == ["session_expiring"]
+    assert client.messages[-1]["metadata"]["cellgate"]["reason"] == "session_expired"
+    assert manager.sessions(OWNER) == []
+
+
+async def test_a_clock_that_somebody_sets_ends_no_session(open_one: OpenManager, monkeypatch: pytest.MonkeyPatch):
+    manager = await open_one(idle_seconds=30, lifetime_seconds=60)
+    live = await manager.create(OWNER, Wish())
+    now = time.time()
+    for years in (10, -10):
+        monkeypatch.setattr(time, "time", lambda years=years: now + years * 31_536_000)
+        assert (await Client(live).run("1+1")).value == "2"
+        live.look_after(manager.now())
+    monkeypatch.undo()
+    assert manager.sessions(OWNER) == [live]
+
+
+# -- after another gateway --------------------------------------------------------------------------------
+
+
+async def test_two_do_not_serve_from_one_directory(open_one: OpenManager):
+    await open_one()
+    with pytest.raises(StateDirectoryInUse):
+        await open_one()
+
+
+async def test_an_heir_goes_on_with_every_session_and_its_variables(open_one: OpenManager):
+    manager = await open_one()
+    lives = [await manager.create(OWNER, Wish(labels={"path": f"{n}.ipynb"})) for n in range(3)]
+    for n, live in enumerate(lives):
+        await Client(live).run(f"kept = {n}")
+    await manager.close(end_sessions=False)
+    heir = await open_one()
+    assert [live.wish for live in heir.sessions(OWNER)] == [live.wish for live in lives]
+    for n, live in enumerate(lives):
+        client = Client(heir.find(OWNER, live.id), b"new")
+        assert (await client.run("kept")).value == str(n)
+        assert client.live.session.incarnation == 1
+
+
+async def test_what_was_said_while_nobody_served_is_delivered_once(open_one: OpenManager):
+    manager = await open_one()
+    live = await manager.create(OWNER, Wish())
+    client = Client(live)
+    cell = client.ask("for i in range(100):\n    print(i, flush=True)\n    if i == 50: input()", allow_stdin=True)
+    await client.until(lambda: any(m["msg_type"] == "input_request" for m in client.messages))
+    await until(lambda: client.reader.delivered == live.journal.next_seq, BOUND)
+    await manager.close(end_sessions=False)
+    heir = Client((await open_one()).find(OWNER, live.id))
+    heir.send_request("input_reply", {"value": ""}, Channel.STDIN)
+    await heir.outcome(cell)
+    assert text_of(client.messages) + text_of(heir.messages) == "".join(f"{i}\n" for i in range(100))
+
+
+async def test_cells_that_wait_are_run_by_the_heir_in_their_turn(open_one: OpenManager):
+    manager = await open_one()
+    live = await manager.create(OWNER, Wish())
+    client = Client(live)
+    running = client.ask("import time; time.sleep(0.5); order = [1]")
+    waiting = [client.ask(f"order.append({n}); print(order)") for n in (2, 3)]
+    await client.until(lambda: live.execution_state == "busy")
+    await manager.close(end_sessions=False)
+    heir = Client((await open_one()).find(OWNER, live.id))
+    assert (await heir.outcome(running)).status == "ok"
+    assert [(await heir.outcome(cell)).text for cell in waiting] == ["[1, 2]\n", "[1, 2, 3]\n"]
+
+
+async def test_a_sandbox_that_died_meanwhile_is_told_and_replaced(open_one: OpenManager, driver: Lasting):
+    manager = await open_one()
+    live = await manager.create(OWNER, Wish())
+    client = Client(live)
+    cell = client.ask("while True: pass")
+    await client.until(lambda: live.execution_state == "busy")
+    (sandbox,) = await driver.sandboxes()
+    await manager.close(end_sessions=False)
+    await sandbox.kill(Reason.BACKEND_ERROR, "as a test wants it")
+    await sandbox.wait()
+    keeps_certificates = any(ended.id == sandbox.id for ended in await driver.ended())
+    heir = Client((await open_one()).find(OWNER, live.id))
+    assert (await heir.outcome(cell)).reason == ("backend_error" if keeps_certificates else "supervisor_lost")
+    assert (await heir.run("1+1")).value == "2"
+    assert heir.live.session.incarnation == 2
+    assert await driver.ended() == []
+
+
+async def test_a_deletion_under_way_is_finished_and_orphans_and_strays_are_cleared_away(
+    open_one: OpenManager, driver: Lasting, state: Path
+):
+    manager = await open_one()
+    gone, starting, kept = [await manager.create(OWNER, Wish()) for _ in range(3)]
+    manager.registry.update(gone.id, state=State.GONE, incarnation=1, sandbox_id=gone.session.sandbox_id)
+    manager.registry.update(starting.id, state=State.STARTING, incarnation=1, sandbox_id="")
+    await manager.close(end_sessions=False)
+    (state / "sessions" / "of-nobody").mkdir()
+    assert len(await driver.sandboxes()) == 3
+    heir = await open_one()
+    assert [live.id for live in heir.sessions(OWNER)] == [kept.id]
+    assert [row.id for row in heir.registry.rows()] == [kept.id]
+    assert [path.name for path in (state / "sessions").iterdir()] == [kept.id]
+    assert [sandbox.id for sandbox in await driver.sandboxes()] == [kept.session.sandbox_id]
+
+
+async def test_a_session_whose_kernel_cannot_be_had_any_more_leaves_nothing(state: Path, driver: Lasting):
+    settings = read_settings(flags={"profile": "testing"}, environ={}, file={})
+    specs = find_kernelspecs(driver.templates)
+    more = {**specs, "more": replace(specs["python3"], name="more")}
+    manager = await Manager.open(settings, opener(driver), directory=state, kernelspecs=more)
+    await manager.create(OWNER, Wish("more"))
+    await manager.close(end_sessions=False)
+    heir = await Manager.open(settings, opener(driver), directory=state, kernelspecs=specs)
+    await nothing_is_left(heir, driver, state)
+    await heir.close(end_sessions=True)
+
+
+async def test_a_registry_that_cannot_be_read_keeps_no_gateway_from_starting(
+    open_one: OpenManager, driver: Lasting, state: Path
+):
+    manager = await open_one()
+    await manager.create(OWNER, Wish())
+    await manager.close(end_sessions=False)
+    for path in state.glob("sessions.sqlite*"):
+        path.write_bytes(b"no database at all")
+    heir = await open_one()
+    assert heir.registry.quarantined is not None
+    await nothing_is_left(heir, driver, state)
+    assert (await Client(await heir.create(OWNER, Wish())).run("1+1")).value == "2"
+
+
+@pytest.mark.parametrize("damage", ["rubbish", "cut off", "gone", "a file in its place"])
+async def test_a_damaged_journal_costs_its_own_session_something_and_others_nothing(
+    open_one: OpenManager, driver: Lasting, state: Path, damage: str
+):
+    manager = await open_one()
+    hurt, whole = [await manager.create(OWNER, Wish()) for _ in range(2)]
+    for live in (hurt, whole):
+        await Client(live).run("kept = 1; print('x' * 1000)")
+    await manager.close(end_sessions=False)
+    directory = state / "sessions" / hurt.id
+    (segment,) = directory.glob("*.journal")
+    if damage == "rubbish":
+        segment.write_bytes(os.urandom(5000))
+    elif damage == "cut off":
+        os.truncate(segment, segment.stat().st_size // 2)
+    else:
+        for path in directory.iterdir():
+            path.unlink()
+        directory.rmdir()
+        if damage != "gone":
+            directory.write_text("in its place")
+    heir = await open_one()
+    assert (await Client(heir.find(OWNER, whole.id), b"new").run("kept")).value == "1"
+    with suppress(UnknownSession):
+        client = Client(heir.find(OWNER, hurt.id), b"new")
+        first = await client.run("1+1")  # its kernel may be one that knows of more than the journal
+        assert first.value == "2" or first.reason in ("kernel_unresponsive", "cancelled")
+        assert (await client.run("1+1")).value == "2"
+    assert len(await driver.sandboxes()) == len(heir.sessions(OWNER))
+
+
+async def test_a_row_of_the_registry_that_names_a_path_leads_nowhere(
+    open_one: OpenManager, state: Path, tmp_path: Path
+):
+    manager = await open_one()
+    live = await manager.create(OWNER, Wish())
+    await manager.close(end_sessions=False)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").write_text("kept")
+    registry = Registry.open(state)
+    registry.add(replace(registry.rows()[0], id="../../other", state=State.GONE))
+    registry.add(replace(registry.rows()[0], id="../../other/", state=State.READY, sandbox_id=""))
+    registry.close()
+    heir = await open_one()
+    assert [session.id for session in heir.sessions(OWNER)] == [live.id]
+    assert (other / "file").read_text() == "kept"
+
+
+# -- real wardens -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def warden_path() -> Iterator[str]:
+    """Where a warden may listen, which outlives whoever drives it; one that does at the end is ended."""
+    skip_without_native()
+    with tempfile.TemporaryDirectory(prefix="cellgate-test-") as directory:  # short, and others may enter it
+        os.chmod(directory, 0o755)
+        yield f"{directory}/warden"
+
+
+@pytest.mark.native
+async def test_when_the_warden_is_killed_cells_are_told_and_another_takes_its_place(tmp_path: Path, warden_path: str):
+    wardens: list[NativeDriver] = []
+
+    async def open_driver() -> Driver:
+        wardens.append(await NativeDriver.start())
+        return wardens[-1]
+
+    manager = await open_manager(tmp_path / "state", open_driver)
+    try:
+        busy, idle = [Client(await manager.create(OWNER, Wish())) for _ in range(2)]
+        cell = busy.ask("import time; time.sleep(60)")
+        await busy.until(lambda: busy.live.execution_state == "busy")
+        assert wardens[0]._warden is not None
+        wardens[0]._warden.kill()
+        assert (await busy.outcome(cell)).reason == "supervisor_lost"
+        for client in (busy, idle):
+            assert (await client.run("1+1")).value == "2"
+            assert client.live.session.incarnation == 2
+        assert len(wardens) == 2
+    finally:
+        await manager.close(end_sessions=True)
+
+
+@pytest.mark.native
+async def test_after_a_kill_at_any_moment_the_heir_delivers_the_rest_once(warden_path: str, tmp_path: Path):
+    notes = tmp_path / "notes"
+    code = "import time\nkept = 41\nfor i in range(400):\n    print(i, flush=True)\n    time.sleep(0.003)"
+    script = Path(__file__).with_name("manager_to_kill.py")
+    words = [sys.executable, str(script), warden_path, str(tmp_path / "state"), str(notes), code]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    seen: list[list[str]] = []
+
+    def look() -> int:
+        if notes.exists():
+            seen[:] = [json.loads(line) for line in notes.read_text().splitlines()]
+        return len(seen)
+
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True, env=env) as process:
+        assert process.stdout is not None
+        session_id, cell = process.stdout.readline().split()
+        await until(lambda: look() > 60, BOUND)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    look()
+    manager = await open_manager(tmp_path / "state", lambda: NativeDriver.connect(warden_path))
+    try:
+        client = Client(manager.find(OWNER, session_id), b"a", after=seen[-1][0])
+        await client.outcome(cell)
+        told = "".join(text for _, kind, text in seen if kind == "stream") + text_of(client.messages)
+        assert told == "".join(f"{i}\n" for i in range(400))
+        assert len(seen) < 400, "the cell was to be running still"
+        assert (await client.run("kept + 1")).value == "42"
+        assert client.live.session.incarnation == 1
+    finally:
+        await manager.close(end_sessions=True)
+        driver = await NativeDriver.connect(warden_path)
+        await driver.shut_down()

@@ -83,26 +83,36 @@ async def test_a_path_that_is_not_there_tells_so_only_to_whoever_may_ask(here):
         assert (await here.ask("GET", path)).code == "not_found"
 
 
-async def test_somebody_elses_kernel_is_told_as_one_that_is_not_there(here):
+OWNED = [case for case in GUARDED if re.search(r"\{(kernel_id|session_id)\}", str(case.values[0]))]
+
+
+@pytest.mark.parametrize(("route", "method"), OWNED)
+async def test_what_is_somebody_elses_is_told_as_what_is_not_there(here, route, method):
     """So that no id can be found out by asking."""
-    kernel_id = await kernel_of(here)
+    model = (await here.ask("POST", "/api/sessions", {"path": "a.ipynb"})).json()
+    theirs = {"session_id": model["id"], "kernel_id": model["kernel"]["id"]}
+    here.manager.find("owner", theirs["kernel_id"]).principal = "somebody else"
+    upgrade = UPGRADE if route.path.endswith("/channels") else {}
+    [name] = re.findall(r"\{(\w+)\}", route.path)
+    told = []
+    for given in (theirs[name], "0" * 36):
+        path = route.path.replace(f"{{{name}}}", given)
+        reply = await here.ask(method, path, b"{}" if method in ("POST", "PATCH") else None, headers=upgrade)
+        told.append((reply.status, reply.code, reply.body.decode().replace(given, "")))
+    assert told[0] == told[1]
+    assert told[0][:2] == (404, "unknown_session")
+
+
+async def test_what_is_somebody_elses_is_in_no_list_and_can_be_given_to_no_notebook(here):
+    model = (await here.ask("POST", "/api/sessions", {"path": "a.ipynb"})).json()
+    kernel_id = model["kernel"]["id"]
     here.manager.find("owner", kernel_id).principal = "somebody else"
-    for method, path in (
-        ("GET", "/api/kernels/{}"),
-        ("DELETE", "/api/kernels/{}"),
-        ("POST", "/api/kernels/{}/interrupt"),
-        ("POST", "/api/kernels/{}/restart"),
-        ("GET", "/api/kernels/{}/channels"),
-    ):
-        theirs, none = [
-            await here.ask(method, path.format(given), b"" if method == "POST" else None, headers=UPGRADE)
-            for given in (kernel_id, "0" * 36)
-        ]
-        assert (theirs.status, theirs.code) == (none.status, none.code) == (404, "unknown_session")
-        assert theirs.body.decode().replace(kernel_id, "") == none.body.decode().replace("0" * 36, "")
-    reply = await here.ask("POST", "/api/sessions", {"path": "a.ipynb", "kernel": {"id": kernel_id}})
-    assert reply.code == "unknown_session"
-    assert (await here.ask("GET", "/api/kernels")).json() == []
+    mine = (await here.ask("POST", "/api/sessions", {"path": "b.ipynb"})).json()
+    for method, path in (("POST", "/api/sessions"), ("PATCH", f"/api/sessions/{mine['id']}")):
+        reply = await here.ask(method, path, {"path": "c.ipynb", "kernel": {"id": kernel_id}})
+        assert (reply.status, reply.code) == (404, "unknown_session")
+    assert [row["id"] for row in (await here.ask("GET", "/api/kernels")).json()] == [mine["kernel"]["id"]]
+    assert [row["id"] for row in (await here.ask("GET", "/api/sessions")).json()] == [mine["id"]]
 
 
 async def test_guesses_are_answered_later_and_later(here):

@@ -123,6 +123,5 @@ class InterruptHandler(RestHandler):
 
 class RestartHandler(RestHandler):
     async def post(self, kernel_id: str) -> None:
-        live = self.manager.find(self.principal, kernel_id)
-        await live.restart()
-        self.answer(kernel_model(live))
+        await self.manager.find(self.principal, kernel_id).restart()
+        self.answer(kernel_model(self.manager.find(self.principal, kernel_id)))  # it may have been deleted meanwhile

@@ -11,7 +11,9 @@ import pytest
 from cellgate.cli import COMMANDS, make_parser
 from cellgate.exits import exits_as_markdown
 from cellgate.sandbox.limits import LIMIT_ROWS, limits_as_markdown
-from cellgate.settings import profiles_as_markdown, settings_as_markdown
+from cellgate.serve import greeting
+from cellgate.serve.child import about_native
+from cellgate.settings import profiles_as_markdown, read_settings, settings_as_markdown
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -47,6 +49,13 @@ def test_every_call_of_cellgate_in_the_readme_is_one_the_parser_takes(words):
 
 def test_every_command_is_in_the_readme():
     assert {name for name in COMMANDS if f"cellgate {name}" not in README} == set()
+
+
+def test_what_serve_prints_is_what_it_prints():
+    settings = read_settings(flags={}, environ={}, file={}, is_root=True)
+    about = about_native({"is_host_root": True, "cgroup": 2})
+    url = re.search(r"    (http://127.0.0.1:8890/\S+)", README)
+    assert url and greeting(settings, url[1], 4711, about, end_sessions=False) in README
 
 
 def test_the_table_of_exit_statuses_is_that_of_the_code():

@@ -14,7 +14,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +31,7 @@ from cellgate.serve.keeper import WARDEN, serving
 from cellgate.serve.places import Account, Places
 from cellgate.settings import Settings
 
-__all__ = ["GatewayProcess", "load_everything"]
+__all__ = ["GatewayProcess", "about_native", "load_everything"]
 
 RunGateway = Callable[..., Coroutine[Any, Any, None]]  # `cellgate.gateway.server.run_gateway`, which is imported late
 NAME: Final = "cellgate-gw"  # in `ps`, where the command line is the keeper's
@@ -116,7 +116,7 @@ class _Warden:
             return await self._open_plain()
         await self._ask_for_warden()
         driver = await NativeDriver.connect(self._path)
-        self.about = _about_native(driver)
+        self.about = about_native(driver.hello.result())
         return driver
 
     async def _open_plain(self) -> Driver:
@@ -179,7 +179,7 @@ def become(account: Account | None, *, keeper: int) -> None:
         os._exit(ExitStatus.FAILED)
 
 
-def _about_native(driver: NativeDriver) -> str:
-    hello = driver.hello.result()
+def about_native(hello: Mapping[str, object]) -> str:
+    """Of a warden's greeting, what an operator wants to know."""
     how = "as root, a uid for each sandbox" if hello["is_host_root"] else "without root, in a user namespace"
     return f"native: {how}, cgroup version {hello['cgroup']}; `cellgate doctor` tells what holds on this host"

@@ -41,10 +41,23 @@ class Impatient(Echo):
     close_seconds = 0.2
 
 
+class Patient(Echo):
+    """What comes only at the end of its patience comes too late for a test."""
+
+    close_seconds = 10 * BOUND
+
+
+class Pausing(Echo):
+    def heard(self, data):
+        super().heard(data)
+        self.pause()
+
+
 async def fill(handler: Echo) -> int:
     """Send until the socket takes no more; how many bytes of data that were."""
     total = 0
     while handler.buffered_bytes == 0:
+        assert not handler.is_gone
         handler.send([Frame(LARGE, True)])
         total += len(LARGE)
         await asyncio.sleep(0)
@@ -150,11 +163,6 @@ async def test_a_page_of_another_site_may_not_connect():
 
 
 async def test_a_paused_websocket_hears_nothing_until_it_is_resumed():
-    class Pausing(Echo):
-        def heard(self, data):
-            super().heard(data)
-            self.pause()
-
     async with serve(Pausing) as stage:
         client, handler = await stage.pair()
         client.send(frame(TEXT, b"1") + frame(TEXT, b"2") + frame(PING, b"3"))
@@ -246,6 +254,15 @@ async def test_a_client_that_closes_is_answered(sent, answered, told):
         assert await end_of(handler) == ("ended", *told)
 
 
+async def test_a_client_that_closes_still_gets_what_was_sent_before():
+    async with serve(Patient, send_bytes=SMALL_BUFFERS) as stage:
+        client, handler = await stage.pair(receive_bytes=SMALL_BUFFERS)
+        count = await fill(handler) // len(LARGE)
+        client.send(close(1000))
+        assert await handler.next_call() == ("ended", 1000, "")
+        assert await client.read_all() == [Got(BINARY, LARGE)] * count + [closed(1000)]
+
+
 async def test_a_client_that_resets_the_connection_has_ended():
     async with serve() as stage:
         client, handler = await stage.pair()
@@ -263,9 +280,10 @@ async def test_a_client_that_leaves_without_a_word_has_ended_and_what_it_said_be
 
 
 async def test_a_client_that_is_gone_is_noticed_by_sending_though_nothing_is_heard():
-    async with serve() as stage:
+    async with serve(Pausing) as stage:
         client, handler = await stage.pair()
-        handler.pause()
+        client.send(frame(TEXT, b"1") + frame(TEXT, b"2"))
+        assert await handler.next_call() == ("heard", "1")
         client.reset()
         while handler.said.empty():
             handler.send([Frame(b"x", True)])
@@ -359,7 +377,7 @@ async def test_a_client_that_takes_the_close_frame_and_does_not_answer_is_gone_a
 
 
 async def test_a_paused_websocket_can_be_shut():
-    async with serve() as stage:
+    async with serve(Patient) as stage:
         client, handler = await stage.pair()
         handler.pause()
         handler.shut(4001, "over")

@@ -172,9 +172,9 @@ class _Connection(WebSocketProtocol13):
     def _write(self, pieces: list[Buffer]) -> None:
         """Straight into the socket while nothing waits for it, which takes half the time of the stream's own write."""
         stream, taken, written = self.stream, 0, None
-        if stream.closed():
-            return
         try:
+            if stream.closed():  # by the other end, while nothing is heard
+                raise StreamClosedError
             if not stream.writing():
                 try:
                     taken = stream.socket.sendmsg(pieces[:MAX_PIECES])
@@ -225,7 +225,7 @@ class _Connection(WebSocketProtocol13):
     async def _receive_frame_loop(self) -> None:
         """Called by tornado after the handler's `open`; returns when all is over."""
         try:
-            while await self._may_hear.wait() and not self._has_ended:
+            while not self._has_ended:
                 size = max(READ_BYTES, min(self._reader.missing_bytes, MAX_READ_BYTES))
                 reading = cast("asyncio.Future[bytes]", self.stream.read_bytes(size, partial=True))
                 if reading.done():

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from cellgate.wire.jupyter import ClientMessage
-from cellgate_kernel.message import Channel, Status, Tag
+from cellgate_kernel.message import Status, Tag
 
 __all__ = ["MAX_ASKED", "Asked", "Question"]
 
@@ -25,10 +25,26 @@ class Question:
     """One message that the kernel was given."""
 
     client: bytes
-    channel: Channel
-    reply_type: str  # "" for a message that has no answer
-    message: ClientMessage | None  # of a kernel_info_request: its answer is not passed on as it is
+    message: ClientMessage  # its envelope
     seen: int = 0
+
+    @property
+    def reply_type(self) -> str:
+        """ "" for a message that has no answer."""
+        kind = self.message.msg_type
+        return kind.removesuffix("_request") + "_reply" if kind.endswith("_request") else ""
+
+    @property
+    def has_reply(self) -> bool:
+        return bool(self.seen & _REPLY)
+
+    @property
+    def has_busy(self) -> bool:
+        return bool(self.seen & _FLAGS[Status.BUSY])
+
+    @property
+    def has_idle(self) -> bool:
+        return bool(self.seen & _FLAGS[Status.IDLE])
 
 
 class Asked:
@@ -44,13 +60,11 @@ class Asked:
 
     def add(self, client: bytes, message: ClientMessage) -> None:
         """This was given to the kernel."""
-        kind, message_id = message.msg_type, message.msg_id.encode()
-        if kind.endswith("_request"):
-            reply_type = kind.removesuffix("_request") + "_reply"
-            kept = message if kind == "kernel_info_request" else None
-            self._open[message_id] = Question(client, message.channel, reply_type, kept)
+        question, message_id = Question(client, message.envelope()), message.msg_id.encode()
+        if question.reply_type:
+            self._open[message_id] = question
             return
-        self._told[message_id] = Question(client, message.channel, "", None)
+        self._told[message_id] = question
         if len(self._told) > MAX_TOLD:
             self._told.popitem(last=False)
 
@@ -70,19 +84,25 @@ class Asked:
         question = self._open.get(tag.parent_id)
         if (
             question is None
-            or question.seen & _REPLY
-            or tag.channel is not question.channel
+            or question.has_reply
+            or tag.channel is not question.message.channel
             or tag.message_type not in (question.reply_type, "")  # types that are not in the protocol's list have none
         ):
             return None
         self._see(tag.parent_id, question, _REPLY)
         return question
 
+    def take_open(self) -> list[Question]:
+        """Those that the kernel will answer no more, or not to the end."""
+        questions = list(self._open.values())
+        self._open.clear()
+        return questions
+
     def _see(self, message_id: bytes, question: Question, flag: int) -> None:
         question.seen |= flag
-        if not question.seen & _FLAGS[Status.IDLE]:
+        if not question.has_idle:
             return
         if not question.reply_type:
             self._told.pop(message_id, None)
-        elif question.seen & _REPLY:
+        elif question.has_reply:
             del self._open[message_id]

@@ -208,11 +208,11 @@ class Session:
         one was just to be started."""
         sentence = "the sandbox ended while the gateway was away"
         if self.state in (State.STARTING, State.RESTARTING):
-            self._end_cell(CellReason.SUPERVISOR_LOST, sentence, {})
+            self._end_work(CellReason.SUPERVISOR_LOST, sentence, {})
             self._save()
             self._log.do(StartKernel(self.incarnation))
         elif self.state in (State.DEAD, State.GONE):
-            self._end_cell(CellReason.SUPERVISOR_LOST, sentence, {})
+            self._end_work(CellReason.SUPERVISOR_LOST, sentence, {})
             self._cancel_waiting(sentence)
         else:
             self._kernel.was_given_a_cell = True  # it may have been
@@ -566,7 +566,7 @@ class Session:
         question = self._kernel.asked.take_reply(tag)
         if question is None:
             self.ignored["stray_reply"] += 1
-        elif question.message is None:
+        elif question.message.msg_type != "kernel_info_request":
             self._log.record(Record(Kind.OUTPUT, 0, number, question.client, tag, v1))
         else:
             try:
@@ -606,8 +606,10 @@ class Session:
 
     # -- ends -----------------------------------------------------------------------------------------
 
-    def _end_cell(self, reason: CellReason, sentence: str, facts: Mapping[str, object]) -> None:
-        """Say in the kernel's place what the running cell has not been told."""
+    def _end_work(self, reason: CellReason, sentence: str, facts: Mapping[str, object]) -> None:
+        """Say in the kernel's place what the running cell has not been told, and whoever else asked it something."""
+        for question in self._kernel.asked.take_open():
+            self._log.end_question(question, reason, sentence)
         cell, self._running = self._running, None
         if cell is None:
             return
@@ -627,7 +629,7 @@ class Session:
 
     def _lose_kernel(self, reason: CellReason, sentence: str, facts: Mapping[str, object], now: float) -> None:
         """The kernel is no more: end what it had, and start another."""
-        self._end_cell(reason, sentence, facts)
+        self._end_work(reason, sentence, facts)
         self._cancel_waiting(sentence)
         if self._kernel.was_given_a_cell:
             self._failures = 0
@@ -651,7 +653,7 @@ class Session:
         if self.state in (State.STARTING, State.RESTARTING, State.GONE):
             return
         sentence = "the kernel was restarted"
-        self._end_cell(CellReason.CANCELLED, sentence, {})
+        self._end_work(CellReason.CANCELLED, sentence, {})
         self._cancel_waiting(sentence)
         self._failures = 0
         self._part(sentence, {"reason": "restarted"}, state="starting")
@@ -688,7 +690,7 @@ class Session:
     def _end(self, reason: Reason, sentence: str) -> None:
         if self.state is State.GONE:
             return
-        self._end_cell(CellReason(reason.value), sentence, {})
+        self._end_work(CellReason(reason.value), sentence, {})
         self._cancel_waiting(sentence)
         self._move(Move.ENDED)
         self._say_state("dead", sentence, {"reason": reason.value})

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cellgate.sessions.asked import Question
 from cellgate.sessions.cells import Cell
 from cellgate.sessions.effects import Append, Effect
 from cellgate.sessions.output_cap import OutputCap, Truncated
@@ -118,6 +119,16 @@ class Transcript:
         self._say(self._composer.status("busy", parent=message, date=self._date()), client)
         for said in self._composer.end(message, Ending(reason.value, sentence), date=self._date()):
             self._say(said, client)
+
+    def end_question(self, question: Question, reason: CellReason, sentence: str) -> None:
+        """What the kernel has not said of a request that it was given."""
+        client, message = question.client, question.message
+        if not question.has_busy:
+            self._say(self._composer.status("busy", parent=message, date=self._date()), b"")
+        for said in self._composer.end(message, Ending(reason.value, sentence), date=self._date()):
+            is_for_all = said.tag.channel is Channel.IOPUB
+            if not (question.has_idle if is_for_all else question.has_reply):
+                self._say(said, b"" if is_for_all else client)
 
     def reply_as_kernel(self, client: bytes, message: ClientMessage, content: Mapping[str, Any], link: int) -> None:
         """The kernel's answer in other words."""

@@ -16,7 +16,7 @@ import json
 import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn, TypedDict
@@ -254,6 +254,11 @@ class ClientMessage:
     def tag(self) -> Tag:
         """As the link to the kernel takes it."""
         return Tag(self.channel, self.msg_type, Status.NONE, self.msg_id.encode())
+
+    def envelope(self) -> ClientMessage:
+        """The same without what it says: all that an answer needs of it, in no more than a header's bytes."""
+        parts: list[Buffer] = [self.parts[0], b"{}", b"{}", b"{}"]
+        return replace(self, content={}, v1=b"".join(join_v1(CHANNELS[self.channel], parts)))
 
 
 def read_frame(data: str | Buffer, dialect: Dialect, *, date: str, max_bytes: int) -> ClientMessage:

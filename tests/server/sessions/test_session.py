@@ -687,3 +687,35 @@ def test_what_a_running_cell_says_begins_where_it_was_sent_and_not_where_it_bega
     stage.crash()
     stage.do(stage.session.adopted(2, stage.now))
     assert stage.session.running.begins_at == end_of_c1 + 1
+
+
+COMPLETED = said("complete_reply", {"status": "ok", "matches": []}, "t1", Channel.SHELL)
+
+
+@pytest.mark.parametrize(
+    ("heard", "rest"),
+    [
+        ([], ["busy", "reply:error", "idle"]),
+        ([status("busy", "t1")], ["reply:error", "idle"]),
+        ([status("busy", "t1"), COMPLETED], ["idle"]),
+        ([status("busy", "t1"), status("idle", "t1")], ["reply:error"]),
+        ([status("busy", "t1"), COMPLETED, status("idle", "t1")], []),
+    ],
+)
+def test_whoever_asked_a_kernel_that_ended_is_told_what_it_had_not_said(heard, rest):
+    """Found by the fault tests: a client asked something, the kernel died over it, and the client waited for ever."""
+    stage = Stage().started()
+    stage.ask(client_message("complete_request", {"code": "x"}, "t1"), client=b"one")
+    stage.hear(*heard)
+    before = len(stage.told("t1"))
+    stage.die()
+    assert stage.told("t1")[before:] == rest
+    replies = [r for r in stage.records if r.tag.message_type == "complete_reply"]
+    assert [r.client for r in replies] == [b"one"]
+
+
+def test_what_was_asked_before_a_restart_is_aborted():
+    stage = Stage().started()
+    stage.ask(client_message("complete_request", {"code": "x"}, "t1"))
+    stage.do(stage.session.restart(stage.now))
+    assert stage.told("t1") == ["busy", "reply:aborted", "idle"]

@@ -1,8 +1,10 @@
-"""The two processes of a sandbox, from their fork to the point where they can do no harm any more.
+"""The two processes of a sandbox, from their beginning to the point where they can do no harm any more.
 
-Process 1 is forked by the warden and makes the sandbox: it enters the template's root, takes namespaces of its
-own, mounts what is private, becomes the session's uid in a user namespace of its own, and then only reaps. The
-kernel is forked by a zygote at the same time, waits for process 1, joins its namespaces, gives everything up,
+Process 1 is spawned by the warden and makes the sandbox: it enters the template's root, takes namespaces of its
+own, mounts what is private, becomes the session's uid in a user namespace of its own, and then only sleeps. It is
+no Python, but a small program (`program.py`) that makes the system calls of a list, which is written here.
+
+The kernel is forked by a zygote at the same time, waits for process 1, joins its namespaces, gives everything up,
 and only then sees anything of its session. Doing both at once is what makes a sandbox cost one fork, not two.
 
 The order of the steps is the isolation; each says why it stands where it stands. Nothing here is imported or
@@ -11,21 +13,25 @@ opened after the guest's root is entered, because by then the host's files are o
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import socket
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NoReturn
 
 from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native import landlock, linux, seccomp
 from cellgate.sandbox.native.pages import Pages
+from cellgate.sandbox.native.program import Calls, Later, failure
 from cellgate.sandbox.native.rootfs import HOME, WORK, Root, mount_private
 
-__all__ = ["INSIDE_ID", "OK", "InitJob", "KernelJob", "become_init", "become_kernel"]
+__all__ = ["INSIDE_ID", "OK", "InitJob", "KernelJob", "become_kernel", "make_sandbox"]
 
 INSIDE_ID: Final = 1000  # the uid and gid that the session's own look like from inside
 OK: Final = b"1"  # what a process writes when it is ready; anything else is the reason why it is not
@@ -54,17 +60,22 @@ _CORE_BYTES: Final = 1
 
 @dataclass(frozen=True)
 class InitJob:
-    """What process 1 needs. The descriptors are the warden's own, seen through the fork."""
+    """What process 1 needs to know of one sandbox. The descriptors are the warden's own, under their numbers there."""
 
-    root: Root
-    limits: Limits
     uid: int
-    root_namespace: int
+    root: int  # the template's mount namespace
     entrances: Sequence[int]
-    ready: int  # written once: OK, or why not
+    ready: int  # written once: OK, or what `program.failure` understands
     warden: int  # a pidfd of the warden
-    idle: int | None  # the program to become, see idle.py
-    program: bytes  # the seccomp filter
+
+    @property
+    def descriptors(self) -> Sequence[int]:
+        return self.root, *self.entrances, self.ready, self.warden
+
+    @property
+    def numbers(self) -> Mapping[str, int]:
+        entrances = {f"entrance {place}": fd for place, fd in enumerate(self.entrances)}
+        return {"uid": self.uid, "root": self.root, "ready": self.ready, "warden": self.warden, **entrances}
 
 
 @dataclass(frozen=True)
@@ -79,75 +90,96 @@ class KernelJob:
     started: int  # written once: OK, or why not
     birth: int  # the kernel host's birth socket
     is_host_root: bool
-    program: bytes  # the seccomp filter
+    filter: bytes  # of seccomp
 
 
-def become_init(job: InitJob) -> NoReturn:
-    """In the warden's child, which is process 1 of a new pid namespace: make the sandbox, then be there."""
-    try:
-        _make_sandbox(job)
-        os.write(job.ready, OK)  # the kernel may go on: the rest takes only from this process, which hears nobody
-        os.close(job.ready)
-        _give_up_everything(job.program, None)
-    except BaseException as error:
-        os.write(job.ready, _reason(error))
-        os._exit(1)
-    # From inside the namespace nothing but a handled signal reaches process 1, and none is handled. That its
-    # children's ends are ignored is enough for the kernel to reap them.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if job.idle is not None:
-        with suppress(OSError):
-            os.execve(job.idle, ["cellgate-init"], {})
-    linux.close_range(0)
-    while True:
-        signal.pause()
-
-
-def _make_sandbox(job: InitJob) -> None:
-    linux.set_name("cellgate-init")
-    for fd in job.entrances:  # before anything that costs memory, and before the cgroup namespace takes its root
-        os.write(fd, b"0")
-    linux.setns(job.root_namespace, linux.CLONE_NEWNS)
-    linux.unshare(_OWN_NAMESPACES)
-    mount_private(job.root, job.limits, job.uid)
-    linux.sethostname("sandbox")
-    linux.bring_loopback_up()
+@lru_cache(maxsize=64)
+def make_sandbox(root: Root, limits: Limits, entrances: int, program: bytes, *, is_host_root: bool) -> Calls:
+    """What process 1 of a new pid namespace does, but for the numbers of an InitJob: make the sandbox, then give
+    everything up. `program` is the seccomp filter."""
+    uid, ready = Later("uid"), Later("ready")
+    calls = Calls(ready)
+    call = calls.call
+    call("prctl", linux.PR_SET_NAME, "cellgate-init")
+    for place in range(entrances):  # before what costs memory, and before the cgroup namespace takes its root
+        call("write", Later(f"entrance {place}"), "0", 1)
+    call("close_range", 0, 2, 0)  # from here on what is opened gets the numbers from 0
+    call("setns", Later("root"), linux.CLONE_NEWNS)
+    call("unshare", _OWN_NAMESPACES)
+    mount_private(_Mounts(calls), root, limits, uid)
+    call("sethostname", "sandbox", len("sandbox"))
+    call("socket", socket.AF_INET, socket.SOCK_DGRAM, 0, only=True)
+    call("ioctl", 0, linux.SIOCSIFFLAGS, linux.LOOPBACK_UP)
+    call("close", 0)
     # A second, detached view of /proc: the one that stays becomes read-only, and the maps must be written below.
-    proc = linux.open_tree(linux.AT_FDCWD, "/proc", linux.OPEN_TREE_CLONE)
-    linux.mount("none", "/proc", None, _READ_ONLY_AGAIN)
+    call("open_tree", linux.AT_FDCWD, "/proc", linux.OPEN_TREE_CLONE, only=True)
+    call("mount", "none", "/proc", 0, _READ_ONLY_AGAIN, 0)
     # The user namespace comes last, so that all others belong to the one outside: whatever capability is ever
     # gained in here says nothing about these mounts, this network or these processes.
-    linux.set_keepcaps(True)
-    if job.uid:  # 0 when the warden is root of a user namespace alone, where groups are for ever denied
-        os.setgroups([])
-    os.setresgid(job.uid, job.uid, job.uid)
-    os.setresuid(job.uid, job.uid, job.uid)
-    linux.capset(_CAPS_FOR_NAMESPACE, _CAPS_FOR_NAMESPACE)
-    linux.unshare(linux.CLONE_NEWUSER)
-    linux.set_dumpable(True)  # or /proc/1 belongs to root and the maps cannot be written
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{INSIDE_ID} {job.uid} 1"),
-        ("gid_map", f"{INSIDE_ID} {job.uid} 1"),
-    ):
-        fd = os.open(f"1/{name}", os.O_WRONLY, dir_fd=proc)
-        os.write(fd, text.encode())
-        os.close(fd)
-    linux.set_dumpable(False)  # the session's own code may not look into process 1
-    linux.set_pdeathsig(signal.SIGKILL)  # after the change of uid, which clears it
-    if select.select([job.warden], [], [], 0)[0]:
-        raise RuntimeError("the warden is gone")
-    _close_all_but({job.ready} | ({job.idle} if job.idle is not None else set()))
+    call("prctl", linux.PR_SET_KEEPCAPS, 1)
+    if is_host_root:  # to root of a user namespace alone groups are for ever denied
+        call("setgroups", 0, 0)
+    call("setresgid", uid, uid, uid)
+    call("setresuid", uid, uid, uid)
+    call("capset", linux.CAPABILITY_HEADER, linux.capability_sets(_CAPS_FOR_NAMESPACE, _CAPS_FOR_NAMESPACE))
+    call("unshare", linux.CLONE_NEWUSER)
+    call("prctl", linux.PR_SET_DUMPABLE, 1)  # or /proc/1 belongs to root and the maps cannot be written
+    to_uid = calls.place_text(f"{INSIDE_ID} %10d 1", uid)
+    for name, text in (("setgroups", (calls.place("deny"), 4)), ("uid_map", to_uid), ("gid_map", to_uid)):
+        call("openat", 0, f"1/{name}", os.O_WRONLY, passes=1, only=True)
+        call("write", 1, *text)
+        call("close", 1)
+    call("prctl", linux.PR_SET_DUMPABLE, 0)  # the session's own code may not look into process 1
+    call("prctl", linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of uid, which clears it
+    ended = calls.place(struct.pack("=ihh", 2, select.POLLIN, 0))
+    call("dup3", Later("warden"), 2, 0)
+    call("ppoll", ended, 1, bytes(16), 0, only=True)  # none: the warden lives
+    call("close_range", 0, Later("ready", -1), 0)
+    call("close_range", Later("ready", 1), 0xFFFFFFFF, 0)
+    call("write", ready, OK, 1)  # the kernel may go on: the rest takes only from this process, which hears nobody
+    call("close", ready)
+    _give_up_all(calls, program)
+    # From inside the namespace nothing but a handled signal reaches process 1, and none is handled. That its
+    # children's ends are ignored is enough for the kernel to reap them.
+    call("rt_sigaction", signal.SIGCHLD, struct.pack("=4Q", signal.SIG_IGN, 0, 0, 0), 0, 8)
+    return calls
 
 
-def _close_all_but(kept: set[int]) -> None:
-    """The warden's own descriptors, other sandboxes' links among them."""
-    at = 0
-    for fd in sorted(kept):
-        linux.close_range(at, fd - 1)
-        at = fd + 1
-    linux.close_range(at)
+def _give_up_all(calls: Calls, program: bytes) -> None:
+    """As `_give_up_everything` does it."""
+    call = calls.call
+    for capability in range(linux.LAST_CAPABILITY + 1):
+        call("prctl", linux.PR_CAPBSET_DROP, capability)
+    call("prctl", linux.PR_SET_SECUREBITS, _SECUREBITS)
+    call("prctl", linux.PR_CAP_AMBIENT, linux.PR_CAP_AMBIENT_CLEAR_ALL)
+    call("capset", linux.CAPABILITY_HEADER, linux.capability_sets())
+    call("prctl", linux.PR_SET_NO_NEW_PRIVS, 1)
+    header = struct.pack("@HP", len(program) // 8, calls.place(program))
+    call("seccomp", seccomp.SET_MODE_FILTER, 0, header)
+
+
+class _Mounts:
+    """See `rootfs.Mounts`: here as calls of process 1."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._call = calls.call
+
+    def mount(
+        self, source: str, target: str, fstype: str | None = None, flags: int = 0, data: str | None = None
+    ) -> None:
+        self._call("mount", source, target, fstype or 0, flags, data or 0)
+
+    def cover(self, source: str, target: str) -> None:
+        self._call("mount", source, target, 0, linux.MS_BIND, 0, passes=-errno.ENOENT)
+
+    def mkdir(self, path: str, mode: int, *, exist_ok: bool = False) -> None:
+        self._call("mkdirat", linux.AT_FDCWD, path, mode, passes=-errno.EEXIST if exist_ok else 0)
+
+    def chown(self, path: str, uid: int | Later) -> None:
+        self._call("fchownat", linux.AT_FDCWD, path, uid, uid, 0)
+
+    def chmod(self, path: str, mode: int) -> None:
+        self._call("fchmodat", linux.AT_FDCWD, path, mode)
 
 
 def become_kernel(job: KernelJob, run: Callable[[int], NoReturn]) -> NoReturn:
@@ -171,7 +203,7 @@ def _join_sandbox(job: KernelJob) -> None:
     _set_resource_limits(job.limits)
     said = os.read(job.init_ready, 512)
     if said != OK:
-        raise RuntimeError(f"process 1: {said.decode(errors='replace') or 'ended without a word'}")
+        raise RuntimeError(f"process 1: {failure(said)}")
     os.close(job.init_ready)
     if job.is_host_root:
         os.setgroups([])
@@ -183,7 +215,7 @@ def _join_sandbox(job: KernelJob) -> None:
     linux.set_dumpable(True)  # or its own /proc/self would be closed to it
     linux.set_pdeathsig(signal.SIGKILL)
     os.umask(0o022)
-    _give_up_everything(job.program, landlock.ruleset(read=("/",), write=(HOME, WORK, "/tmp", "/dev/shm", "/dev/pts")))
+    _give_up_everything(job.filter, landlock.ruleset(read=("/",), write=(HOME, WORK, "/tmp", "/dev/shm", "/dev/pts")))
 
 
 def _reason(error: BaseException) -> bytes:

@@ -12,23 +12,20 @@ kernel's own share.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import platform
-import socket
 import struct
 from ctypes import c_char_p, c_int, c_long, c_ulong
 from typing import Final, NoReturn
 
 __all__ = [
     "Path",
-    "bring_loopback_up",
+    "capability_sets",
     "capset",
     "clear_ambient",
     "close_range",
     "drop_bounding_set",
     "eventfd",
-    "fork_as_init",
     "mount",
     "mount_setattr",
     "move_mount",
@@ -38,12 +35,10 @@ __all__ = [
     "pivot_root",
     "prctl",
     "set_dumpable",
-    "set_keepcaps",
     "set_name",
     "set_no_new_privs",
     "set_pdeathsig",
     "set_securebits",
-    "sethostname",
     "setns",
     "syscall",
     "umount",
@@ -123,15 +118,15 @@ NR_LANDLOCK_CREATE_RULESET: Final = 444
 NR_LANDLOCK_ADD_RULE: Final = 445
 NR_LANDLOCK_RESTRICT_SELF: Final = 446
 
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
-_PR_SET_KEEPCAPS: Final = 8
-_PR_SET_NAME: Final = 15
-_PR_CAPBSET_DROP: Final = 24
-_PR_SET_SECUREBITS: Final = 28
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_PR_CAP_AMBIENT: Final = 47
-_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
+PR_SET_KEEPCAPS: Final = 8
+PR_SET_NAME: Final = 15
+PR_CAPBSET_DROP: Final = 24
+PR_SET_SECUREBITS: Final = 28
+PR_SET_NO_NEW_PRIVS: Final = 38
+PR_CAP_AMBIENT: Final = 47
+PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 
@@ -147,7 +142,6 @@ _setns = _declare("setns", c_int, c_int, c_int)
 _mount = _declare("mount", c_int, c_char_p, c_char_p, c_char_p, c_ulong, c_char_p)
 _umount2 = _declare("umount2", c_int, c_char_p, c_int)
 _eventfd = _declare("eventfd", c_int, ctypes.c_uint, c_int)
-_sethostname = _declare("sethostname", c_int, c_char_p, ctypes.c_size_t)
 _prctl = _declare("prctl", c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _capset = _declare("capset", c_int, c_char_p, c_char_p)
 # Declared once per shape of arguments that is used, so that a call converts nothing it need not.
@@ -171,7 +165,7 @@ def _buffer(path: Path) -> ctypes.Array[ctypes.c_char]:
     return ctypes.create_string_buffer(os.fsencode(path))
 
 
-# Namespaces and the host name.
+# Namespaces.
 
 
 def unshare(flags: int) -> None:
@@ -186,36 +180,9 @@ def setns(fd: int, flags: int = 0) -> None:
         _fail("setns")
 
 
-def fork_as_init(own_pid_namespace: int) -> int:
-    """Fork a child that is process 1 of a new pid namespace: as `os.fork`, and one fork where others use two.
-
-    `own_pid_namespace` is an open descriptor of the caller's /proc/self/ns/pid. The caller itself stays where it
-    is: only its "namespace for children" changes, and is set back, so that each fork gets a namespace of its own.
-    """
-    unshare(CLONE_NEWPID)
-    pid = -1
-    try:
-        pid = os.fork()
-        return pid
-    finally:
-        if pid:  # the caller, or a fork that failed
-            setns(own_pid_namespace, CLONE_NEWPID)
-
-
-def sethostname(name: str) -> None:
-    raw = name.encode()
-    if _sethostname(raw, len(raw)):
-        _fail("sethostname")
-
-
-def bring_loopback_up() -> None:
-    """Give a new network namespace its 127.0.0.1 and ::1 (SIOCSIFFLAGS on `lo`)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-        fcntl.ioctl(probe.fileno(), _SIOCSIFFLAGS, _LOOPBACK_UP)
-
-
-_SIOCSIFFLAGS: Final = 0x8914
-_LOOPBACK_UP: Final = struct.pack("16sH22x", b"lo", 0x1 | 0x40)  # struct ifreq: IFF_UP, IFF_RUNNING
+# The loopback device of a new network namespace: what SIOCSIFFLAGS takes to give it its 127.0.0.1 and ::1.
+SIOCSIFFLAGS: Final = 0x8914
+LOOPBACK_UP: Final = struct.pack("16sH22x", b"lo", 0x1 | 0x40)  # struct ifreq: IFF_UP, IFF_RUNNING
 
 
 # Mounts.
@@ -281,59 +248,54 @@ def prctl(option: int, *arguments: int) -> int:
 
 def set_no_new_privs() -> None:
     """From here on no execve grants anything: set-user-id bits and file capabilities are ignored."""
-    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def set_pdeathsig(signal: int) -> None:
     """Be sent `signal` when the parent *thread* ends. A change of uid clears it, so set it after; the parent may
     have died before: compare `os.getppid()` afterwards."""
-    prctl(_PR_SET_PDEATHSIG, signal)
+    prctl(PR_SET_PDEATHSIG, signal)
 
 
 def set_dumpable(dumpable: bool) -> None:
     """Not dumpable: no core file, and /proc/self belongs to root."""
-    prctl(_PR_SET_DUMPABLE, int(dumpable))
-
-
-def set_keepcaps(keep: bool) -> None:
-    """Keep the permitted capabilities over the change from uid 0 to another."""
-    prctl(_PR_SET_KEEPCAPS, int(keep))
+    prctl(PR_SET_DUMPABLE, int(dumpable))
 
 
 def set_securebits(bits: int) -> None:
-    prctl(_PR_SET_SECUREBITS, bits)
+    prctl(PR_SET_SECUREBITS, bits)
 
 
 def set_name(name: str) -> None:
     """The name of this thread in `ps` and /proc: 15 bytes, more are cut."""
     raw = ctypes.create_string_buffer(name.encode()[:15])
-    prctl(_PR_SET_NAME, ctypes.addressof(raw))
+    prctl(PR_SET_NAME, ctypes.addressof(raw))
 
 
 def drop_bounding_set() -> None:
     """No execve of this process or its children can gain a capability again. Needs CAP_SETPCAP."""
-    for capability in range(_last_capability + 1):
-        if _prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):  # 41 times: not by way of `prctl`
+    for capability in range(LAST_CAPABILITY + 1):
+        if _prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):  # 41 times: not by way of `prctl`
             _fail("prctl PR_CAPBSET_DROP")
 
 
 def clear_ambient() -> None:
-    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
 
 
 def capset(effective: int = 0, permitted: int = 0, inheritable: int = 0) -> None:
     """Set this thread's capability sets, each a mask of 1 << CAP_*; all empty unless said."""
-    data = b"".join(
-        struct.pack(
-            "=3I", effective >> shift & 0xFFFFFFFF, permitted >> shift & 0xFFFFFFFF, inheritable >> shift & 0xFFFFFFFF
-        )
-        for shift in (0, 32)
-    )
-    if _capset(_CAPABILITY_HEADER, data):
+    if _capset(CAPABILITY_HEADER, capability_sets(effective, permitted, inheritable)):
         _fail("capset")
 
 
-_CAPABILITY_HEADER: Final = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+def capability_sets(effective: int = 0, permitted: int = 0, inheritable: int = 0) -> bytes:
+    """As capset(2) takes them, after CAPABILITY_HEADER."""
+    halves = ((each >> shift & 0xFFFFFFFF) for shift in (0, 32) for each in (effective, permitted, inheritable))
+    return struct.pack("=6I", *halves)
+
+
+CAPABILITY_HEADER: Final = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
 
 
 def _read_last_capability() -> int:
@@ -344,7 +306,7 @@ def _read_last_capability() -> int:
         return 40
 
 
-_last_capability = _read_last_capability()  # once, beforehand: the child has no /proc of its own yet
+LAST_CAPABILITY = _read_last_capability()  # once, beforehand: the child has no /proc of its own yet
 
 
 # Descriptors. `os` and `signal` have the next three too, but not in interpreters built against old kernel headers.

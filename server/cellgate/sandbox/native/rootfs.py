@@ -12,15 +12,15 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native import linux
 
-__all__ = ["HOME", "WORK", "Root", "build_root", "mount_private", "mount_scratch", "plan_root"]
+__all__ = ["HOME", "WORK", "Mounts", "Root", "build_root", "mount_private", "mount_scratch", "plan_root"]
 
 HOME: Final = "/home/user"
 WORK: Final = "/work"
@@ -229,37 +229,72 @@ def _fill_etc(etc: Path) -> None:
         (etc / name).chmod(0o644)
 
 
+Uid_contra = TypeVar("Uid_contra", contravariant=True)
+
+
+class Mounts(Protocol[Uid_contra]):
+    """How mounts are made: at once, or by process 1 later, whose uid is then no number yet."""
+
+    def mount(
+        self, source: str, target: str, fstype: str | None = None, flags: int = 0, data: str | None = None
+    ) -> None: ...
+    def cover(self, source: str, target: str) -> None:
+        """Bind one on the other, if that is there."""
+
+    def mkdir(self, path: str, mode: int, *, exist_ok: bool = False) -> None: ...
+    def chown(self, path: str, uid: Uid_contra) -> None: ...
+    def chmod(self, path: str, mode: int) -> None: ...
+
+
+class _Now:
+    mount = staticmethod(linux.mount)
+    chmod = staticmethod(os.chmod)
+
+    def cover(self, source: str, target: str) -> None:
+        with suppress(FileNotFoundError):
+            linux.mount(source, target, None, linux.MS_BIND)
+
+    def mkdir(self, path: str, mode: int, *, exist_ok: bool = False) -> None:
+        with suppress(FileExistsError) if exist_ok else nullcontext():
+            os.mkdir(path, mode)
+
+    def chown(self, path: str, uid: int) -> None:
+        os.chown(path, uid, uid)
+
+
 def mount_scratch(root: Root) -> None:
     """In a zygote's mounts, once the root was taken hold of: somewhere to write while libraries are imported."""
-    _mount_workspace(root, "size=64m,mode=0755", 0)
+    _mount_workspace(_Now(), root, "size=64m,mode=0755", 0)
 
 
-def mount_private(root: Root, limits: Limits, uid: int) -> None:
+def mount_private(do: Mounts[Uid_contra], root: Root, limits: Limits, uid: Uid_contra) -> None:
     """In a sandbox's own copy of the root's mounts, as root still: what it may write, and its own pts, shm and
     /proc. The last is writable still: the caller has a use for that, and makes it read-only."""
-    _mount_workspace(root, f"size={limits.workspace_bytes},nr_inodes={limits.workspace_inodes},mode=0755", uid)
-    linux.mount("shm", "/dev/shm", "tmpfs", _NOSUID_NODEV, f"size={limits.shm_bytes},nr_inodes=4096,mode=1777")
+    options = f"size={limits.workspace_bytes},nr_inodes={limits.workspace_inodes},mode=0755"
+    _mount_workspace(do, root, options, uid)
+    do.mount("shm", "/dev/shm", "tmpfs", _NOSUID_NODEV, f"size={limits.shm_bytes},nr_inodes=4096,mode=1777")
     # Without a maximum one sandbox could hold all terminals that the host has for containers (kernel.pty.max).
     options = f"newinstance,ptmxmode=0666,mode=0620,max={MAX_TERMINALS}"
-    linux.mount("devpts", "/dev/pts", "devpts", linux.MS_NOSUID | linux.MS_NOEXEC, options)
-    linux.mount("proc", "/proc", "proc", _NOSUID_NODEV | linux.MS_NOEXEC)
+    do.mount("devpts", "/dev/pts", "devpts", linux.MS_NOSUID | linux.MS_NOEXEC, options)
+    do.mount("proc", "/proc", "proc", _NOSUID_NODEV | linux.MS_NOEXEC)
     for path, is_directory in root.covers:
-        with suppress(FileNotFoundError):
-            linux.mount(_COVER_DIRECTORY if is_directory else _COVER_FILE, path, None, linux.MS_BIND)
+        do.cover(_COVER_DIRECTORY if is_directory else _COVER_FILE, path)
 
 
-def _mount_workspace(root: Root, options: str, uid: int) -> None:
+def _mount_workspace(do: Mounts[Uid_contra], root: Root, options: str, uid: Uid_contra) -> None:
     """One tmpfs, with a directory of it over each place of WORKSPACE."""
-    linux.mount("workspace", WORK, "tmpfs", _NOSUID_NODEV, options)
+    do.mount("workspace", WORK, "tmpfs", _NOSUID_NODEV, options)
     for name, place in WORKSPACE.items():
         directory = f"{WORK}/{name}"
-        os.mkdir(directory, 0o700)
-        os.chown(directory, uid, uid)
+        do.mkdir(directory, 0o700)
+        do.chown(directory, uid)
         if name == "tmp":
-            os.chmod(directory, 0o1777)
+            do.chmod(directory, 0o1777)
         if place != WORK:
-            linux.mount(directory, place, None, linux.MS_BIND)
-    linux.mount(f"{WORK}/work", WORK, None, linux.MS_BIND)
+            do.mount(directory, place, None, linux.MS_BIND)
+    do.mount(f"{WORK}/work", WORK, None, linux.MS_BIND)
     for hidden, top in root.rebinds:
-        os.makedirs(top, exist_ok=True)
-        linux.mount(hidden, top, None, linux.MS_BIND | linux.MS_REC)
+        steps = top.split("/")
+        for end in range(2, len(steps) + 1):
+            do.mkdir("/".join(steps[:end]), 0o755, exist_ok=True)
+        do.mount(hidden, top, None, linux.MS_BIND | linux.MS_REC)

@@ -327,7 +327,7 @@ def _when(conditions: Iterable[Condition], then: Code) -> Code:
     return then
 
 
-_SET_MODE_FILTER: Final = 1
+SET_MODE_FILTER: Final = 1
 
 
 def install(program: bytes) -> None:
@@ -335,4 +335,4 @@ def install(program: bytes) -> None:
     instructions = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: how many, and where.
     header = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions)))
-    linux.syscall(linux.NR_SECCOMP, _SET_MODE_FILTER, 0, ctypes.addressof(header))
+    linux.syscall(linux.NR_SECCOMP, SET_MODE_FILTER, 0, ctypes.addressof(header))

@@ -1,6 +1,6 @@
 """The warden: the one privileged process. It makes sandboxes, holds their birth sockets, and writes how they ended.
 
-It has one thread and one loop. It obeys one driver at a time over a packet socket (`commands.py`, `line.py`), forks
+It has one thread and one loop. It obeys one driver at a time over a packet socket (`commands.py`, `line.py`), spawns
 process 1 of each sandbox itself and has a zygote fork the kernel (`birth.py`). It reads nothing that comes out of a
 sandbox, knows no token, and no word of a client's becomes a path, an argument or a uid. When it ends, everything it
 made ends too: process 1 of every sandbox dies with it, and whatever lives beside process 1 dies with that.
@@ -38,13 +38,13 @@ from cellgate.errors import (
 )
 from cellgate.sandbox.certificate import DeathCertificate, Reason, decide
 from cellgate.sandbox.limits import Limits, check_fits_host
-from cellgate.sandbox.native import cgroups, commands, linux, seccomp
-from cellgate.sandbox.native.birth import OK, InitJob, become_init
+from cellgate.sandbox.native import cgroups, commands, seccomp
+from cellgate.sandbox.native.birth import OK, InitJob, make_sandbox
 from cellgate.sandbox.native.commands import pack
 from cellgate.sandbox.native.door import Door
-from cellgate.sandbox.native.idle import idle_program
 from cellgate.sandbox.native.line import Asker, Line
 from cellgate.sandbox.native.pool import Pool, Pools
+from cellgate.sandbox.native.program import Program
 from cellgate.sandbox.native.uids import OneUid, UidBlock, Uids
 from cellgate.sandbox.native.zygotes import Zygote
 
@@ -126,7 +126,7 @@ class Warden:
         self._filter = seccomp.compile_filter()
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._own = os.pidfd_open(os.getpid())
-        self._idle = idle_program()
+        self._program = Program()
         self._hierarchy = cgroups.detect()
         self._hierarchy.prepare()
         if is_host_root:  # and so sees every process of the host
@@ -465,20 +465,9 @@ class Warden:
             undo.callback(os.close, started)
             for fd in (ready, init_ready, kernel_started, *entrances):
                 passed.callback(os.close, fd)
-            pid = linux.fork_as_init(self._own_pids)
-            if pid == 0:
-                try:
-                    signal.set_wakeup_fd(-1)
-                    for number in (signal.SIGCHLD, signal.SIGTERM):  # process 1 hears of nothing that has no handler
-                        signal.signal(number, signal.SIG_DFL)
-                    root, namespace = zygote.root, zygote.root_namespace
-                    become_init(
-                        InitJob(
-                            root, limits, uid, namespace, entrances, init_ready, self._own, self._idle, self._filter
-                        )
-                    )
-                finally:
-                    os._exit(70)  # nothing of the warden may go on in here
+            calls = make_sandbox(zygote.root, limits, len(entrances), self._filter, is_host_root=self._is_host_root)
+            job = InitJob(uid, zygote.root_namespace, entrances, init_ready, self._own)
+            pid = self._program.spawn_as_init(calls.pack(job.numbers), job.descriptors, self._own_pids)
             undo.pop_all()  # from here on the sandbox owns it
             init = os.pidfd_open(pid)
             passed.callback(os.close, init)

@@ -43,7 +43,7 @@ async def test_a_person_without_a_cookie_comes_to_the_login_and_from_there_back(
     ("path", "headers", "status", "sentence"),
     [
         ("/?token=wrong", {}, 401, "not the token"),
-        ("/login", {"Host": "evil.example"}, 403, "another name"),
+        ("/login", {"Host": "evil.example"}, 403, "has another name"),
         ("/login?next=%ff", {}, 400, "makes sense"),
     ],
 )
@@ -83,7 +83,7 @@ async def test_somebody_who_followed_a_link_to_it_is_logged_in_too(here):
         ({"token": "wrong"}, {}, 401, "not the token"),
         ({}, {}, 401, "not the token"),
         ({"token": TOKEN}, {"Origin": "https://evil.example"}, 403, "another origin"),
-        ({"token": TOKEN}, {"Host": "evil.example"}, 403, "another name"),
+        ({"token": TOKEN}, {"Host": "evil.example"}, 403, "has another name"),
     ],
 )
 async def test_a_login_that_fails_says_why_and_sets_nothing(here, form, headers, status, sentence):

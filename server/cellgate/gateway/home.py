@@ -15,7 +15,7 @@ __all__ = ["HomeHandler"]
 _CONNECT = """<p>This server runs notebook kernels, each in a sandbox of its own. Any Jupyter client can use them.</p>
 <h2>Connect</h2>
 <p>JupyterLab or Jupyter Notebook on your machine, with its kernels here:</p>
-<pre>jupyter lab --gateway-url={url} --GatewayClient.auth_token=TOKEN</pre>
+<pre>JUPYTER_GATEWAY_AUTH_TOKEN=TOKEN jupyter lab --gateway-url={url}</pre>
 <p>VS Code: <i>Select Kernel</i>, <i>Existing Jupyter Server</i>, and this URL. It works for other clients too:</p>
 <pre>{url}/?token=TOKEN</pre>
 <p>Or by hand:</p>

@@ -7,7 +7,7 @@ from html import escape
 from urllib.parse import parse_qs
 
 from cellgate.errors import UsageError
-from cellgate.gateway.auth import Refusal
+from cellgate.gateway.auth import OWNER, Refusal
 from cellgate.gateway.base import Refused, problem_of
 from cellgate.gateway.pages import PageHandler, local_path
 
@@ -15,12 +15,18 @@ __all__ = ["LoginHandler", "LogoutHandler"]
 
 _FORM = """<p>The token is in the line that the server printed when it started.</p>
 <form method="post" action="/login">
+<input type="text" name="username" value="{owner}" autocomplete="username" hidden>
 <label>Token <input type="password" name="token" autocomplete="current-password" autofocus required></label>
 <input type="hidden" name="next" value="{next}">
 <button>Log in</button>
 </form>
 """
 TITLE = "Log in to Cellgate"
+
+
+def _form(path: str) -> str:
+    """HTML. The name is for password managers, which keep nothing without one."""
+    return _FORM.format(next=escape(path), owner=OWNER)
 
 
 class LoginHandler(PageHandler):
@@ -34,20 +40,20 @@ class LoginHandler(PageHandler):
             raise Refused(refusal)
 
     def get(self) -> None:
-        self.show(TITLE, _FORM.format(next=escape(local_path(self.get_query_argument("next", "/")))))
+        self.show(TITLE, _form(local_path(self.get_query_argument("next", "/"))))
 
     def post(self) -> None:
-        form = self._form()
+        form = self._sent()
         now = time.time()
         path = local_path(form.get("next", "/"))
         answer = self.services.guard.admit_login(self.asked(), form.get("token", "").strip(), now)
         if isinstance(answer, Refusal):
-            self.show_problem(problem_of(Refused(answer)), _FORM.format(next=escape(path)))
+            self.show_problem(problem_of(Refused(answer)), _form(path))
             return
         self.set_login_cookie(now)
         self.redirect(path, status=303)
 
-    def _form(self) -> dict[str, str]:
+    def _sent(self) -> dict[str, str]:
         try:
             return {name: values[-1] for name, values in parse_qs(self.body.decode()).items()}
         except ValueError as error:

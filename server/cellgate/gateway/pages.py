@@ -112,4 +112,5 @@ class PageHandler(RestHandler):
 
     def show_problem(self, problem: Problem, body: str) -> None:
         self.set_problem(problem)
-        self.show("Cellgate", f'<p class="problem">{escape(problem.message)}</p>\n{body}', status=problem.status)
+        sentence = escape(problem.message[:1].upper() + problem.message[1:])
+        self.show("Cellgate", f'<p class="problem">{sentence}.</p>\n{body}', status=problem.status)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from cellgate.gateway.websocket import PING_SECONDS, SILENCE_SECONDS
+from cellgate.gateway.websocket import MAX_PIECES, PING_SECONDS, SILENCE_SECONDS
 from cellgate.wire.jupyter import Frame
 from tests.support.websocket import (
     BINARY,
@@ -106,6 +106,14 @@ async def test_what_a_client_does_not_take_is_counted_and_told_when_it_is_gone()
         assert await handler.next_call() == ("drained",)
         assert (handler.buffered_bytes, handler.sent_bytes) == (0, waits + 3 + sent)
         assert handler.said.empty()
+
+
+async def test_more_than_one_system_call_takes_arrives_all_the_same():
+    async with serve() as stage:
+        client, handler = await stage.pair()
+        handler.send([Frame(bytes([number % 256]) * (16 << 10), True) for number in range(MAX_PIECES)])
+        for number in range(MAX_PIECES):
+            assert await client.read() == Got(BINARY, bytes([number % 256]) * (16 << 10))
 
 
 async def test_small_messages_are_not_held_back_by_the_kernel():
@@ -279,15 +287,21 @@ async def test_a_client_that_leaves_without_a_word_has_ended_and_what_it_said_be
         assert await end_of(handler) == ("ended", None, "the connection was lost")
 
 
-async def test_a_client_that_is_gone_is_noticed_by_sending_though_nothing_is_heard():
-    async with serve(Pausing) as stage:
-        client, handler = await stage.pair()
+@pytest.mark.parametrize("waits", ["nothing", "output", "for the stream to notice"])
+async def test_a_client_that_is_gone_is_noticed_by_sending_though_nothing_is_heard(waits):
+    async with serve(Pausing, send_bytes=SMALL_BUFFERS) as stage:
+        client, handler = await stage.pair(receive_bytes=SMALL_BUFFERS)
         client.send(frame(TEXT, b"1") + frame(TEXT, b"2"))
         assert await handler.next_call() == ("heard", "1")
+        if waits == "output":
+            await fill(handler)
         client.reset()
-        while handler.said.empty():
-            handler.send([Frame(b"x", True)])
+        if waits == "for the stream to notice":
+            await until_gone(handler)
+        if waits != "output":
+            handler.send([Frame(b"x", True)])  # the first is taken, and its answer is that nobody is there
             await asyncio.sleep(0)
+            handler.send([Frame(b"x", True)])
         assert await end_of(handler) == ("ended", None, "the connection was lost")
 
 
@@ -376,11 +390,12 @@ async def test_a_client_that_takes_the_close_frame_and_does_not_answer_is_gone_a
         assert await end_of(handler) == ("ended", 4001, "over")
 
 
-async def test_a_paused_websocket_can_be_shut():
+async def test_a_paused_websocket_can_be_shut_and_a_shut_one_not_paused():
     async with serve(Patient) as stage:
         client, handler = await stage.pair()
         handler.pause()
         handler.shut(4001, "over")
+        handler.pause()
         client.send(close(4001))
         assert await client.read_all() == [closed(4001, b"over")]
         assert await end_of(handler) == ("ended", 4001, "over")

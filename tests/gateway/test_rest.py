@@ -249,6 +249,41 @@ async def test_notebooks_of_one_kernel_are_bounded(here):
     for number in range(MAX_PER_KERNEL + 1):
         reply = await here.ask("POST", "/api/sessions", {"path": f"{number}", "kernel": {"id": kernel_id}})
         assert reply.status == (201 if number < MAX_PER_KERNEL else 422)
+    [row, *_] = (await here.ask("GET", "/api/sessions")).json()
+    assert (await here.ask("PATCH", f"/api/sessions/{row['id']}", {"name": "new"})).json()["name"] == "new"
+
+
+async def test_a_kernel_whose_row_cannot_be_kept_ends(here, monkeypatch):
+    model = (await here.ask("POST", "/api/sessions", NOTEBOOK)).json()
+
+    def fail(_self, _rows):
+        raise StorageFull("no room")
+
+    monkeypatch.setattr(Notebooks, "_write", fail)
+    for method, path, body in (
+        ("POST", "/api/sessions", {"path": "other"}),
+        ("PATCH", f"/api/sessions/{model['id']}", {"kernel": {"name": "python3"}}),
+    ):
+        reply = await here.ask(method, path, body)
+        assert (reply.status, reply.code) == (507, "storage_full")
+    assert [live.id for live in here.manager.sessions("owner")] == [model["kernel"]["id"]]
+    await here.ask("DELETE", f"/api/kernels/{model['kernel']['id']}")
+    assert (await here.ask("GET", "/api/sessions")).json() == [], "to forget a row needs no room"
+
+
+async def test_a_kernel_for_a_notebook_that_is_deleted_meanwhile_ends(here, monkeypatch):
+    model = (await here.ask("POST", "/api/sessions", NOTEBOOK)).json()
+    path = f"/api/sessions/{model['id']}"
+    create = here.manager.create
+
+    async def create_slowly(*given):
+        live = await create(*given)
+        assert (await here.ask("DELETE", path)).status == 204
+        return live
+
+    monkeypatch.setattr(here.manager, "create", create_slowly)
+    assert (await here.ask("PATCH", path, {"kernel": {"name": "python3"}})).code == "unknown_session"
+    assert here.manager.sessions("owner") == []
 
 
 @pytest.mark.parametrize(

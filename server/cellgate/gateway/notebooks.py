@@ -11,7 +11,8 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from uuid import uuid4
@@ -46,7 +47,7 @@ class Notebook:
 
 
 class Notebooks:
-    """All rows of one server. Each change is in the file when it returns, or raises StorageFull and was none."""
+    """All rows of one server, in memory and in a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,18 +69,24 @@ class Notebooks:
         return row
 
     def put(self, row: Notebook) -> None:
-        self._keep(self._rows | {row.id: row})
+        """Raises StorageFull, and nothing has changed."""
+        rows = self._rows | {row.id: row}
+        self._write(rows)
+        self._rows = rows
 
     def forget(self, ids: Iterable[str]) -> None:
+        """Those that the file keeps because it cannot be written are found to have no kernel by whoever reads it."""
         gone = set(ids) & self._rows.keys()
         if gone:
-            self._keep({row.id: row for row in self._rows.values() if row.id not in gone})
+            self._rows = {row.id: row for row in self._rows.values() if row.id not in gone}
+            with suppress(StorageFull):
+                self._write(self._rows)
 
     def lock(self, principal: str, path: str) -> asyncio.Lock:
         """Held while a row for this path is made: a frontend that asks twice gets one kernel."""
         return self._locks.setdefault((principal, path), asyncio.Lock())
 
-    def _keep(self, rows: dict[str, Notebook]) -> None:
+    def _write(self, rows: Mapping[str, Notebook]) -> None:
         aside = self._path.with_suffix(".new")
         try:
             with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
@@ -87,7 +94,6 @@ class Notebooks:
             aside.replace(self._path)
         except OSError as error:
             raise StorageFull(error.strerror or "no reason given") from error
-        self._rows = rows
 
 
 def _read(path: Path) -> list[Notebook]:
@@ -134,16 +140,23 @@ class _Handler(RestHandler):
             raise UnknownSession(notebook_id)
         return row, live
 
-    async def kernel(self, asked: Mapping[str, object], labels: Mapping[str, str]) -> LiveSession:
-        """The one that `{"id": …}` names, or a new one of the kernelspec that `{"name": …}` does."""
+    @asynccontextmanager
+    async def kernel(self, asked: Mapping[str, object], labels: Mapping[str, str]) -> AsyncIterator[LiveSession]:
+        """The one that `{"id": …}` names, or a new one of the kernelspec that `{"name": …}` does. A new one ends when
+        no row for it can be made inside."""
         kernel_id = text_of(asked, "id", max_chars=MAX_ID_CHARS)
-        if not kernel_id:
-            wish = Wish(kernel_name_of(asked), labels={name: label for name, label in labels.items() if label})
-            return await self.manager.create(self.principal, wish)
-        live = self.manager.find(self.principal, kernel_id)
-        if len(self.notebooks.using(kernel_id)) >= MAX_PER_KERNEL:
-            raise UsageError(f"{MAX_PER_KERNEL} notebooks use this kernel; one with a kernel of its own would pass")
-        return live
+        if kernel_id:
+            if len(self.notebooks.using(kernel_id)) >= MAX_PER_KERNEL:
+                raise UsageError(f"{MAX_PER_KERNEL} notebooks use this kernel; one with a kernel of its own would pass")
+            yield self.manager.find(self.principal, kernel_id)
+            return
+        wish = Wish(kernel_name_of(asked), labels={name: label for name, label in labels.items() if label})
+        live = await self.manager.create(self.principal, wish)
+        try:
+            yield live
+        except BaseException:
+            await live.delete()
+            raise
 
 
 class NotebooksHandler(_Handler):
@@ -169,9 +182,9 @@ class NotebooksHandler(_Handler):
             known = [row for row in self.notebooks.of(self.principal) if row.path == labels["path"]]
             found = next(((row, living[row.kernel_id]) for row in known if row.kernel_id in living), None)
             if found is None:
-                live = await self.kernel(asked, labels)
-                found = Notebook(str(uuid4()), self.principal, live.id, **labels), live
-                self.notebooks.put(found[0])
+                async with self.kernel(asked, labels) as live:
+                    found = Notebook(str(uuid4()), self.principal, live.id, **labels), live
+                    self.notebooks.put(found[0])
         self.set_header("Location", f"/api/sessions/{found[0].id}")
         self.answer(notebook_model(*found), 201)
 
@@ -183,19 +196,18 @@ class NotebookHandler(_Handler):
     async def patch(self, notebook_id: str) -> None:
         """Another path, name or type; another kernel. One that no row names any more is deleted."""
         fields = self.fields()
-        row, live = self.find(notebook_id)
+        row, former = self.find(notebook_id)
         labels = {
             "path": text_of(fields, "path", max_chars=MAX_PATH_CHARS) or row.path,
             "name": text_of(fields, "name", max_chars=MAX_PATH_CHARS, default=row.name),
             "type": text_of(fields, "type", max_chars=MAX_ID_CHARS) or row.type,
         }
         asked = table_of(fields, "kernel")
-        former = live
-        if any(asked.get(key) is not None for key in ("id", "name")) and asked.get("id") != former.id:
-            live = await self.kernel(asked, labels)
-            self.find(notebook_id)  # it may have been deleted in the meantime
-        row = replace(row, kernel_id=live.id, **labels)
-        self.notebooks.put(row)
+        is_other = any(asked.get(key) for key in ("id", "name")) and asked.get("id") != former.id
+        async with self.kernel(asked, labels) if is_other else nullcontext(former) as live:
+            self.notebooks.find(self.principal, notebook_id)  # it may have been deleted in the meantime
+            row = replace(row, kernel_id=live.id, **labels)
+            self.notebooks.put(row)
         if live is not former and not self.notebooks.using(former.id):
             await former.delete()
         self.answer(notebook_model(row, live))

@@ -86,7 +86,7 @@ def test_a_gateway_that_is_killed_has_a_successor_at_once_and_the_operator_is_to
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_keeper_that_is_told_to_end_tells_its_gateway_and_ends_as_it_does(diary: Diary, number: signal.Signals):
+def test_a_keeper_that_was_told_to_end_tells_its_gateway_and_ends_as_it_does(diary: Diary, number: signal.Signals):
     def gateway(line: socket.socket) -> int:
         serve(line)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -248,7 +248,7 @@ class StandIn:
     ],
     ids=["it comes", "it cannot", "it dies"],
 )
-def test_whoever_asks_for_a_warden_is_told_when_it_is_there_or_why_not(
+def test_whoever_asks_for_a_warden_was_told_when_it_is_there_or_why_not(
     tmp_path: Path, monkeypatch, word: bytes, answer: dict[str, object]
 ):
     stand_in = StandIn(word)
@@ -267,7 +267,7 @@ def test_whoever_asks_for_a_warden_is_told_when_it_is_there_or_why_not(
 
 
 @pytest.mark.parametrize(
-    ("code", "is_told", "has_served", "final"),
+    ("code", "was_told", "has_served", "final"),
     [
         (0, False, True, True),  # somebody told the gateway itself
         (0, True, True, True),
@@ -281,8 +281,8 @@ def test_whoever_asks_for_a_warden_is_told_when_it_is_there_or_why_not(
         (1, False, True, False),
     ],
 )
-def test_a_successor_is_started_where_it_may_fare_better(code: int, is_told: bool, has_served: bool, final: bool):
-    assert is_final(code, is_told=is_told, has_served=has_served) is final
+def test_a_successor_is_started_where_it_may_fare_better(code: int, was_told: bool, has_served: bool, final: bool):
+    assert is_final(code, was_told=was_told, has_served=has_served) is final
 
 
 def test_the_pauses_grow_with_the_failures_and_a_gateway_that_lived_costs_none():

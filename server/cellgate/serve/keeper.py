@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from cellgate.errors import DriverUnavailable
 from cellgate.exits import ExitStatus
@@ -50,10 +50,10 @@ def serving(about: str) -> bytes:
     return _SERVING + one_line(about).encode()[: _PACKET_BYTES // 2]
 
 
-def is_final(code: int, *, is_told: bool, has_served: bool) -> bool:
+def is_final(code: int, *, was_told: bool, has_served: bool) -> bool:
     """Whether no other gateway takes the place of one that ended with this exit code (negative: the signal). It did
     what it was told, or would only find again what it found: a directory in use, or at the first start no driver."""
-    return is_told or code in (ExitStatus.OK, ExitStatus.USAGE) or (code > 0 and not has_served)
+    return was_told or code in (ExitStatus.OK, ExitStatus.USAGE) or (code > 0 and not has_served)
 
 
 def pause_before(failures: int, lived_seconds: float) -> float | None:
@@ -62,6 +62,13 @@ def pause_before(failures: int, lived_seconds: float) -> float | None:
     if failures >= MAX_FAILURES:
         return None
     return max(0.0, _PAUSE_SECONDS * (1 << failures) - lived_seconds)
+
+
+class _End(NamedTuple):
+    """Of a gateway."""
+
+    exit_code: int
+    was_told: bool
 
 
 class Keeper:
@@ -83,7 +90,7 @@ class Keeper:
         self._on_serving = on_serving
         self._selector = selectors.DefaultSelector()
         self._child = 0
-        self._exit_code: int | None = None  # of the child, once it is reaped
+        self._end: _End | None = None  # of the child, once it is reaped
         self._line: socket.socket | None = None
         self._has_served = False
         self._serves = False
@@ -96,8 +103,8 @@ class Keeper:
         with self._signals():
             while True:
                 began = time.monotonic()
-                code = self._live()
-                if is_final(code, is_told=bool(self._told), has_served=self._has_served):
+                code, was_told = self._live()
+                if is_final(code, was_told=was_told, has_served=self._has_served):
                     return self._ended(code)
                 failures = 0 if self._serves else failures + 1
                 pause = pause_before(failures, time.monotonic() - began)
@@ -111,30 +118,28 @@ class Keeper:
 
     # -- a gateway's life ----------------------------------------------------------------------------
 
-    def _live(self) -> int:
-        """Fork a gateway and see it through; its exit code."""
+    def _live(self) -> _End:
+        """Fork a gateway and see it through."""
         self._fork()
         try:
-            while self._exit_code is None:
+            while self._end is None:
                 self._turn()
         finally:
-            if self._exit_code is None:  # we fail: so does it
+            if self._end is None:  # we fail: so does it
                 self._kill()
             self._hang_up()
-        return self._exit_code
+        return self._end
 
     def _fork(self) -> None:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._exit_code, self._serves = None, False
+        self._end, self._serves = None, False
         with suppress(OSError):
             sys.stdout.flush()  # or the child would say again what waits there
             sys.stderr.flush()
-        with theirs:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # the child must not take one with our handlers
+        with theirs, _signals_wait():  # the child must not take one with our handlers
             self._child = os.fork()
             if self._child == 0:
                 self._be(theirs)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         self._line.setblocking(False)
         self._selector.register(self._line, selectors.EVENT_READ, self._hear)
 
@@ -235,10 +240,10 @@ class Keeper:
 
     def _reap(self) -> None:
         """Also those that we never knew: as process 1 of a container everybody's orphans are ours."""
-        with suppress(ChildProcessError):
+        with _signals_wait(), suppress(ChildProcessError):  # or one would be passed on to who is no child any more
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 if found[0] == self._child:
-                    self._child, self._exit_code = 0, os.waitstatus_to_exitcode(found[1])
+                    self._child, self._end = 0, _End(os.waitstatus_to_exitcode(found[1]), bool(self._told))
 
     # -- signals -------------------------------------------------------------------------------------
 
@@ -311,6 +316,15 @@ class WardenStarter:
             if packet:
                 return answer(packet)
         answer(unavailable(DriverUnavailable("native", "the warden said nothing", f"{self._path}.log may say why")))
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how(code: int) -> str:

@@ -100,9 +100,10 @@ class Roamer:
             self.websocket.abort()
 
     def drop(self, dice: random.Random) -> str:
-        """Break the connection in one of the ways there are, and say which."""
+        """Break the connection in one of the ways there are, and say which. Whoever turns away without naming what it
+        saw last is taken at its word, if no cell runs: it has lost interest."""
         assert self.websocket is not None
-        way = dice.choice(("abort", "half_close", "close", "turn_away"))
+        way = dice.choice(("abort", "half_close", "close", *(["turn_away"] if self._names_last else [])))
         getattr(self.websocket, way)()
         return way
 

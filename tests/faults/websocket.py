@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -137,7 +138,8 @@ class Websocket(asyncio.Protocol):
         """Send no more, but hear on until the server is done."""
         if not self._is_mute and not self.transport.is_closing():
             self._is_mute = True
-            self.transport.write_eof()
+            with suppress(OSError):  # it is gone already
+                self.transport.write_eof()
 
     def close(self) -> None:
         """As the protocol has it: what the server sent before its own close frame is still heard."""
@@ -164,7 +166,7 @@ class Websocket(asyncio.Protocol):
         self.received_bytes += len(data)
         data = self._rest + data
         at = 0 if self._is_open.done() else self._read_handshake(data)
-        while len(data) - at >= 2:
+        while self._is_open.done() and len(data) - at >= 2:
             first, size = data[at], data[at + 1]
             start = at + 2
             if size >= 126:

@@ -186,7 +186,7 @@ class UnknownSession(CellgateError):
     session_id: str
 
     def text(self) -> str:
-        return f"there is no session {self.session_id[:80]!r} of yours; /api/kernels and /api/sessions list what there is"
+        return f"there is no session {self.session_id[:80]!r} of yours; /api/kernels and /api/sessions list them"
 
 
 @dataclass(eq=False)

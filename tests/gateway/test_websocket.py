@@ -111,8 +111,8 @@ async def test_what_a_client_does_not_take_is_counted_and_told_when_it_is_gone()
 async def test_more_than_one_system_call_takes_arrives_all_the_same():
     async with serve() as stage:
         client, handler = await stage.pair()
-        handler.send([Frame(bytes([number % 256]) * (16 << 10), True) for number in range(MAX_PIECES)])
-        for number in range(MAX_PIECES):
+        handler.send([Frame(bytes([number % 256]) * (16 << 10), True) for number in range(MAX_PIECES + 1)])
+        for number in range(MAX_PIECES + 1):
             assert await client.read() == Got(BINARY, bytes([number % 256]) * (16 << 10))
 
 

@@ -317,7 +317,12 @@ class Session:
             return []
         for number, tag, v1 in batch:
             kernel.received = number
-            if not tag_is_true(tag, v1):
+            try:
+                is_true = tag_is_true(tag, v1)
+            except MessageError as error:
+                self._end_for_violation(error)
+                continue
+            if not is_true:
                 self.ignored["lying_tag"] += 1
                 continue
             if not kernel.is_named:
@@ -496,6 +501,12 @@ class Session:
             self._running.is_interrupted = True
         kernel.is_interrupting = True
         self._log.do(Interrupt(self.incarnation))
+
+    def _end_for_violation(self, error: MessageError) -> None:
+        self.ignored["no_message"] += 1
+        if not self._kernel.is_being_killed:
+            self._kernel.is_being_killed = True
+            self._log.do(Kill(self.incarnation, Reason.PROTOCOL_VIOLATION, str(error)))
 
     # -- what the kernel says -------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ class Transcript:
 
     def end(self, cell: Cell, reason: CellReason, sentence: str, facts: Mapping[str, object]) -> None:
         """All that a cell is owed which the kernel has not replied to."""
-        if not cell.sent_number:
+        if not cell.is_busy:  # it was not given to the kernel, or that died before it said so
             self._say(self._composer.status("busy", parent=cell.message, date=self._date()), b"", cell)
         for said in self._composer.end(cell.message, Ending(reason.value, sentence, facts), date=self._date()):
             self._say(said, b"" if said.tag.channel is Channel.IOPUB else cell.client, cell)

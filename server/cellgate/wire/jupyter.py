@@ -491,9 +491,10 @@ def write_frame(v1: Buffer, dialect: Dialect) -> Frame:
 
 def tag_is_true(tag: Tag, v1: memoryview) -> bool:
     """Whether a tag says what the message behind it says, as far as a client would act on it: channel, type, parent,
-    and the outcome of a status or a reply. Code in a sandbox can take its host's place, and dress one as the other."""
+    and the outcome of a status or a reply. Code in a sandbox can take its host's place, and dress one as the other.
+    Raises MessageError for what is laid out as no message at all."""
+    channel, (header, parent, _, content, *_) = split_v1(v1)
     try:
-        channel, (header, parent, _, content, *_) = split_v1(v1)
         head = bytes(header)
         usual = _USUAL_HEADER.fullmatch(head)
         msg_type = usual[1].decode() if usual else _word(_load(header, "header").get("msg_type"))

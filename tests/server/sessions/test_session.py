@@ -102,6 +102,15 @@ def test_an_error_stops_no_others_when_it_was_not_to(options):
     assert stage.sends() == ["c1", "c2"]
 
 
+@pytest.mark.parametrize("heard", [(), (status("busy", "c1"),)], ids=["before", "after"])
+def test_a_cell_is_busy_once_also_when_its_kernel_dies_before_it_said_so(heard):
+    stage = Stage().started()
+    stage.ask(cell("c1"))
+    stage.hear(*heard)
+    stage.die()
+    assert stage.told("c1") == ["busy", "error", "reply:error", "idle"]
+
+
 def test_a_cell_that_is_sent_again_while_it_is_pending_runs_once():
     stage = Stage().started()
     stage.ask(cell("c1"), cell("c2"), cell("c1"), cell("c2"))
@@ -719,3 +728,16 @@ def test_what_was_asked_before_a_restart_is_aborted():
     stage.ask(client_message("complete_request", {"code": "x"}, "t1"))
     stage.do(stage.session.restart(stage.now))
     assert stage.told("t1") == ["busy", "reply:aborted", "idle"]
+
+
+def test_what_is_no_message_at_all_ends_the_kernel_for_breaking_the_protocol():
+    """As PROTOCOL.md has it for every body of a link's message; what is a message and lies is not shown."""
+    stage = Stage().started()
+    stage.ask(cell("c1"))
+    tag, _ = stream("c1")
+    stage.hear(status("busy", "c1"), (tag, memoryview(b"\xff" * 100)), (tag, memoryview(b"")), stream("c1"))
+    kills = [effect for effect in stage.effects if isinstance(effect, Kill)]
+    assert [(kill.reason, kill.detail[:9]) for kill in kills] == [(Reason.PROTOCOL_VIOLATION, "bad_count")]
+    assert stage.told("c1") == ["busy", "stream"]
+    stage.die(Reason.PROTOCOL_VIOLATION)
+    assert stage.ends() == {"c1": "protocol_violation"}

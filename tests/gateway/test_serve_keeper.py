@@ -101,8 +101,10 @@ def test_a_keeper_that_was_told_to_end_tells_its_gateway_and_ends_as_it_does(dia
 
 def test_a_second_signal_ends_everything_at_once(diary: Diary):
     def gateway(line: socket.socket) -> int:
-        signal.signal(signal.SIGTERM, lambda *_: tell_keeper(signal.SIGINT))  # told, it has the keeper told again
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         tell_keeper(signal.SIGTERM)
+        signal.sigwait([signal.SIGTERM])
+        tell_keeper(signal.SIGINT)
         time.sleep(BOUND)
         return diary.write("lived")
 
@@ -176,7 +178,7 @@ def test_a_keeper_that_waits_before_the_next_start_can_be_told_to_end(monkeypatc
         if os.fork() == 0:  # who tells the keeper when the gateway is gone
             parent = os.getppid()
             keeper_pid = int(Path(f"/proc/{parent}/stat").read_text().split()[3])
-            while os.getppid() == parent:
+            while os.path.exists(f"/proc/{parent}"):  # until the keeper has reaped it
                 time.sleep(0.01)
             os.kill(keeper_pid, signal.SIGTERM)
             os._exit(0)

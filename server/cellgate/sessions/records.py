@@ -39,6 +39,10 @@ Buffer = bytes | bytearray | memoryview
 
 MAGIC = b"cgjrnl\x00\x01"  # the last byte is the version
 CARRIED = 0x80  # beside the kind of a copy from an older segment, which has its number from there
+# Of a body longer than this the checksum covers every 256th byte: two of each sector of a disk. Pages and sectors are
+# what a crash can lose; to read all of 64 KiB took a fifth of what it costs to relay them.
+SAMPLED_FROM = 4 << 10
+SAMPLED_EVERY = 256
 MARK_BYTES = 16 << 10  # one entry of the index for so many bytes: a hundred small records to hop over, 50 us
 
 _HEAD = struct.Struct("<8sQQ")  # magic, first, link; then the checksum
@@ -114,6 +118,10 @@ class Encoded(NamedTuple):
     heeded: list[Record]  # those which are not OUTPUT or NOTE, numbered, and on their own bytes
 
 
+def sample(body: Buffer) -> bytes:
+    return bytes(memoryview(body)[::SAMPLED_EVERY])
+
+
 def pack_head(first: int, link: int) -> bytes:
     head = _HEAD.pack(MAGIC, first, link)
     return head + _CRC.pack(crc32(head))
@@ -136,7 +144,8 @@ def encode(records: Sequence[Record], seq: int, link: int, at: int, marks: Marks
         fields = pack_fields(size, seq, cell, number, kind | flag, len(client), len(packed))
         who = client + packed
         fields_crc = crc32(fields)
-        pieces += (pack_crcs(fields_crc, crc32(body, crc32(who, fields_crc))), fields, who, body)
+        checked = body if len(body) <= SAMPLED_FROM else sample(body)
+        pieces += (pack_crcs(fields_crc, crc32(checked, crc32(who, fields_crc))), fields, who, body)
         if kind is not _OUTPUT and kind is not _NOTE:
             heeded.append(record._replace(seq=seq, body=bytes(body)))
             if kind is Kind.INCARNATION:
@@ -204,10 +213,16 @@ def decode(data: bytes, at: int, seq: int, *, carried: bool = False) -> tuple[li
         _, crc, length, number, cell, link, kind, client_size, tag_size = unpack(data, at)
         contents = at + RECORD_BYTES
         end = contents + length
-        if end > size or number != seq or crc32(view[at + _CRCS.size : end]) != crc:
-            break
         at_tag = contents + client_size
         at_body = at_tag + tag_size
+        if end > size or at_body > end or number != seq:
+            break
+        if end - at_body <= SAMPLED_FROM:
+            found = crc32(view[at + _CRCS.size : end])
+        else:
+            found = crc32(sample(view[at_body:end]), crc32(view[at + _CRCS.size : at_body]))
+        if found != crc:
+            break
         packed = data[at_tag:at_body]
         if packed != last_packed:
             try:

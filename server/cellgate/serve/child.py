@@ -34,6 +34,7 @@ from cellgate.settings import Settings
 __all__ = ["GatewayProcess", "about_native", "load_everything"]
 
 RunGateway = Callable[..., Coroutine[Any, Any, None]]  # `cellgate.gateway.server.run_gateway`, which is imported late
+GC_THRESHOLD: Final = 10_000  # messages on their way are tuples without cycles: looked at in 700s they cost 6 % of a flood
 NAME: Final = "cellgate-gw"  # in `ps`, where the command line is the keeper's
 # Imported by others at their first use: by datetime.strptime, by an executor, by codecs.
 _LATE: Final = (
@@ -58,6 +59,7 @@ def load_everything() -> RunGateway:
     run_gateway: RunGateway = partial(server.run_gateway, installed=server.Installed.read())
     gc.collect()
     gc.freeze()  # a gateway shares these pages with the keeper, and with its successor
+    gc.set_threshold(GC_THRESHOLD)
     return run_gateway
 
 

@@ -3,7 +3,7 @@
 A journal is a directory of segment files, the oldest of which go when it grows beyond its bounds. What `append`
 has returned from survives the death of this process (`kill -9` included) because the kernel has it; nothing is
 fsynced, so a power failure may take the last seconds of it, and with them the sandboxes it spoke of. Every
-record has a checksum; damage is told as a gap and never read out.
+record has a checksum; damage that it finds is told as a gap and not read out.
 
 Leaves to others what the records mean, who may read them, and what to tell a client of a gap. One writer, one
 thread; readers are cursors, and cost no memory between two reads. There is no cache: the kernel's page cache is

@@ -37,7 +37,7 @@ from cellgate.live.kernelspecs import find_kernelspecs
 from cellgate.live.manager import Manager
 from cellgate.live.session import LiveSession
 from cellgate.live.wish import Wish
-from cellgate.sandbox.base import Driver
+from cellgate.sandbox.base import Driver, Sandbox, SandboxSpec
 from cellgate.sandbox.certificate import Reason
 from cellgate.sandbox.native.driver import NativeDriver
 from cellgate.sessions.registry import Registry
@@ -214,6 +214,47 @@ async def test_of_a_kernel_that_cannot_be_started_nothing_is_left(
     await nothing_is_left(manager, driver, state)
     driver.failing = None
     assert (await Client(await manager.create(OWNER, Wish())).run("1+1")).value == "2"
+
+
+async def test_a_fault_of_ours_while_a_kernel_starts_keeps_nobody_waiting(
+    manager: Manager, driver: Lasting, state: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Found by the fault tests: a link could not be received, for want of descriptors, and a POST hung for ever."""
+
+    async def fail(_spec: SandboxSpec) -> Sandbox:
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(driver, "create", fail)
+    with pytest.raises(SandboxStartFailed):
+        await asyncio.wait_for(manager.create(OWNER, Wish()), BOUND)
+    await nothing_is_left(manager, driver, state)
+
+
+async def test_a_session_that_cannot_be_taken_over_is_left_as_it_is_for_the_next_gateway(
+    open_one: OpenManager, monkeypatch: pytest.MonkeyPatch
+):
+    former = await open_one()
+    bad, good = [await former.create(OWNER, Wish()) for _ in range(2)]
+    for live in (bad, good):
+        await Client(live).run("kept = 7")
+    await former.close(end_sessions=False)
+
+    adopt = LiveSession.adopt
+
+    async def fail(live: LiveSession, sandbox: Sandbox) -> None:
+        if live.id == bad.id:
+            raise RuntimeError("seen")
+        await adopt(live, sandbox)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveSession, "adopt", fail)
+        heir = await open_one()
+        assert [live.id for live in heir.sessions(OWNER)] == [good.id]
+        await heir.close(end_sessions=False)
+    last = await open_one()
+    for live in last.sessions(OWNER):
+        assert (await Client(live).run("kept")).value == "7"
+    assert len(last.sessions(OWNER)) == 2
 
 
 async def test_a_session_that_is_deleted_while_its_kernel_starts_leaves_nothing(

@@ -278,10 +278,19 @@ class Manager:
         await asyncio.gather(*(known[sandbox_id].destroy() for sandbox_id in plan.orphans))
         for name in plan.stray_journals:
             journals[name].delete()
-        taken_over = [self._take_over(decision, journals, known) for decision in plan.decisions]
+        taken_over = [self._try_take_over(decision, journals, known) for decision in plan.decisions]
         await asyncio.gather(*taken_over)
         if taken_over or plan.orphans:
             log.info("took over %d sessions; %d sandboxes were nobody's", len(self._sessions), len(plan.orphans))
+
+    async def _try_take_over(self, decision: Decision, journals: dict[str, Journal], known: dict[str, Sandbox]) -> None:
+        """One that fails is left as it is; the next gateway may fare better."""
+        try:
+            await self._take_over(decision, journals, known)
+        except Exception:
+            log.exception("session %s is left out", decision.row.id)
+            if live := self._sessions.pop(decision.row.id, None):
+                await live.close()
 
     async def _take_over(self, decision: Decision, journals: dict[str, Journal], known: dict[str, Sandbox]) -> None:
         row = decision.row

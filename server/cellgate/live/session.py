@@ -22,7 +22,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, Protocol
 
-from cellgate.errors import CellgateError, Fault, LinkClosed, SandboxGone, TooManyClients
+from cellgate.errors import CellgateError, Fault, LinkClosed, SandboxGone, SandboxStartFailed, TooManyClients
 from cellgate.live.cursors import Cursors, Place
 from cellgate.live.reader import Parting, Reader, Sink
 from cellgate.live.wish import Wish
@@ -390,9 +390,14 @@ class LiveSession:
         try:
             sandbox = await self._host.make_sandbox(self._spec)
             await self._attach(incarnation, sandbox, Link(), self._setup)
-        except CellgateError as error:
+        except Exception as fault:  # also one of ours: somebody waits for this
             if sandbox is not None:  # it died before its link was up
                 await sandbox.destroy()
+            if isinstance(fault, CellgateError):
+                error = fault
+            else:
+                log.exception("session %s: a fault of the gateway", self.id)
+                error = SandboxStartFailed(sandbox.driver if sandbox else "any", "a fault of the gateway", repr(fault))
             self.failure = error
             log.warning("session %s: its kernel could not be started: %s", self.id, error)
             sentence = str(error) if error.fault is Fault.YOURS else f"{error.code}; the server's log says more"

@@ -370,9 +370,11 @@ class NativeSandbox:
             link, self._link = self._link, None
             return link
         try:
-            fresh: socket.socket = await self._owner.ask(do="attach", id=self.id)
+            fresh: socket.socket | None = await self._owner.ask(do="attach", id=self.id)
         except (SandboxGone, DriverUnavailable):
             raise SandboxGone(self.id, self.death.result() if self.death.done() else None) from None
+        if fresh is None:  # the packet came, and what it carried could not be taken
+            raise DriverUnavailable("native", "this process may open no more files", "a higher `ulimit -n` would pass")
         fresh.setblocking(False)
         return fresh
 

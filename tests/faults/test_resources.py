@@ -1,0 +1,96 @@
+"""A gateway that runs out of descriptors, and one whose wall clock somebody sets."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.stage import check_rest, cpu_seconds, create, end_of, kernels, reply_of, roaming, text_of
+from tests.native.seen import names_of_groups
+from tests.support.server import served, until
+
+pytestmark = pytest.mark.native
+
+DESCRIPTORS = 100
+HOUR = 3600
+# Where distributions put the library that the command `faketime` preloads.
+FAKETIME = next(iter(Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1")), None)
+
+
+async def test_when_descriptors_are_used_up_no_session_begins_and_the_others_live(tmp_path: Path):
+    few = tmp_path / "python-with-few-descriptors"
+    few.write_text(f'#!/bin/sh\nulimit -n {DESCRIPTORS}\nexec {sys.executable} "$@"\n')
+    few.chmod(0o755)
+    async with served(start=False) as server:
+        server.python = str(few)
+        await server.start()
+        place = await create(server)
+        async with roaming(place) as client:
+            await end_of(client.ask("kept = 7"))
+            made = {place.kernel_id}
+            refusals = []
+            while len(refusals) < 5:
+                reply = await server.fetch("POST", "/api/kernels")
+                if reply.status == 201:
+                    made.add(reply.json()["id"])
+                    assert len(made) < DESCRIPTORS
+                else:
+                    refusals.append(reply)
+            assert {reply.status for reply in refusals} <= {503, 507}, refusals
+            before = cpu_seconds(server.gateway_pid())
+            await asyncio.sleep(0.5)  # long enough to see a loop that finds no rest
+            assert cpu_seconds(server.gateway_pid()) - before < 0.25
+            cell = client.ask("print(kept)")
+            await end_of(cell)
+            assert text_of(client, cell) == "7\n"
+            await until(lambda: len(names_of_groups(server.warden_pid())) == len(made))
+
+            await server.kill_gateway()
+            await server.wait_ready()
+            await check_rest(server, made)  # an empty directory takes a descriptor to remove
+            cell = client.ask("print(kept)")
+            await end_of(cell)
+            assert text_of(client, cell) == "7\n"
+            for kernel_id in made - {place.kernel_id}:
+                assert (await server.fetch("DELETE", f"/api/kernels/{kernel_id}")).status == 204
+            await check_rest(server, {place.kernel_id})
+            other = await create(server)
+            await check_rest(server, {place.kernel_id, other.kernel_id})
+        assert "Traceback" not in server.log()
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed here")
+async def test_nobodys_time_is_over_when_the_wall_clock_is_set(tmp_path: Path):
+    """Forward, backward, by years, and many times."""
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    tmp_path.chmod(0o755)
+    preload = {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    flags = ("--cell-seconds", "30", "--idle-seconds", "60", "--notice-seconds", "1", "--lifetime-seconds", "120")
+    async with served(*flags, env=preload) as server:
+        idle, busy = await create(server), await create(server)
+        async with roaming(idle) as beside, roaming(busy) as client:
+            cell = client.ask("import time\nfor i in range(12): print(i, flush=True); time.sleep(0.25)")
+            for hours in (1, -1, 24 * 3650, -24 * 3650, *(1, -1) * 5, 0):
+                clock.write_text(f"{hours * HOUR:+d}")
+                await end_of(beside.ask("1"))
+                await asyncio.sleep(0.1)
+            await end_of(cell)
+            assert text_of(client, cell) == "".join(f"{i}\n" for i in range(12))
+            assert reply_of(client, cell).content["status"] == "ok"
+            assert await kernels(server) == {idle.kernel_id, busy.kernel_id}
+            clock.write_text(f"{24 * 3650 * HOUR:+d}")
+            await server.kill_gateway()
+            await server.wait_ready()
+            asked = client.ask("print(i)")
+            await end_of(asked)
+            assert text_of(client, asked) == "11\n"
+            assert not any(m.facts.get("note") == "session_expiring" for _, m in client.seen)

@@ -19,7 +19,7 @@ import pytest
 import websockets
 
 from cellgate.sandbox.native import commands
-from cellgate.serve.places import gateway_account
+from cellgate.serve.places import gateway_account, prepare
 from tests.support.server import BOUND, Server, served, until
 
 pytestmark = [pytest.mark.native]
@@ -249,6 +249,17 @@ async def test_a_registry_that_makes_no_sense_is_put_aside_and_its_sandboxes_end
         assert "could not be read" in server.log()
         assert await kernels_of(server) == []
         assert await (await new_kernel(server)).run("x") == "NameError"
+
+
+async def test_a_state_directory_that_cannot_be_written_is_said_in_one_line():
+    async with served(start=False) as server:
+        account = gateway_account() if os.geteuid() == 0 else None
+        made = prepare(server.state_dir, account)
+        made.gateway.chmod(0o500)
+        await server.spawn()
+        assert await asyncio.wait_for(server.process.wait(), BOUND) == 4
+        assert server.log().startswith("cellgate: error[storage_full]: the state directory cannot be written")
+        assert len(server.log().splitlines()) == 1
 
 
 async def test_clients_beyond_what_the_descriptors_allow_are_turned_away_and_the_others_served(tmp_path: Path):

@@ -21,6 +21,7 @@ from typing import Any, Final
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
+from cellgate.errors import StorageFull
 from cellgate.gateway.app import make_app
 from cellgate.gateway.auth import Guard
 from cellgate.gateway.base import MAX_BODY_BYTES
@@ -68,11 +69,14 @@ async def run_gateway(
     on_serving: Callable[[], object] = lambda: None,
 ) -> None:
     """Serve on these sockets, which are listening already, until SIGTERM or SIGINT. Then nobody new is let in, and
-    sandboxes are kept, or ended with `end_sessions`. Raises what `Manager.open` raises."""
+    sandboxes are kept, or ended with `end_sessions`. Raises what `Manager.open` raises, for an OSError StorageFull."""
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    manager = await Manager.open(settings, open_driver, directory=directory, kernelspecs=installed.kernelspecs)
+    try:
+        manager = await Manager.open(settings, open_driver, directory=directory, kernelspecs=installed.kernelspecs)
+    except OSError as error:
+        raise StorageFull(str(error)) from error
     server: HTTPServer | None = None
     try:
         guard = Guard(token, allowed_origins=settings.allowed_origins, host=settings.host)

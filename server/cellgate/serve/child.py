@@ -34,7 +34,9 @@ from cellgate.settings import Settings
 __all__ = ["GatewayProcess", "about_native", "load_everything"]
 
 RunGateway = Callable[..., Coroutine[Any, Any, None]]  # `cellgate.gateway.server.run_gateway`, which is imported late
-GC_THRESHOLD: Final = 10_000  # messages on their way are tuples without cycles: looked at in 700s they cost 6 % of a flood
+GC_THRESHOLD: Final = (
+    10_000  # messages on their way are tuples without cycles: looked at in 700s they cost 6 % of a flood
+)
 NAME: Final = "cellgate-gw"  # in `ps`, where the command line is the keeper's
 # Imported by others at their first use: by datetime.strptime, by an executor, by codecs.
 _LATE: Final = (

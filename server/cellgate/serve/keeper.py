@@ -36,8 +36,9 @@ __all__ = ["END_SECONDS", "WARDEN", "Gateway", "Keeper", "WardenStarter", "is_fi
 Gateway = Callable[[socket.socket], int]
 
 END_SECONDS: Final = 10.0  # from the first signal until the gateway is killed
-MAX_FAILURES: Final = 5  # gateways in a row that died before they served: the sixth would not do better
+MAX_FAILURES: Final = 8  # gateways in a row that died before they served, in some 45 s: a ninth would not do better
 _PAUSE_SECONDS: Final = 0.5  # between two starts, so that what fails at once does not take a whole processor
+_LONGEST_PAUSE_SECONDS: Final = 10.0  # so long clients wait in the backlog when what was wrong has gone
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PACKET_BYTES: Final = 1 << 16
 
@@ -61,7 +62,7 @@ def pause_before(failures: int, lived_seconds: float) -> float | None:
     None: there have been enough."""
     if failures >= MAX_FAILURES:
         return None
-    return max(0.0, _PAUSE_SECONDS * (1 << failures) - lived_seconds)
+    return max(0.0, min(_PAUSE_SECONDS * (1 << failures), _LONGEST_PAUSE_SECONDS) - lived_seconds)
 
 
 class _End(NamedTuple):

@@ -3,9 +3,9 @@
 The seam between readers and rules. A reader (`python`, `shell`, `syntax`) turns code of one language into a `Reading`
 and knows no rule; `rules` looks each fact up in the words of its language and knows no syntax. Pure data.
 
-A reader owes: never to execute anything of the code, never to raise anything but PolicyError, and time and memory in
-proportion to the code's length. It may call for what is inside: `Reading.facts` of a Python cell hold those of the shell
-lines in it, each saying in which language it was seen.
+A reader is `read(code, bounds) -> Reading`. It owes: never to execute anything of the code, never to raise anything but
+PolicyError, and time and memory in proportion to the code's length. Facts of what is inside belong to it too: a Python
+cell's hold those of the shell lines in it, each saying in which language it was seen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["LANGUAGES", "Kind", "Place", "Reading", "Seen"]
+__all__ = ["LANGUAGES", "MAX_TEXT_CHARS", "Bounds", "Kind", "Place", "Reading", "Seen"]
 
 # Every language that can be asked for, by the one name that all tables use.
 LANGUAGES = (
@@ -63,9 +63,17 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """What is larger is seen as LARGE, before it costs anything."""
+
+    nesting: int  # brackets within brackets
+    literal_bytes: int  # of one literal
+
+
+@dataclass(frozen=True)
 class Reading:
     """All that was seen in one piece of code, in the order of its text."""
 
     facts: tuple[Seen, ...]
     nodes: int = 0  # of the syntax tree
-    depth: int = 0  # of the syntax tree
+    depth: int = 0  # brackets within brackets

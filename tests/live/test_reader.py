@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from cellgate.live.reader import CHUNK_BYTES, MAX_CHUNKS, SEEK_BYTES, Parting, Reader
+from cellgate.live.reader import CHUNK_BYTES, MAX_CHUNKS, SEEK_BYTES, SEEK_RECORDS, Parting, Reader
 from cellgate.sessions.journal import MIN_LIMIT_BYTES, Gap, Journal
 from cellgate.sessions.records import Kind, Record
 from cellgate.wire.jupyter import Dialect, Frame, make_message, parse_message
@@ -342,7 +342,19 @@ def test_who_says_what_it_saw_last_reads_on_behind_it(case: Case, start: int):
     assert case.remembered[-1] == 7
 
 
-@pytest.mark.parametrize("after", ["a", "nobody's", '"', "\ud800"])
+@pytest.mark.parametrize("start", [2, 2 * SEEK_RECORDS, 3 * SEEK_RECORDS + 10])
+def test_what_a_library_confirmed_and_its_owner_never_saw_comes_again_to_who_says_so(case: Case, start: int):
+    """Websocket libraries answer pings when they receive, and keep what they received until somebody asks for it."""
+    for n in range(1, 3 * SEEK_RECORDS + 20):
+        case.append(named(f"m{n}"))
+    pipe = Pipe(takes_all=True)
+    reader = case.connect(pipe, start=start, after="m1")
+    while reader.position < case.journal.next_seq:
+        case.go_on()
+    assert ids(pipe) == [f"m{n}" for n in range(2, 3 * SEEK_RECORDS + 20)]
+
+
+@pytest.mark.parametrize("after", ["nobody's", '"', "\ud800"])
 def test_who_says_what_it_cannot_have_seen_last_reads_on_where_it_was(case: Case, after: str):
     case.append(*(named(name) for name in "abcde"))
     pipe = Pipe(takes_all=True)

@@ -30,6 +30,7 @@ __all__ = ["Parting", "Reader", "Sink"]
 CHUNK_BYTES = 256 << 10  # read from the journal at a time: some 0.3 ms of work
 MAX_CHUNKS = 8  # in a row for one client, before others have their turn
 SEEK_BYTES = 32 << 20  # for what a client saw last, behind what it confirmed: more cannot have been on its way
+SEEK_RECORDS = 1024  # and then before it, so many at a time, as far: more does no client's library keep from its owner
 MARK_SECONDS = 0.02  # from what was sent to the mark behind it: one for many, and no part of a cell's round trip
 _MARK = struct.Struct("<Q")
 _OUTPUT, _NOTE = Kind.OUTPUT, Kind.NOTE
@@ -89,8 +90,8 @@ class Reader:
         later: Callable[[float, Callable[[], None]], object],
         after: str = "",
     ) -> None:
-        """Reads from record `start` on; or from behind the message with the id `after`, if that is found from there
-        on. `remember` is told, ever later, up to where the client has received.
+        """Reads from record `start` on; or from behind the message with the id `after`, if that is found about there.
+        `remember` is told, ever later, up to where the client has received.
         `later` calls something in so many seconds, when others have had their turn. Call `catch_up` next."""
         self.client = client
         self.delivered = start  # everything before this has surely been received
@@ -99,6 +100,7 @@ class Reader:
         self._cursor = Cursor(journal, start)
         self._sought = f'"{after}"'.encode("utf-8", "replace") if after else b""  # as a header has it
         self._sought_bytes = 0
+        self._seek_from, self._seek_end = start, journal.next_seq  # the stretch that is searched now
         self._dialect = dialect
         self._limit_bytes = limit_bytes
         self._say_gap = say_gap
@@ -196,18 +198,32 @@ class Reader:
     # -- within --------------------------------------------------------------------------------------
 
     def _seek(self) -> None:
-        """Look for what the client saw last, in a part of where it may be."""
+        """Look for what the client saw last, in a part of where it may be: behind what it has confirmed; or before
+        that, the newest first, as what a library has received and confirmed its owner may never have come to see."""
         reading = self._cursor.read(CHUNK_BYTES)
         for record in reading.records:
+            if record.seq >= self._seek_end:
+                break
             if (record.kind is _OUTPUT or record.kind is _NOTE) and _header_has(record, self._sought):
                 self._sought = b""
                 self.delivered = self._cursor.seq = record.seq + 1
                 self._remember(self.delivered)
                 return
             self._sought_bytes += len(record.body)
-        if self._cursor.is_at_end or self._sought_bytes > SEEK_BYTES:
+        if self._cursor.seq >= self._seek_end or self._sought_bytes > SEEK_BYTES:
+            self._seek_further()
+
+    def _seek_further(self) -> None:
+        """Not in this stretch: in the one before it, if there is one."""
+        is_first = self._seek_from == self.delivered
+        if self._seek_from <= self._cursor.journal.first_seq or (self._sought_bytes > SEEK_BYTES and not is_first):
             self._sought = b""
             self._cursor.seq = self.delivered
+            return
+        if is_first:
+            self._sought_bytes = 0
+        self._seek_end = self._seek_from
+        self._cursor.seq = self._seek_from = max(self._seek_from - SEEK_RECORDS, 1)
 
     def _frames(self, records: Sequence[Record]) -> list[Frame]:
         """Those that are for this client."""

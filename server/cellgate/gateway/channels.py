@@ -7,7 +7,6 @@ else: frames are read in `wire.jupyter`, requests are judged in `sessions`.
 
 from __future__ import annotations
 
-from functools import cached_property
 from uuid import uuid4
 
 from tornado.web import HTTPError
@@ -38,6 +37,8 @@ class ChannelsHandler(Handler, WebSocket):
     """Authenticated by `Handler.prepare`, before the handshake."""
 
     _live: LiveSession
+    _client: bytes
+    _after: str
     _reader: Reader | None = None
     _dialect = Dialect.LEGACY
 
@@ -45,6 +46,9 @@ class ChannelsHandler(Handler, WebSocket):
         self._live = self.manager.find(self.principal, session_id)
         if not self.asked().is_websocket:
             raise HTTPError(400)
+        # Before the handshake: what is no text here can still be answered.
+        self._client = _client_of(self.get_query_argument("session_id", ""))
+        self._after = self.get_query_argument("after", "")
         await WebSocket.get(self, session_id)
 
     @property
@@ -57,18 +61,12 @@ class ChannelsHandler(Handler, WebSocket):
         return name
 
     def open(self, *_: str) -> None:
-        after = self.get_query_argument("after", "")
         try:
-            self._reader = self._live.join(self._client, self, self._dialect, after=after)
+            self._reader = self._live.join(self._client, self, self._dialect, after=self._after)
         except TooManyClients as error:
             self.shut(TRY_AGAIN_LATER, f"{error.code}: {error}")
             return
         self._reader.catch_up()
-
-    @cached_property
-    def _client(self) -> bytes:
-        given = self.get_query_argument("session_id", "").encode()
-        return given if 0 < len(given) <= MAX_CLIENT_BYTES else uuid4().hex.encode()
 
     # -- from the client -----------------------------------------------------------------------------
 
@@ -101,3 +99,9 @@ class ChannelsHandler(Handler, WebSocket):
 
     def part(self, why: Parting) -> None:
         self.shut(*PARTINGS[why])
+
+
+def _client_of(session_id: str) -> bytes:
+    """Somebody new, for one that is nobody's."""
+    given = session_id.encode()
+    return given if 0 < len(given) <= MAX_CLIENT_BYTES else uuid4().hex.encode()

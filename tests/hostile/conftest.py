@@ -11,6 +11,8 @@ import pytest_asyncio
 from cellgate.errors import DriverUnavailable
 from cellgate.sandbox.drivers import open_driver
 from tests.hostile.arena import HOST_SIDES, Arena, Session
+from tests.hostile.house import House, Line, Tenant
+from tests.support.server import served
 
 REAL_DRIVERS = [pytest.param(name, marks=pytest.mark.native) for name in HOST_SIDES]
 
@@ -45,3 +47,32 @@ async def session(arena: Arena) -> AsyncIterator[Session]:
     session = await arena.open()
     yield session
     await session.check_and_destroy()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_house() -> AsyncIterator[House]:
+    async with served("--profile", "testing") as server:
+        house = House(server)
+        await house.begin()
+        yield house
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def house(shared_house: House) -> AsyncIterator[House]:
+    """A whole server, and after the case: has the neighbour noticed, is the gateway the same and no larger, does it
+    start a fresh session, is nothing left of the others, and was nothing a fault of ours."""
+    yield shared_house
+    await shared_house.check()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tenant(house: House) -> AsyncIterator[Tenant]:
+    """A session of its own."""
+    async with house.tenant() as tenant:
+        yield tenant
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def line(tenant: Tenant) -> Line:
+    """Its client."""
+    return await tenant.connect()

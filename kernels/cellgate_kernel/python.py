@@ -16,8 +16,10 @@ import os
 import socket
 import sys
 import uuid
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 from IPython.core.history import HistoryManager
@@ -99,6 +101,10 @@ def prepare(template: str = "python") -> Prepared:
     kernel = _build()
     for name in libraries:
         importlib.import_module(name)
+    with _audience(kernel) as ask:  # so that what is imported by the first use is imported
+        ask("execute_request", _cell("1+1"))
+    _KEPT.extend(_fill_holes())
+    _gather(kernel)
     _rehearse(kernel, [_DATA] if libraries else [])
     for _ in range(STARTS):
         with _audience(kernel) as ask:
@@ -209,6 +215,54 @@ def _audience(kernel: SandboxKernel) -> Iterator[Any]:
             host.turn(wait=False)
 
         yield ask
+
+
+def _gather(kernel: SandboxKernel) -> None:
+    """Give every function that runs from a fork to the end of its first cell its code anew, side by side. The
+    interpreter writes to the code it runs, and each lay where its module was loaded, on a page that had to be copied
+    for it (1,570 pages copied to the first answer without, 1,390 with)."""
+    ran = _what_runs(kernel)
+    renewed: dict[int, CodeType] = {}
+
+    def renew(code: CodeType) -> CodeType:
+        if id(code) not in renewed:
+            parts = tuple(renew(part) if isinstance(part, CodeType) else part for part in code.co_consts)
+            renewed[id(code)] = code.replace(co_consts=parts)
+        return renewed[id(code)]
+
+    functions = [one for one in gc.get_objects() if type(one) is FunctionType and id(one.__code__) in ran]
+    old = [function.__code__ for function in functions]  # kept meanwhile, so that no address comes twice
+    for function, code in zip(functions, old, strict=True):
+        function.__code__ = renew(code)
+
+
+def _what_runs(kernel: SandboxKernel) -> set[int]:
+    """The addresses of code objects, told by a child that starts as a kernel does."""
+    ran: set[int] = set()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        ran.add(id(frame.f_code))
+
+    reading, writing = os.pipe()
+    sys.setprofile(note)  # the child has it too
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with _audience(kernel) as ask:
+                ask("execute_request", _cell("1+1"))
+            birth, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with birth:
+                Host(theirs).start()
+                sys.setprofile(None)
+                os.write(writing, array("Q", ran).tobytes())
+        finally:
+            os._exit(0)
+    sys.setprofile(None)
+    os.close(writing)
+    with open(reading, "rb") as told:
+        ran = set(array("Q", told.read()))
+    os.waitpid(pid, 0)
+    return ran
 
 
 _KEPT: list[list[object]] = []

@@ -665,6 +665,20 @@ def _process_state(pid: int) -> str:
     """The letter in /proc/pid/stat, or nothing if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return chr(file.read().rpartition(b")")[2].split()[0][0])
-    except (OSError, IndexError):
+            return state_in(file.read())
+    except OSError:
         return ""
+
+
+def state_in(stat: bytes) -> str:
+    """One that SIGKILL has struck counts as dead: it may take long to give back what it had, and a look at it
+    meanwhile would say that it had outlived what ends it."""
+    fields = stat.rpartition(b")")[2].split()
+    if len(fields) <= _SIGNALS_AT:
+        return ""
+    is_dying = int(fields[_FLAGS_AT]) & _PF_EXITING or int(fields[_SIGNALS_AT]) & _SIGKILL_BIT
+    return "X" if is_dying else chr(fields[0][0])
+
+
+_FLAGS_AT, _SIGNALS_AT = 6, 28  # counted from the state; see proc_pid_stat(5)
+_PF_EXITING, _SIGKILL_BIT = 0x4, 1 << (signal.SIGKILL - 1)

@@ -23,10 +23,10 @@ def dropped(outcome: Outcome) -> tuple[int, int]:
 async def test_of_endless_printing_head_and_tail_are_kept_and_the_rest_is_counted(house: House):
     async with house.tenant(limits={"cell_seconds": 1.5}) as tenant:
         line = await tenant.connect()
-        outcome = await line.run("i = 0\nwhile True: print(i); i += 1")
+        outcome = await line.run("i = 0\nwhile True: print(i, 'x' * 1000, flush=True); i += 1")
         outcome.check_complete()
         assert outcome.content["ename"] == "KeyboardInterrupt"
-        shown = outcome.text().split()
+        shown = outcome.text().split()[::2]
         assert shown[:3] == ["0", "1", "2"]
         last = int((await line.run("i")).value or 0)
         assert last - int(shown[-1]) <= 1
@@ -61,8 +61,8 @@ async def test_what_matters_comes_after_any_flood(line: Line, last: str):
 
 async def test_displays_that_are_too_large_or_too_many_are_left_out_and_counted(line: Line):
     show = "from IPython.display import display\n"
-    many = await line.run(show + "for i in range(300): display({'text/plain': str(i) + 'x' * (1 << 20)}, raw=True)")
-    assert (many.status, dropped(many)[0] >= 298) == ("ok", True)
+    many = await line.run(show + "for i in range(50): display({'text/plain': str(i) + 'x' * (1 << 20)}, raw=True)")
+    assert (many.status, dropped(many)[0] >= 48) == ("ok", True)
     huge = await line.run(show + "display({'text/plain': 'x' * (20 << 20)}, raw=True)\n'after'")
     assert huge.value == "'after'"
     assert sum(len(json.dumps(m["content"])) for m in huge.messages) < 100_000

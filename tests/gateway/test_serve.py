@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import resource
 import socket
 import stat
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ import pytest
 from cellgate import serve
 from cellgate.cli import main
 from cellgate.errors import UsageError
+from cellgate.gateway.server import Listener
 from cellgate.serve import places
 from cellgate.serve.listening import Address, address_url, addresses_of, check_exposure, listen
 from cellgate.serve.places import ACCOUNT_ID, Account, gateway_account, prepare
 from cellgate.settings import read_settings
+from tests.support.child import in_child
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes what is somebody else's: root shows it")
 
@@ -109,6 +112,29 @@ def test_a_name_without_an_address_is_said(host: str):
 )
 def test_the_url_is_one_that_a_browser_on_this_host_can_open(host: str, token: str | None, url: str):
     assert address_url(host, 80, token) == url
+
+
+@pytest.mark.parametrize("spare", [0, 1], ids=["no descriptor is left", "only those that sessions need"])
+def test_clients_are_hung_up_on_when_descriptors_run_out(spare: int):
+    def crowd() -> list[str]:
+        (plain,) = listen("127.0.0.1", addresses_of("127.0.0.1", 0))
+        listener = Listener(plain)
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+        most = clients[-1].fileno() + 1 + spare
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        listener.most_clients = most - spare
+        seen = []
+        for client in clients:
+            try:
+                listener.accept()
+                seen.append("taken in")
+            except BlockingIOError:
+                seen.append("nobody there")
+            client.settimeout(5.0)
+            seen.append("hung up" if client.recv(1) == b"" else "answered")
+        return seen
+
+    assert in_child(crowd) == ["nobody there", "hung up"] * 3
 
 
 # -- the state directory ---------------------------------------------------------------------------------

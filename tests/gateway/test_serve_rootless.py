@@ -27,5 +27,6 @@ def test_a_user_who_is_not_root_serves_and_keeps_sessions_too(delegated: list[st
         "kept": "42",
         "modes": ["700", "700", "700"],
         "end again": 0,
+        "trusted": ["2", True, 0],
     }
     nothing_lives_on()

@@ -112,7 +112,7 @@ class Listener(socket.socket):
 
     def __init__(self, listening: socket.socket) -> None:
         super().__init__(fileno=listening.detach())
-        self._most = int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * CLIENTS_SHARE)
+        self.most_clients = int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * CLIENTS_SHARE)
         self._spare = _open_null()
 
     def accept(self) -> tuple[socket.socket, Any]:
@@ -123,23 +123,27 @@ class Listener(socket.socket):
                 self._turn_away()
                 raise BlockingIOError from error
             raise
-        if client.fileno() >= self._most:  # the lowest free number is given out, so this many are in use
+        if client.fileno() >= self.most_clients:  # the lowest free number is given out, so this many are in use
             client.close()
             raise BlockingIOError
         return client, address
 
     def _turn_away(self) -> None:
         """There is no descriptor left: hang up on whoever has waited longest."""
-        os.close(self._spare)
+        self._let_go_of_spare()
         with suppress(OSError):
             super().accept()[0].close()
-        self._spare = _open_null()
+        with suppress(OSError):  # a thread may have been quicker
+            self._spare = _open_null()
 
     def close(self) -> None:
         super().close()
+        self._let_go_of_spare()
+
+    def _let_go_of_spare(self) -> None:
         if self._spare >= 0:
             os.close(self._spare)
-            self._spare = -1
+        self._spare = -1
 
 
 def _open_null() -> int:

@@ -23,7 +23,7 @@ MAX_WAITING_BYTES = 2 << 20  # beside the link's window: enough to keep the read
 ITEM_BYTES = 128  # what an item costs beside its text; so a million empty prints are bounded too
 LINGER_SECONDS = 0.02  # that text waits for its end: below what a person notices
 LOOK_AHEAD = 8  # a flushed print is two writes and a flush; what goes on for longer is no line that would be torn
-MAX_TEXT = 1 << 20  # characters of one stream message: what a client renders at once, and far below a message's limit
+MAX_TEXT = 256 << 10  # characters of one stream message: what a client renders at once, and an output cap keeps whole
 
 
 class Text(NamedTuple):

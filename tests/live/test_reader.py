@@ -300,9 +300,11 @@ def test_nothing_is_sent_to_a_connection_that_is_gone(case: Case):
 def test_who_closes_in_order_has_read_what_was_sent(case: Case):
     pipe = Pipe(takes_all=True)
     reader = case.connect(pipe)
-    case.say(2)
+    case.say()
+    reader.marked(pipe.marks.popleft())
+    case.say()  # too soon after the mark for another
     reader.gone(in_order=True)
-    assert (case.remembered, case.believed) == ([], [3]), "which it has not confirmed"
+    assert (case.remembered, case.believed) == ([2], [3]), "which it has not confirmed"
 
 
 @pytest.mark.parametrize("takes_all", [True, False])
@@ -338,8 +340,31 @@ def test_who_says_what_it_saw_last_reads_on_behind_it(case: Case, start: int):
     assert ids(pipe) == ["c", "d", "e"]
     case.append(named("f"))
     assert ids(pipe)[3:] == ["f"]
-    reader.marked(case.let_mark(pipe))
+    for _ in range(2):
+        reader.marked(case.let_mark(pipe))
     assert case.remembered[-1] == 7
+
+
+def test_news_of_the_session_is_marked_at_once(case: Case):
+    """Frontends hang up at a restart and come again: without the mark they would hear of it again, and hang up again."""
+    pipe = Pipe(takes_all=True)
+    reader = case.connect(pipe)
+    case.say()
+    case.append(record(2, kind=Kind.NOTE))
+    reader.marked(pipe.marks[-1])
+    assert (len(pipe.marks), reader.delivered) == (2, 3)
+
+
+def test_a_flood_is_marked_now_and_then(case: Case):
+    pipe = Pipe(takes_all=True)
+    reader = case.connect(pipe)
+    for _ in range(100):
+        case.say()
+    assert len(pipe.marks) == 1
+    reader.marked(pipe.marks.popleft())
+    assert len(pipe.marks) == 0
+    case.go_on()
+    assert len(pipe.marks) == 1
 
 
 @pytest.mark.parametrize("start", [2, 2 * SEEK_RECORDS, 3 * SEEK_RECORDS + 10])

@@ -91,13 +91,14 @@ class Manager:
         manager = Manager(settings, open_driver, directory, registry)
         try:
             if registry.quarantined:
-                log.error("the registry could not be read, and lies now at %s", registry.quarantined)
+                manager._put_journals_aside(registry.quarantined)
             manager._directory.mkdir(mode=0o700, exist_ok=True)
             driver = await manager._get_driver()
             found = find_kernelspecs(driver.templates) if kernelspecs is None else kernelspecs
             manager.kernelspecs = {name: spec for name, spec in found.items() if spec.template in driver.templates}
             await manager._recover(driver)
-            await manager._prove()
+            if not await driver.sandboxes():  # else they are known to work, and clients wait to come back
+                await manager._prove()
         except BaseException:
             await manager.close(end_sessions=False)
             raise
@@ -204,6 +205,13 @@ class Manager:
 
     def forget(self, session: LiveSession) -> None:
         self._sessions.pop(session.id, None)
+
+    def _put_journals_aside(self, registry: Path) -> None:
+        """With the registry that named their sessions: nobody could find them, and they would be cleared away."""
+        aside = registry.with_name(registry.name.replace(".sqlite", ""))
+        with suppress(FileNotFoundError):
+            self._directory.rename(aside)
+        log.error("the registry could not be read: it lies now at %s, the journals at %s", registry, aside)
 
     async def _prove(self) -> None:
         """Make one sandbox, and end it, before anybody is told that there is a server: what this host lacks is found

@@ -31,7 +31,7 @@ CHUNK_BYTES = 256 << 10  # read from the journal at a time: some 0.3 ms of work
 MAX_CHUNKS = 8  # in a row for one client, before others have their turn
 SEEK_BYTES = 32 << 20  # for what a client saw last, behind what it confirmed: more cannot have been on its way
 SEEK_RECORDS = 1024  # and then before it, so many at a time, as far: more does no client's library keep from its owner
-MARK_SECONDS = 0.02  # from what was sent to the mark behind it: one for many, and no part of a cell's round trip
+MARK_SECONDS = 0.02  # from one mark to the next: a flood of them would cost as much as what they stand behind
 _MARK = struct.Struct("<Q")
 _OUTPUT, _NOTE = Kind.OUTPUT, Kind.NOTE
 
@@ -108,7 +108,7 @@ class Reader:
         self._later = later
         self._is_live = False
         self._is_called = False  # `later` will call `catch_up`
-        self._owes_mark = False  # `later` will call `_mark`
+        self._is_resting = False  # from marks, until `later` calls `_rested`
         self._marked: int | None = None  # the mark that is on its way
         self._parting: Parting | None = None  # when everything is delivered
         self._taken_bytes = 0
@@ -127,7 +127,8 @@ class Reader:
             return
         self._cursor.seq = first + len(records)
         if frames := self._frames(records):
-            self._send(frames)
+            # At some news (a restart) clients hang up and come again, and shall not hear it twice.
+            self._send(frames, mark_now=any(record.kind is _NOTE for record in records))
             if self._sink.buffered_bytes > self._limit_bytes:
                 self._is_live = False
 
@@ -178,8 +179,7 @@ class Reader:
             return
         self.delivered, self._marked = self._marked, None
         self._remember(self.delivered)
-        if self.delivered < self._cursor.seq:
-            self._plan_mark()
+        self._mark_rest()
 
     def gone(self, *, in_order: bool) -> None:
         """The connection has ended; `in_order` when the client said so itself, having read what came before. One that
@@ -240,21 +240,27 @@ class Reader:
                     continue
         return frames
 
-    def _send(self, frames: list[Frame]) -> None:
-        self._sink.send(frames)
-        if self._marked is None:
-            self._plan_mark()
+    def _send(self, frames: list[Frame], *, mark_now: bool = False) -> None:
+        if mark_now or (self._marked is None and not self._is_resting):
+            self._sink.send(frames, self._next_mark())
+        else:
+            self._sink.send(frames)
 
-    def _plan_mark(self) -> None:
-        if not self._owes_mark and not self.is_over:
-            self._owes_mark = True
-            self._later(MARK_SECONDS, self._mark)
+    def _next_mark(self) -> bytes:
+        self._marked = self._cursor.seq
+        if not self._is_resting:
+            self._is_resting = True
+            self._later(MARK_SECONDS, self._rested)
+        return _MARK.pack(self._marked)
 
-    def _mark(self) -> None:
-        self._owes_mark = False
-        if not self.is_over:
-            self._marked = self._cursor.seq
-            self._sink.send([], _MARK.pack(self._marked))
+    def _rested(self) -> None:
+        self._is_resting = False
+        self._mark_rest()
+
+    def _mark_rest(self) -> None:
+        """What was sent since the last mark."""
+        if self._marked is None and not self._is_resting and not self.is_over and self.delivered < self._cursor.seq:
+            self._sink.send([], self._next_mark())
 
     def _part(self, why: Parting) -> None:
         if not self.is_over:

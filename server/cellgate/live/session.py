@@ -236,7 +236,7 @@ class LiveSession:
         """Its connection has ended; `in_order` if the client closed it itself. One that does so while a cell runs, as
         frontends reconnect, may have turned away from what is on its way."""
         is_current = self._readers.get(reader.client) is reader
-        reader.gone(in_order=in_order and is_current and not self.session.is_working)
+        reader.gone(in_order=in_order and is_current and self.session.running is None)
         if is_current:
             del self._readers[reader.client]
             self.session.left(reader.client)

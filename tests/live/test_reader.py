@@ -346,7 +346,7 @@ def test_who_says_what_it_saw_last_reads_on_behind_it(case: Case, start: int):
 
 
 def test_news_of_the_session_is_marked_at_once(case: Case):
-    """Frontends hang up at a restart and come again: without the mark they would hear of it again, and hang up again."""
+    """Frontends hang up at a restart and come again: without the mark they would hear of it again, and hang up."""
     pipe = Pipe(takes_all=True)
     reader = case.connect(pipe)
     case.say()

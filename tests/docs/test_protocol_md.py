@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cellgate.errors import TooManyClients
-from cellgate.gateway import channels
+from cellgate.gateway import channels, websocket
+from cellgate.gateway.frames import CloseCode
 from cellgate.sandbox.certificate import Reason
 from cellgate.sessions import states
 from cellgate.sessions.clocks import WORKING_CPU_SHARE
@@ -145,3 +146,11 @@ def test_what_session_constants_the_text_names():
     assert f"after {', '.join(pauses[:-1])} and\n{pauses[-1]} s" in PAGE
     assert f"less than {WORKING_CPU_SHARE * 100:g} % of a\ncore" in PAGE
     assert BACKGROUND_SECONDS == 60, "each minute"
+
+
+def test_what_closes_a_connection_beneath_that():
+    codes = (CloseCode.PROTOCOL_ERROR, CloseCode.BAD_TEXT, CloseCode.TOO_BIG, CloseCode.SERVER_FAULT)
+    (paragraph,) = [text for text in PAGE.split("\n\n") if text.startswith("Beneath that")]
+    assert re.findall(r"\b1\d{3}\b", paragraph) == [str(code.value) for code in codes]
+    seconds = (websocket.PING_SECONDS, websocket.SILENCE_SECONDS, websocket.CLOSE_SECONDS)
+    assert re.findall(r"\b(\d{1,2})\b", paragraph) == [f"{number:g}" for number in seconds]

@@ -13,6 +13,7 @@ from cellgate.live.reader import CHUNK_BYTES, Parting
 from cellgate.live.session import MAX_UNSENT, LiveSession
 from cellgate.live.wish import Wish
 from cellgate.sessions import journal as journals
+from cellgate.sessions import session as sessions
 from cellgate.sessions.states import State
 from cellgate_kernel.message import Channel
 from tests.live.conftest import OpenManager
@@ -342,3 +343,27 @@ async def test_requests_before_the_kernel_runs_wait_for_it(manager: Manager, dri
     assert (await client.outcome(cell)).value == "2"
     assert await creating is live
     assert live.session.state is State.READY
+
+
+async def test_a_session_without_a_kernel_refuses_cells_until_a_restart_brings_one(
+    live: LiveSession, driver: Lasting, monkeypatch: pytest.MonkeyPatch
+):
+    """Kernels that do not start are given up after some; nobody who waits is left waiting."""
+    monkeypatch.setattr(sessions, "RESTART_PAUSES", (0.0, 0.01))
+    client = Client(live)
+    await client.run("1")
+    driver.failing = SandboxStartFailed("test", "step", "of the host's own")
+    lost = client.ask("import os; os._exit(1)")
+    await client.until(lambda: ("status", "dead") in client.shown())
+    assert (await client.outcome(lost)).reason == "kernel_exit"
+    assert live.execution_state == "dead"
+    refused = await client.run("1+1")
+    assert (refused.status, refused.reason) == ("error", "backend_error")
+    asked = await client.outcome(client.send_request("complete_request", {"code": "x", "cursor_pos": 1}))
+    assert asked.status == "error"
+    with pytest.raises(SandboxStartFailed):
+        await live.restart()
+    assert "of the host's own" not in str(client.messages), "that is for our log"
+    driver.failing = None
+    await live.restart()
+    assert (await client.run("1+1")).value == "2"

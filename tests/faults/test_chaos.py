@@ -22,7 +22,8 @@ CELLS = [Expected("s0-cell-0", 0, 2), Expected("s0-cell-1", 1, 1)]
 @pytest.mark.native
 @pytest.mark.slow
 async def test_nothing_is_lost_or_doubled_while_clients_are_cut_off_and_gateways_killed():
-    plan = Plan(random.SystemRandom().randrange(1 << 32), sessions=4, drops=20, kills=6, drop_every=0.2, kill_every=0.5)
+    seed = random.SystemRandom().randrange(1 << 32)
+    plan = Plan(seed, sessions=4, drops=20, kills=6, drop_every=0.2, kill_every=0.5, patience=4.0)
     report = await run_chaos(plan)
     print(report)
     assert not report.tally.faults, report

@@ -17,10 +17,8 @@ from tests.faults.roamer import Asked, Roamer
 from tests.faults.stage import check_rest, create, end_of, journals, kernels, reply_of, roaming, text_of
 from tests.support.server import Server, served, until
 
-pytestmark = [
-    pytest.mark.native,
-    pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts file systems and writes others' files"),
-]
+pytestmark = pytest.mark.native
+may_mount = pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts a file system")
 
 KiB = 1 << 10
 TOKEN = {"CELLGATE_TOKEN": "the-same-in-each-life-of-the-server"}
@@ -70,6 +68,7 @@ async def ask_until_refused(client: Roamer, cells: list[Expected]) -> Asked:
     raise AssertionError("none was refused")
 
 
+@may_mount
 async def test_without_room_no_session_begins_and_cells_are_refused_until_there_is_room_again():
     async with served_on("3M") as server:
         place = await create(server)
@@ -106,6 +105,7 @@ async def test_without_room_no_session_begins_and_cells_are_refused_until_there_
         assert "Traceback" not in server.log()
 
 
+@may_mount
 async def test_a_gateway_that_is_killed_while_there_is_no_room_has_a_successor_with_the_same_sessions():
     async with served_on("3M") as server:
         place = await create(server)

@@ -13,9 +13,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from tests.clients.conftest import HERE, PLAY_SECONDS, scenarios, stock_server
-
-SERVICES = HERE / "node" / "services.js"
+from tests.clients.conftest import HERE, PLAY_SECONDS, stock_server
+from tests.clients.test_jupyterlab_services import FILE, SCENARIOS
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +32,12 @@ def notebook_server(server, one_notebook_server):
 
 # What the notebook server does its own way: it reads binary frames as UTF-8, and reconnects after a while and empty.
 NOT_BEHIND = "token|buffers|cut|network|nobody|loaded|dies|death"
-BEHIND = [name for name in scenarios(SERVICES) if not re.search(NOT_BEHIND, name)]
+BEHIND = [name for name in SCENARIOS if not re.search(NOT_BEHIND, name)]
 
 
 @pytest.mark.parametrize("scenario", BEHIND)
 def test_jupyterlab_before_a_notebook_server(scenario, node, notebook_server, tmp_path):
-    node.play(SERVICES, scenario, notebook_server, tmp_path)
+    node.play(notebook_server, tmp_path, FILE, scenario)
 
 
 def test_kernels_that_the_gateway_ended_are_listed_no_more(server, notebook_server):
@@ -85,15 +84,15 @@ def test_a_notebook_is_executed(execute, server):
         "print('out'); import sys; print('err', file=sys.stderr)",
         "from IPython.display import display; shown = display('first', display_id=True)",
         "shown.update('second')",
-        "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()",
+        "display({'image/png': 'iVBORw0KGgo='}, raw=True)",
         "6 * 7",
     ]
     notebook, run = execute(*cells)
     assert run.returncode == 0, run.stderr
-    printed, shown, _, plotted, computed = (cell["outputs"] for cell in notebook["cells"])
+    printed, shown, _, pictured, computed = (cell["outputs"] for cell in notebook["cells"])
     assert {output["name"]: output["text"] for output in printed} == {"stdout": "out\n", "stderr": "err\n"}
     assert shown[0]["data"]["text/plain"] == "'second'"
-    assert "image/png" in plotted[-1]["data"]
+    assert pictured[0]["data"]["image/png"].strip() == "iVBORw0KGgo="
     assert computed[0]["data"]["text/plain"] == "42"
     assert [cell["execution_count"] for cell in notebook["cells"]] == [1, 2, 3, 4, 5]
     assert server.ask("/api/kernels") == []

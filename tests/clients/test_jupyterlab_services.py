@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tests.clients.conftest import HERE, scenarios
+from tests.clients.conftest import HERE
 
 FILE = HERE / "node" / "services.js"
+SCENARIOS = re.findall(r'^scenario\("(.+?)"', FILE.read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("scenario", scenarios(FILE))
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_jupyterlab(scenario, node, server, tmp_path):
-    node.play(FILE, scenario, server, tmp_path)
+    node.play(server, tmp_path, FILE, scenario)

@@ -1,15 +1,9 @@
 """AG2's executor of code blocks in a Jupyter kernel: synchronous, over `websocket-client`."""
 
-import sys
-
 from autogen.coding import CodeBlock
 from autogen.coding.jupyter import JupyterCodeExecutor, JupyterConnectionInfo
 
-SCENARIOS = {}
-
-
-def scenario(name):
-    return lambda play: SCENARIOS.setdefault(name, play)
+from tests.clients.agents.playing import PICTURE, host_and_port, play_all, scenario
 
 
 def run(executor, *codes):
@@ -34,8 +28,7 @@ def error(executor):
 
 @scenario("pictures become files")
 def pictures(executor):
-    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
-    result = run(executor, code)
+    result = run(executor, PICTURE)
     assert result.exit_code == 0, result
     (path,) = result.output_files
     with open(path, "rb") as picture:
@@ -56,9 +49,12 @@ def death(executor):
     assert run(executor, "print('after')").output == "after\n"
 
 
-if __name__ == "__main__":
-    _, wanted, url, token = sys.argv
-    host, port = url.partition("://")[2].rsplit(":", 1)
-    info = JupyterConnectionInfo(host=host, use_https=False, port=int(port), token=token)
+def give_executor(play, url, token):
+    host, port = host_and_port(url)
+    info = JupyterConnectionInfo(host=host, use_https=False, port=port, token=token)
     with JupyterCodeExecutor(info, timeout=30) as executor:
-        SCENARIOS[wanted](executor)
+        play(executor)
+
+
+if __name__ == "__main__":
+    play_all(give_executor)

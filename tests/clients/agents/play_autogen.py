@@ -1,18 +1,13 @@
 """AutoGen's executor of code blocks in a Jupyter kernel: asynchronous, over `websockets`."""
 
 import asyncio
-import sys
 
 from autogen_core import CancellationToken
 from autogen_core.code_executor import CodeBlock
 from autogen_ext.code_executors.docker_jupyter import DockerJupyterCodeExecutor
 from autogen_ext.code_executors.docker_jupyter._jupyter_server import JupyterConnectionInfo  # nobody exports it
 
-SCENARIOS = {}
-
-
-def scenario(name):
-    return lambda play: SCENARIOS.setdefault(name, play)
+from tests.clients.agents.playing import PICTURE, host_and_port, play_all, scenario
 
 
 async def run(executor, *codes, cancelled_by=None):
@@ -38,8 +33,7 @@ async def error(executor):
 
 @scenario("pictures and pages become files")
 async def pictures(executor):
-    code = "import matplotlib.pyplot as plt\nfrom IPython.display import HTML, display\nplt.plot([1, 2])\nplt.show()"
-    result = await run(executor, code, "display(HTML('<b>rich</b>'))")
+    result = await run(executor, PICTURE, "display({'text/html': '<b>rich</b>'}, raw=True)")
     assert result.exit_code == 0, result
     assert sorted(path.suffix for path in result.output_files) == [".html", ".png"]
 
@@ -72,12 +66,12 @@ async def death(executor):
     assert (await run(executor, "print('after')")).output == "after\n"
 
 
-async def main(wanted, url, token):
-    host, port = url.partition("://")[2].rsplit(":", 1)
-    info = JupyterConnectionInfo(host=host, use_https=False, port=int(port), token=token)
+async def give_executor(play, url, token):
+    host, port = host_and_port(url)
+    info = JupyterConnectionInfo(host=host, use_https=False, port=port, token=token)
     async with DockerJupyterCodeExecutor(info, timeout=30, output_dir=".") as executor:
-        await SCENARIOS[wanted](executor)
+        await play(executor)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    play_all(lambda *of: asyncio.run(give_executor(*of)))

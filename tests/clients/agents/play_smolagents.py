@@ -1,20 +1,16 @@
 """smolagents' executor of an agent's steps. It is made to start a container with a Jupyter gateway in it and to talk to
 that; here "the container" is the server under test, which is there already and knows the token."""
 
-import sys
 from types import SimpleNamespace
 from unittest import mock
 
 import requests
+from smolagents.default_tools import FinalAnswerTool
 from smolagents.monitoring import AgentLogger, LogLevel
 from smolagents.remote_executors import DockerExecutor
 from smolagents.utils import AgentError
 
-SCENARIOS = {}
-
-
-def scenario(name):
-    return lambda play: SCENARIOS.setdefault(name, play)
+from tests.clients.agents.playing import host_and_port, play_all, scenario
 
 
 @scenario("steps share a kernel, and give what they print and compute")
@@ -31,7 +27,7 @@ def state(executor):
 
 @scenario("a final answer ends the run, with its value")
 def answer(executor):
-    executor.send_tools({"final_answer": FINAL_ANSWER})
+    executor.send_tools({"final_answer": FinalAnswerTool()})
     result = executor("final_answer({'n': 42})")
     assert result.is_final_answer
     assert result.output == {"n": 42}, result
@@ -59,8 +55,8 @@ def death(executor):
     assert executor("print('after')").logs == "after\n"
 
 
-def main(wanted, url, token):
-    host, port = url.partition("://")[2].rsplit(":", 1)
+def give_executor(play, url, token):
+    host, port = host_and_port(url)
     container = SimpleNamespace(status="running", short_id="none", stop=lambda: None, remove=lambda: None)
     containers = SimpleNamespace(run=lambda *_, **__: container)
     engine = SimpleNamespace(containers=containers, images=SimpleNamespace(get=lambda name: name))
@@ -68,9 +64,9 @@ def main(wanted, url, token):
         mock.patch("docker.from_env", return_value=engine),
         mock.patch("smolagents.remote_executors.secrets.token_urlsafe", return_value=token),
     ):
-        executor = DockerExecutor([], AgentLogger(LogLevel.ERROR), host=host, port=int(port), build_new_image=False)
+        executor = DockerExecutor([], AgentLogger(LogLevel.ERROR), host=host, port=port, build_new_image=False)
     try:
-        SCENARIOS[wanted](executor)
+        play(executor)
     finally:  # it leaves that to the container's end
         requests.delete(
             f"{url}/api/kernels/{executor.kernel_id}", params={"token": token}, timeout=30
@@ -78,7 +74,4 @@ def main(wanted, url, token):
 
 
 if __name__ == "__main__":
-    from smolagents.default_tools import FinalAnswerTool
-
-    FINAL_ANSWER = FinalAnswerTool()
-    main(*sys.argv[1:])
+    play_all(give_executor)

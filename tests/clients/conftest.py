@@ -39,7 +39,7 @@ PEER_FAULTS = {
     "a cell that ends while nobody is connected": "the same: the reply is lost, and the page waits for ever",
     "a page loaded in the middle of a cell": "output that was sent is not kept",
     "a kernel that dies": "the cell gets no reply, no error and no idle",
-    "test_a_kernel_that_dies": "the same",
+    "that_dies": "the same",
     "test_an_agent": "the same; and what is printed before a fresh connection has subscribed is lost",
 }
 

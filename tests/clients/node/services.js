@@ -8,7 +8,9 @@
 const assert = require("node:assert/strict");
 const net = require("node:net");
 const WebSocket = require("ws");
+const { UUID } = require("@lumino/coreutils");
 const {
+  KernelAPI,
   KernelManager,
   KernelSpecManager,
   ServerConnection,
@@ -516,6 +518,39 @@ scenario("cells that wait behind a death are settled", async (page) => {
   for (const settled of await Promise.all(cells)) assert.match(settled, /error|aborted|Canceled/);
   await back;
   assert.equal((await run(kernel, "print('after')")).text, "after\n");
+});
+
+// --- VS Code, which uses the same library its own way
+
+scenario("VS Code looks around, starts a session, waits for idle, prepares it in silence, runs a cell, ends it", async (page) => {
+  const specs = new KernelSpecManager({ serverSettings: page.settings });
+  const sessions = new SessionManager({ serverSettings: page.settings, kernelManager: page.kernels });
+  const [running] = await Promise.all([KernelAPI.listRunning(page.settings), sessions.ready, specs.refreshSpecs()]);
+  assert.deepEqual(running, []);
+
+  const options = { path: `/work/a-jvsc-${UUID.uuid4()}.ipynb`, name: `a-${UUID.uuid4()}.ipynb`, type: "notebook" };
+  const session = await sessions.startNew(
+    { ...options, kernel: { name: specs.specs.default } },
+    { kernelConnectionOptions: { handleComms: true, commsOverSubshells: "disabled" } },
+  );
+  const { kernel } = session;
+  assert.deepEqual([session.path, session.name], [options.path, options.name]);
+  if (kernel.status !== "idle") await until(session.statusChanged, (status) => status === "idle");
+  await kernel.info;
+
+  const silent = { silent: false, stop_on_error: false, allow_stdin: true, store_history: false };
+  const prepared = await run(kernel, "import os as _VSCODE_os\n_VSCODE_os.getcwd()\ndel _VSCODE_os", silent);
+  assert.equal(prepared.reply.status, "ok");
+  const metadata = { cellId: "vscode-notebook-cell:/work/a.ipynb#W0sZmlsZQ==" };
+  const cell = kernel.requestExecute({ code: "print('out')", ...silent, store_history: true }, false, metadata);
+  const printed = [];
+  cell.onIOPub = (message) => printed.push(message);
+  const reply = await cell.done;
+  assert.deepEqual([reply.content.status, reply.content.execution_count, textOf(printed)], ["ok", 1, "out\n"]);
+  assert.deepEqual(printed.at(-1).parent_header.msg_id, cell.msg.header.msg_id);
+
+  await session.shutdown();
+  assert.deepEqual(await KernelAPI.listRunning(page.settings), []);
 });
 
 // --- play the one that was asked for

@@ -142,6 +142,24 @@ async def test_a_client_that_comes_again_takes_the_place_of_its_former_connectio
 # -- reading on -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("runs", [True, False], ids=["while a cell runs", "between cells"])
+async def test_who_hangs_up_is_taken_to_have_read_what_was_sent_but_not_while_a_cell_runs(
+    live: LiveSession, runs: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Found by the chaos run: a frontend that reconnects hears nothing of what is on its way to it."""
+    monkeypatch.setattr("cellgate.live.reader.MARK_SECONDS", 2 * BOUND)  # no mark after the first
+    client = Client(live)
+    await client.run("pass")
+    cell = client.ask("print('said', flush=True)" + ("; import time; time.sleep(600)" if runs else ""))
+    await client.until(lambda: ("stream", "said\n") in client.shown())
+    if not runs:
+        await client.outcome(cell)
+    client.leave(in_order=True)
+    again = Client(live)
+    assert (("stream", "said\n") in again.shown()) is runs
+    await live.interrupt()
+
+
 async def test_a_client_that_comes_back_reads_on_where_it_stopped(live: LiveSession):
     first, other = Client(live), Client(live, b"other")
     await first.run("print('before')")

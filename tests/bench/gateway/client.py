@@ -36,6 +36,7 @@ BINARY, CLOSE, PING, PONG = 2, 8, 9, 10
 
 @dataclass(frozen=True)
 class Address:
+    name: str  # whose it is
     port: int
     token: str
     host: str = "127.0.0.1"
@@ -110,7 +111,7 @@ class Websocket(asyncio.Protocol):
     @staticmethod
     async def open(address: Address, kernel_id: str, *, quick_acks: bool = False) -> Websocket:
         """With `quick_acks` a server that leaves Nagle's algorithm on does not wait for this end."""
-        websocket = Websocket(quick_acks)
+        websocket = Websocket(address, quick_acks)
         fields = {
             "Connection": "Upgrade",
             "Upgrade": "websocket",
@@ -124,11 +125,12 @@ class Websocket(asyncio.Protocol):
         await asyncio.wait_for(websocket._is_open, REQUEST_SECONDS)
         return websocket
 
-    def __init__(self, quick_acks: bool) -> None:
+    def __init__(self, address: Address, quick_acks: bool) -> None:
         self.session = os.urandom(8).hex()
         self.received = 0  # bytes, of the connection
         self.notes: list[str] = []  # that the gateway gave under no cell
         self._loop = asyncio.get_running_loop()
+        self._address = address
         self._quick_acks = quick_acks
         self._transport: asyncio.Transport
         self._is_open: asyncio.Future[None] = self._loop.create_future()
@@ -221,7 +223,7 @@ class Websocket(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # asyncio sets TCP_NODELAY
 
     def connection_lost(self, exc: Exception | None) -> None:
-        lost = exc or ConnectionResetError("the server closed the websocket")
+        lost = ConnectionResetError(f"the websocket of {self._address.name} is closed: {exc or 'by the server'}")
         self._is_closed.set_result(None)
         for future in (self._is_open, self._done):
             if not future.done():
@@ -289,7 +291,9 @@ class Websocket(asyncio.Protocol):
         elif opcode == CLOSE:
             code = int.from_bytes(payload[:2], "big")
             if not self._done.done():
-                self._done.set_exception(ConnectionResetError(f"closed with {code}: {payload[2:].decode()}"))
+                self._done.set_exception(
+                    ConnectionResetError(f"{self._address.name} closed with {code}: {payload[2:].decode()}")
+                )
             self._transport.close()
         elif opcode != PONG:
             raise RuntimeError(f"a frame of kind {first:#x}: not one whole binary message")

@@ -81,9 +81,9 @@ WAYS = {
 class Server:
     """A server that answers."""
 
-    def __init__(self, name: str, address: Address, pid: int) -> None:
+    def __init__(self, address: Address, pid: int) -> None:
         """`pid` is that of the process that relays."""
-        self.name = name
+        self.name = address.name
         self.address = address
         self.pids = [pid]
 
@@ -164,14 +164,14 @@ class Stage:
 @asynccontextmanager
 async def _started_ours(flags: Sequence[str]) -> AsyncIterator[Server]:
     async with served("--end-sessions", *MANY_SESSIONS, *flags) as server:
-        yield Server(OURS, Address(server.port, server.token), server.gateway_pid())
+        yield Server(Address(OURS, server.port, server.token), server.gateway_pid())
 
 
 @asynccontextmanager
 async def _started_peer(name: str) -> AsyncIterator[Server]:
     way = WAYS[name]
     with tempfile.TemporaryDirectory(prefix="bench-gateway-", ignore_cleanup_errors=True) as directory:
-        address = Address(_free_port(), secrets.token_urlsafe(24))
+        address = Address(name, _free_port(), secrets.token_urlsafe(24))
         filled = {"port": address.port, "token": address.token, "directory": directory}
         places = ("HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
         log = Path(directory, "log")
@@ -183,7 +183,7 @@ async def _started_peer(name: str) -> AsyncIterator[Server]:
             start_new_session=True,
         )
         try:
-            server = Server(name, address, process.pid)
+            server = Server(address, process.pid)
             await _wait_until_ready(server, process, log)
             yield server
         finally:

@@ -3,6 +3,7 @@
     CellgateError
     ├── UsageError           yours    usage                 what was asked for makes no sense
     ├── LimitError           yours    bad_limit             a limit is no number, or out of its range
+    ├── PolicyError          yours    policy_error          code that could not be judged
     ├── UnknownTemplate      yours    unknown_template      no such template here
     ├── UnknownSession       yours    unknown_session       no such session, or not yours
     ├── UnknownKernel        yours    unknown_kernel        no kernelspec of this name here
@@ -39,6 +40,7 @@ __all__ = [
     "Fault",
     "LimitError",
     "LinkClosed",
+    "PolicyError",
     "SandboxGone",
     "SandboxStartFailed",
     "ServerFull",
@@ -107,6 +109,18 @@ class LimitError(CellgateError):
 
     def text(self) -> str:
         return f"{self.name} is {repr(self.value)[:80]}; {self.accepted} would pass"
+
+
+@dataclass(eq=False)
+class PolicyError(CellgateError):
+    """Code that no verdict can be given of; it does not run, because what cannot be judged is denied."""
+
+    code = "policy_error"
+    fault = Fault.YOURS
+    problem: str
+
+    def text(self) -> str:
+        return f"this code could not be judged, so it does not run: {self.problem}; simpler code would pass"
 
 
 @dataclass(eq=False)

@@ -71,6 +71,7 @@ ANSWERS: dict[str, tuple[int, str | None]] = {
     "too_large": (413, None),
     "usage": (422, None),
     "bad_limit": (422, None),
+    "policy_error": (422, None),
     "too_many_sessions": (429, None),
     "internal": (500, _OURS),
     "driver_unavailable": (503, _NO_KERNEL),

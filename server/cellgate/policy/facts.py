@@ -30,6 +30,7 @@ class Kind(str, Enum):
     STAR_IMPORT = "star_import"  # the same, all of its names at once
     USE = "use"  # something by its resolved name, called or passed on: "os.system", "eval", "child_process.exec"
     ATTRIBUTE = "attribute"  # a bare attribute, of whatever object: "__globals__"
+    NAME = "name"  # a plain name with a leading underscore, bound or read
     TEXT = "text"  # a literal string, cut to MAX_TEXT_CHARS
     COMPUTED = "computed"  # named by a value that only running tells; which way: "getattr", "import", "command"
     MAGIC = "magic"  # an IPython magic with its signs: "%time", "%%bash"

@@ -1,0 +1,132 @@
+"""What IPython makes of a cell before it is Python: magics, `!`, `?` and prompts become calls, by its own
+transformers.
+
+Each change is watched, so that every place in the result can be traced to where it stood in the cell as typed. The
+only module here that imports IPython: its transformers cannot be had without all of it, some 70 ms and 66 modules
+once, so it is done when the first cell comes that is not plain Python.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from itertools import takewhile
+from typing import Any
+
+from cellgate.policy.facts import Place
+
+__all__ = ["CellMagic", "Transformed", "is_plain_python", "transform"]
+
+MAX_CHANGES = 500  # then IPython gives up too, and the cell does not run
+
+# Lines that IPython may change though Python reads them: pasted prompts, stripped from strings and code alike.
+_PROMPTS = re.compile(r"^\s*(>>>|\.\.\.|(\[(nav|ins)\] )?In \[\d+\]: )", re.MULTILINE)
+_CELL_MAGIC = re.compile(r"%%(?!\w+\?)")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a line of the result comes from: a line of the cell, and what of it is still the same."""
+
+    line: int  # of the cell, from 0
+    shift: int  # columns taken away at its beginning
+    kept: int | None = None  # columns of the result that are as typed; None for all
+    end_line: int = 0  # of what was replaced
+    end_column: int = 0
+
+
+@dataclass(frozen=True)
+class CellMagic:
+    """A cell whose first line begins with `%%`: the rest is not Python, or not yet."""
+
+    name: str  # with its signs
+    line: str  # behind the name
+    body: str
+    at: Origin
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """The cell as Python."""
+
+    source: str
+    lines: tuple[str, ...]  # of the cell
+    origins: tuple[Origin, ...]  # of each line of `source`
+    magic: CellMagic | None = None
+
+    def place(self, place: Place) -> Place:
+        """Where something in `source` stood in the cell."""
+        if not self.origins:
+            return Place(1, 0, 1, 0)
+        line, column = self._point(place.line, place.column, at_end=False)
+        end_line, end_column = self._point(place.end_line, place.end_column, at_end=True)
+        return Place(line, column, *max((line, column), (end_line, end_column)))
+
+    def changed(self, place: Place) -> tuple[int, int, str] | None:
+        """Of something that the transformers made: line and column in the cell from where on, and what stood there."""
+        origin = self.origins[min(place.line, len(self.origins)) - 1] if self.origins else None
+        if origin is None or origin.kept is None:
+            return None
+        column = origin.kept + origin.shift
+        text = "".join(self.lines[origin.line : origin.end_line + 1])
+        return origin.line + 1, column, text[column:].rstrip("\n")
+
+    def _point(self, line: int, column: int, *, at_end: bool) -> tuple[int, int]:
+        origin = self.origins[max(0, min(line, len(self.origins)) - 1)]
+        if origin.kept is not None and (column > origin.kept or (at_end and column == origin.kept)):
+            return (origin.end_line + 1, origin.end_column) if at_end else (origin.line + 1, origin.kept + origin.shift)
+        length = len(self.lines[origin.line].rstrip("\n")) if origin.line < len(self.lines) else 0
+        return origin.line + 1, min(column + origin.shift, length)
+
+
+def is_plain_python(code: str) -> bool:
+    """Whether IPython leaves code that parses as Python what it is. All else that it changes does not parse."""
+    return not _PROMPTS.search(code)
+
+
+def transform(code: str) -> Transformed:
+    """What IPython would run. Raises SyntaxError for what it does not run itself."""
+    typed = (code if code.endswith("\n") else code + "\n").splitlines(keepends=True)
+    manager = _manager()
+    lines, origins = typed, [Origin(number, 0) for number in range(len(typed))]
+    for clean in manager.cleanup_transforms:
+        before, lines = lines, clean(lines)
+        origins = origins[len(before) - len(lines) :]
+        before = before[len(before) - len(lines) :]
+        origins = [
+            Origin(origin.line, origin.shift + max(0, len(old) - len(new)))
+            for origin, old, new in zip(origins, before, lines)
+        ]
+    if lines and _CELL_MAGIC.match(lines[0]):
+        name, _, line = lines[0][2:].rstrip().partition(" ")
+        return Transformed(
+            "", tuple(typed), tuple(origins), CellMagic("%%" + name, line, "".join(lines[1:]), origins[0])
+        )
+    for _ in range(MAX_CHANGES):
+        before = lines
+        changed, lines = manager.do_one_token_transform(lines)
+        if not changed:
+            return Transformed("".join(lines), tuple(typed), tuple(origins))
+        origins = _after_change(before, lines, origins, typed)
+    raise SyntaxError(f"more than {MAX_CHANGES} magics in one cell")
+
+
+def _after_change(before: list[str], after: list[str], origins: list[Origin], typed: list[str]) -> list[Origin]:
+    """One change makes one line out of one or more; all lines before and behind stay."""
+    at = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after)))
+    if at >= len(after):
+        return origins[: len(after)]
+    count = len(before) - len(after) + 1  # lines that became one
+    kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before[at], after[at])))
+    begin, last = origins[at], origins[min(at + count, len(origins)) - 1]
+    end_column = len(typed[last.line].rstrip("\n"))
+    made = Origin(begin.line, begin.shift, kept, last.line, end_column)
+    return [*origins[:at], made, *origins[at + count :]]
+
+
+@cache
+def _manager() -> Any:  # IPython types it in part only
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return TransformerManager()  # type: ignore[no-untyped-call]  # its own stub has no type

@@ -1,0 +1,321 @@
+"""Policies: how severe each rule is, what may be loaded, and how large code may be.
+
+Three come with Cellgate; a file extends one of them. Whoever is given a policy may ask for a tighter one, and gets
+what both allow. Knows which rules there are, and nothing of code. Pure.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import TypeVar
+
+from cellgate.errors import LimitError, UsageError
+from cellgate.policy.facts import Bounds
+from cellgate.policy.names import words
+from cellgate.policy.rules import CATEGORIES, RULES
+from cellgate.policy.verdicts import Severity
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "LIMITS",
+    "OFF",
+    "POLICIES",
+    "STANDARD",
+    "STRICT",
+    "Limits",
+    "Policy",
+    "find_policy",
+    "parse_policy",
+    "policies_as_markdown",
+    "read_policy",
+    "tightened",
+]
+
+_T = TypeVar("_T")
+
+KiB, MiB = 1 << 10, 1 << 20
+
+
+@dataclass(frozen=True)
+class LimitRow:
+    """One size that a policy bounds, and why nobody may ask for more."""
+
+    default: int
+    strict: int
+    least: int
+    most: int
+    why: str
+
+
+LIMITS = {
+    "code_bytes": LimitRow(MiB, 100_000, 1, 8 * MiB, "of a cell; 30,000 lines. Judging takes time in proportion"),
+    "nesting": LimitRow(100, 50, 5, 100, "brackets within brackets; CPython's own reader takes no more than 200"),
+    "literal_bytes": LimitRow(
+        512 * KiB, 20_000, 100, 8 * MiB, "of one literal; pictures in notebooks come near 400 KiB"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The sizes of one policy."""
+
+    code_bytes: int = LIMITS["code_bytes"].default
+    nesting: int = LIMITS["nesting"].default
+    literal_bytes: int = LIMITS["literal_bytes"].default
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.nesting, self.literal_bytes)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What one policy thinks. A rule without a severity is off; None for a list is: all are allowed."""
+
+    name: str
+    severities: Mapping[str, Severity] = field(default_factory=dict)
+    allow_modules: frozenset[str] | None = None  # and all below each
+    deny_modules: frozenset[str] = frozenset()  # and all below each; counts before `allow_modules`
+    deny_names: frozenset[str] = frozenset()  # dotted names, and all below each; ".x" is the attribute x of anything
+    allow_magics: frozenset[str] | None = None  # with their signs: "%time", "%%time"
+    message_types: frozenset[str] | None = None  # beside those that carry no code
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is judged at all: no code is parsed for such a policy."""
+        return not self.severities and self.message_types is None
+
+    def severity(self, rule: str) -> Severity | None:
+        return self.severities.get(rule)
+
+    def allows_module(self, name: str) -> bool:
+        if _covers(self.deny_modules, name):
+            return False
+        return self.allow_modules is None or _covers(self.allow_modules, name)
+
+    def denies_name(self, name: str) -> bool:
+        return bool(self.deny_names) and _covers(self.deny_names, name)
+
+    def allows_magic(self, name: str) -> bool:
+        return self.allow_magics is None or name in self.allow_magics
+
+
+def _covers(names: frozenset[str], name: str) -> bool:
+    """Whether a dotted name or one above it is among `names`."""
+    while name:
+        if name in names:
+            return True
+        name = name.rpartition(".")[0]
+    return False
+
+
+# -- those that come with Cellgate -----------------------------------------------------------------------
+
+OFF = Policy("off")
+
+# Denies what is of no use in any sandbox and says what will fail in one. Programs do run in a sandbox: they are noted.
+STANDARD = Policy(
+    "standard",
+    {
+        **dict.fromkeys(("host_door", "metadata_address", "privileged", "fork_loop"), Severity.DENY),
+        **dict.fromkeys(("code_bytes", "nesting", "literal_bytes"), Severity.DENY),
+        **dict.fromkeys(("module", "name", "magic", "message_type"), Severity.DENY),  # by lists, which are empty here
+        **dict.fromkeys(("network", "ends_kernel", "hidden_text"), Severity.WARN),
+        **dict.fromkeys(("process", "shell", "unparsed", "unread"), Severity.NOTE),
+    },
+)
+
+# Modules that compute, of which no attribute that passes the other rules leads to files, programs or other code. Those
+# not of the standard library are what the template `python-data` imports.
+_COMPUTING = words(
+    """__future__ abc array base64 binascii bisect calendar cmath collections colorsys contextlib copy csv dataclasses
+    datetime decimal difflib enum fractions functools graphlib hashlib heapq hmac html itertools json keyword
+    math numbers operator pprint queue random re secrets stat statistics string struct textwrap time types
+    typing typing_extensions unicodedata uuid warnings zlib zoneinfo numpy pandas matplotlib mpl_toolkits
+    IPython.display"""
+)
+
+STRICT = Policy(
+    "strict",
+    {
+        # All but RestrictedPython's own, which is no danger: a loop may well count with `_i`.
+        **dict.fromkeys((rule for rule in RULES if rule != "underscore_name"), Severity.DENY),
+        "unparsed": Severity.NOTE,  # what does not parse does not run
+    },
+    allow_modules=_COMPUTING,
+    allow_magics=words(
+        """%time %timeit %%time %%timeit %%capture %matplotlib %precision %pprint %pinfo %pinfo2 %pdoc %who %whos
+        %who_ls         %xmode %colors %%latex %%markdown %%svg %%SVG"""
+    ),
+    message_types=frozenset(("execute_request", "complete_request", "inspect_request")),
+)
+
+POLICIES = {policy.name: policy for policy in (OFF, STANDARD, STRICT)}
+
+
+# -- reading -----------------------------------------------------------------------------------------------
+
+_SEVERITY_KEYS: dict[str, Severity | None] = {
+    "allow": None,
+    "note": Severity.NOTE,
+    "warn": Severity.WARN,
+    "deny": Severity.DENY,
+}
+_LIST_KEYS = ("allow_modules", "deny_modules", "deny_names", "allow_magics", "message_types")
+_KEYS = ("extends", *_SEVERITY_KEYS, *_LIST_KEYS, "limits")
+# What a list is for is denied when the list is given.
+_RULE_OF_LIST = {
+    "allow_modules": "module",
+    "deny_modules": "module",
+    "deny_names": "name",
+    "allow_magics": "magic",
+    "message_types": "message_type",
+}
+MAX_NAMES = 10_000  # of one list; longer ones are data
+
+
+def find_policy(name: str, known: Mapping[str, Policy] = POLICIES) -> Policy:
+    """A policy by its name. Raises UsageError."""
+    if name not in known:
+        raise UsageError(f"there is no policy {name[:80]!r}{_suggested(name, known)}; known: {', '.join(known)}")
+    return known[name]
+
+
+def parse_policy(text: str, name: str, known: Mapping[str, Policy] = POLICIES) -> Policy:
+    """A policy from the text of its TOML file. Raises UsageError and LimitError."""
+    try:
+        mapping = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f'the policy {name!r} is not TOML: {error}; lines like `extends = "strict"` would pass'
+        ) from error
+    return read_policy(mapping, name, known)
+
+
+def read_policy(mapping: Mapping[str, object], name: str, known: Mapping[str, Policy] = POLICIES) -> Policy:
+    """A policy from the keys of its file. Without `extends` it begins with nothing. `allow`, `note`, `warn` and `deny`
+    name rules or categories, a rule before the category it is in; the other lists add to what is extended. Raises
+    LimitError, and UsageError for an unknown key or rule, with what was probably meant."""
+    for key in mapping:
+        if key not in _KEYS:
+            raise UsageError(
+                f"a policy has no key {str(key)[:80]!r}{_suggested(key, _KEYS)}; it may have {', '.join(_KEYS)}"
+            )
+    base = find_policy(_string(mapping.get("extends", "off"), "extends"), known)
+    lists = {key: frozenset(_strings(mapping[key], key)) for key in _LIST_KEYS if key in mapping}
+    return Policy(
+        name=name,
+        severities=_severities(mapping, base, given=lists),
+        limits=_limits(mapping.get("limits", {}), base.limits),
+        **{key: (getattr(base, key) or frozenset()) | names for key, names in lists.items()},
+        **{key: getattr(base, key) for key in _LIST_KEYS if key not in lists},
+    )
+
+
+def _severities(mapping: Mapping[str, object], base: Policy, given: Iterable[str]) -> dict[str, Severity]:
+    chosen: dict[str, Severity | None] = dict(base.severities)
+    for key in given:
+        chosen[_RULE_OF_LIST[key]] = Severity.DENY
+    named: dict[str, str] = {}
+    for key, severity in _SEVERITY_KEYS.items():
+        for word in _strings(mapping.get(key, ()), key):
+            if word not in RULES and word not in CATEGORIES:
+                meant = _suggested(word, [*RULES, *CATEGORIES])
+                raise UsageError(f"{key} names {word[:80]!r}, which is no rule and no category{meant}")
+            if named.setdefault(word, key) != key:
+                raise UsageError(f"{word!r} is in both {named[word]} and {key}; one of them would pass")
+            if word in CATEGORIES:
+                chosen.update({rule.id: severity for rule in RULES.values() if rule.category == word})
+    chosen.update({word: _SEVERITY_KEYS[key] for word, key in named.items() if word in RULES})
+    return {rule: severity for rule, severity in chosen.items() if severity is not None}
+
+
+def _limits(value: object, base: Limits) -> Limits:
+    if not isinstance(value, Mapping):
+        raise UsageError("limits is no table; lines like `code_bytes = 100000` below `[limits]` would pass")
+    for key, number in value.items():
+        if key not in LIMITS:
+            raise UsageError(
+                f"there is no limit {str(key)[:80]!r}{_suggested(key, LIMITS)}; known: {', '.join(LIMITS)}"
+            )
+        row = LIMITS[key]
+        if type(number) is not int or not row.least <= number <= row.most:
+            raise LimitError(key, number, f"a whole number from {row.least} to {row.most}")
+    return replace(base, **value)
+
+
+def _string(value: object, key: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f'{key} is no string; {key} = "strict" would pass')
+    return value
+
+
+def _strings(value: object, key: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and item for item in value):
+        raise UsageError(f'{key} is no list of names; {key} = ["…"] would pass')
+    if len(value) > MAX_NAMES:
+        raise UsageError(f"{key} has {len(value)} names; {MAX_NAMES} would pass")
+    return tuple(value)
+
+
+def _suggested(word: object, known: Iterable[str]) -> str:
+    close = get_close_matches(str(word)[:80], list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+# -- tightening --------------------------------------------------------------------------------------------
+
+
+def tightened(base: Policy, wish: Policy) -> Policy:
+    """What both allow: each rule as severe as in the severer of the two, only what both lists have, the smaller sizes.
+    So a session may add to what it was given, and take nothing away."""
+    severities = {
+        rule: max((s for s in (base.severity(rule), wish.severity(rule)) if s), key=_rank)
+        for rule in {*base.severities, *wish.severities}
+    }
+    return Policy(
+        name=base.name if base.name == wish.name else f"{base.name}+{wish.name}",
+        severities=severities,
+        allow_modules=_either(base.allow_modules, wish.allow_modules, _common_modules),
+        deny_modules=base.deny_modules | wish.deny_modules,
+        deny_names=base.deny_names | wish.deny_names,
+        allow_magics=_either(base.allow_magics, wish.allow_magics, frozenset.__and__),
+        message_types=_either(base.message_types, wish.message_types, frozenset.__and__),
+        limits=Limits(*(min(getattr(base.limits, f.name), getattr(wish.limits, f.name)) for f in fields(Limits))),
+    )
+
+
+def _either(a: _T | None, b: _T | None, both: Callable[[_T, _T], _T]) -> _T | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return both(a, b)
+
+
+def _common_modules(a: frozenset[str], b: frozenset[str]) -> frozenset[str]:
+    return frozenset({*(name for name in a if _covers(b, name)), *(name for name in b if _covers(a, name))})
+
+
+def _rank(severity: Severity) -> int:
+    return severity.rank
+
+
+# -- for documents -----------------------------------------------------------------------------------------
+
+
+def policies_as_markdown() -> str:
+    """Every rule, and what each policy that comes with Cellgate makes of it."""
+    rows = ["| rule | category | why | off | standard | strict |", "|---|---|---|---|---|---|"]
+    for rule in RULES.values():
+        told = (policy.severity(rule.id) for policy in POLICIES.values())
+        cells = " | ".join(severity.value if severity else "" for severity in told)
+        rows.append(f"| `{rule.id}` | {rule.category} | {rule.why} | {cells} |")
+    return "\n".join(rows) + "\n"

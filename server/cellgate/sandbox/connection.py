@@ -66,7 +66,6 @@ class LinkStream:
         self.closed: asyncio.Future[LinkError | None] = self._loop.create_future()
         self.heard_at = self._loop.time()  # when the last bytes came
         self._sock = sock
-        self._read_bytes = READ_BYTES
         self._on_messages = on_messages
         self._on_hello = on_hello
         self._auto_ack = auto_ack
@@ -154,7 +153,6 @@ class LinkStream:
             return
         self._read_bytes = READ_BYTES if len(data) < READ_BYTES else MAX_READ_BYTES
         self.heard_at = self._loop.time()
-        self._read_bytes = FLOOD_BYTES if len(data) >= READ_BYTES else READ_BYTES
         try:
             self._dispatch(data)
         except LinkError as error:

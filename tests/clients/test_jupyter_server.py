@@ -31,7 +31,7 @@ def notebook_server(server, one_notebook_server):
 
 
 # What the notebook server does its own way: it reads binary frames as UTF-8, and reconnects after a while and empty.
-NOT_BEHIND = "token|buffers|cut|network|nobody|loaded|dies|death"
+NOT_BEHIND = "token|binary|buffers|cut|network|nobody|loaded|dies|death"
 BEHIND = [name for name in SCENARIOS if not re.search(NOT_BEHIND, name)]
 
 

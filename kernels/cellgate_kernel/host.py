@@ -45,7 +45,7 @@ MAX_QUEUED_BYTES = 64 << 20
 NUDGE_SECONDS = 0.05  # after a SIGINT: longer than the gap that it may have fallen into
 END_SECONDS = 2.0  # for the last output to leave when the kernel ends
 BUSY_END_SECONDS = 3.0  # for the kernel to end after a shutdown request; then it is ended
-READ_BYTES = 256 << 10  # per read of the link: one read takes what the peer could write at once
+READ_BYTES = 64 << 10  # per read of the link; a larger buffer is mapped and unmapped for each, which takes it 30 us
 JOIN_BYTES = 16 << 10  # below this one copy costs less than passing nine buffers on
 WRITE_BYTES = 512 << 10  # gathered per write; and a few of these are all that is ever taken from the outbox unsent
 WRITE_BUFFERS = 1000  # IOV_MAX is 1024
@@ -138,6 +138,7 @@ class Host:
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
         self._blocked: Outgoing | None = None  # taken from the outbox; waits for the window
+        self._owes_pong: int | None = None  # the token of a ping
         self._kernel: Kernel | None = None
         self._queue: deque[Request] = deque()
         self._queued_bytes = 0
@@ -449,7 +450,7 @@ class Host:
         # While the link is stuck its progress wakes us, and nothing else need.
         is_stuck = self._blocked is not None or bool(self._unsent)
         timeout: float | None = None
-        if not is_stuck and (self._expects_output or not outbox.is_empty):
+        if not is_stuck and (self._expects_output or self._owes_pong is not None or not outbox.is_empty):
             timeout = LINGER_SECONDS
         if self._nudge_by is not None:
             timeout = NUDGE_SECONDS
@@ -526,6 +527,7 @@ class Host:
             self._stream = None
         self._unsent.clear()
         self._unsent_bytes = 0
+        self._owes_pong = None
 
     def _receive(self) -> None:
         """Read the link once."""
@@ -546,23 +548,32 @@ class Host:
             self.capture.log(f"cellgate_kernel: link dropped: {error}\n")
             self._drop_stream()
             return
+        is_due = False
         for event in events:
             if type(event) is Message:
                 self._dispatch(event)
             elif type(event) is Acknowledged:
-                self.outbox.is_due = True
+                is_due = True
             elif type(event) is Hello:
                 self._greet(event)
-        pings = [event for event in events if type(event) is Ping]
-        if pings and len(self._unsent) < WRITE_BUFFERS:  # the newest asks for all
-            self._queue_bytes([self._link.pong(pings[-1].token)])
+                is_due = True
+            elif type(event) is Ping:
+                self._owes_pong = event.token  # the newest asks for all
         if not self._expects_output:  # else it goes with what the kernel says, in one write
-            self._queue_bytes([self._link.acknowledge()])
+            self._queue_bytes(self._owed())
+            self.outbox.is_due |= is_due
         self._flush()
+
+    def _owed(self) -> list[Buffer]:
+        """What the other end waits for: the word that its messages came, the answer to its newest ping."""
+        owed: list[Buffer] = [self._link.acknowledge()]
+        if self._owes_pong is not None and len(self._unsent) < WRITE_BUFFERS:
+            owed.append(self._link.pong(self._owes_pong))
+            self._owes_pong = None
+        return owed
 
     def _greet(self, hello: Hello) -> None:
         self._queue_bytes(hello.resend)
-        self.outbox.is_due = True
         if self._setup is None:
             try:
                 self._setup = Setup(hello.setup)
@@ -640,7 +651,7 @@ class Host:
         self._flush()
         if self._unsent:
             return
-        self._queue_bytes([self._link.acknowledge()])
+        self._queue_bytes(self._owed())
         now = time.monotonic()
         while True:
             message = self._blocked or self._next(now)

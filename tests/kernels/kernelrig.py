@@ -86,6 +86,7 @@ class Client:
         self.on_input: Callable[[dict[str, Any]], str | None] | None = None
         self.stream: socket.socket | None = None
         self.pongs: list[int] = []
+        self.ahead = b""  # goes out with the next message, in one write
         self.attach()
 
     def attach(self) -> None:
@@ -166,7 +167,8 @@ class Client:
         assert self.stream is not None
         name = (b"shell", b"control", b"stdin", b"iopub")[tag.channel]
         frame = self.link.send([tag.pack(), *join_v1(name, parts)], urgent=True)
-        self.stream.sendall(b"".join(frame))
+        self.stream.sendall(self.ahead + b"".join(frame))
+        self.ahead = b""
 
     def await_message(self, found: Callable[[Received], bool], timeout: float = TIMEOUT) -> Received:
         """The first message that is found; it is taken out, the others stay."""

@@ -47,6 +47,17 @@ def test_a_later_setup_is_not_honoured(client):
     assert client.execute("x").reply["ename"] == "NameError"
 
 
+def test_a_ping_that_came_with_a_silent_cell_is_answered_while_it_runs(client):
+    client.execute("import time")
+    client.ahead = client.link.ping(7)
+    cell = client.start("time.sleep(2)")
+    while not client.pongs:
+        client.step()
+    assert client.pongs == [7]
+    assert "execute_reply" not in [message.type for message in client.received]
+    assert client.finish(cell).reply["status"] == "ok"
+
+
 def test_forked_kernels_differ_in_their_entropy(zygote):
     code = "import os, random, uuid, secrets\n"
     code += "(random.random(), uuid.uuid4(), uuid.uuid1(), secrets.token_hex(), os.urandom(8).hex())"

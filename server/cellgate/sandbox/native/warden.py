@@ -638,7 +638,7 @@ def _check(command: commands.Create) -> None:
     """Raises UnknownTemplate or LimitError."""
     if command.template not in TEMPLATES:
         raise UnknownTemplate(command.template, TEMPLATES)
-    check_fits_host(command.limits, host_memory_bytes=_HOST_MEMORY_BYTES, host_cpu_cores=os.cpu_count() or 1)
+    check_fits_host(command.limits, host_memory_bytes=_HOST_MEMORY_BYTES, host_cpu_cores=_HOST_CPU_CORES)
 
 
 def unavailable(error: CellgateError) -> bytes:
@@ -659,15 +659,21 @@ class _ToldToEnd(Exception):
 
 _SO_SNDBUFFORCE: Final = 32
 _HOST_MEMORY_BYTES: Final = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+_HOST_CPU_CORES: Final = os.cpu_count() or 1
 
 
 def _process_state(pid: int) -> str:
     """The letter in /proc/pid/stat, or nothing if it is gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return state_in(file.read())
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)  # `open` takes a quarter of a create for it
     except OSError:
         return ""
+    try:
+        return state_in(os.read(fd, 4096))
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
 
 
 def state_in(stat: bytes) -> str:

@@ -21,6 +21,7 @@ const {
 const [, , wanted, url, token] = process.argv;
 const scenarios = new Map();
 const scenario = (name, play) => scenarios.set(name, play);
+const scenarioOfCellgate = scenario; // by another name, as not every server can play it
 
 // --- what scenarios are written with
 
@@ -523,6 +524,24 @@ scenario("cells that wait behind a death are settled", async (page) => {
   for (const settled of await Promise.all(cells)) assert.match(settled, /error|aborted|Canceled/);
   await back;
   assert.equal((await run(kernel, "print('after')")).text, "after\n");
+});
+
+// --- a gateway that dies: of Cellgate alone, whose test says the process to kill
+
+scenarioOfCellgate("a page goes on over the death of a gateway", async (page) => {
+  const kernel = await page.start();
+  await run(kernel, "x = 'kept'");
+  const kill = () => process.kill(Number(process.env.GATEWAY_PID), "SIGKILL");
+  const at = new Set(["5"]);
+  const { text, reply } = await run(kernel, counting(20, 0.1), {
+    seen: (message) => at.delete(message.content.text?.trim()) && confirmed(page).then(kill),
+  });
+  assert.equal(text, counted(20));
+  assert.equal(reply.status, "ok");
+  assert.ok(page.sockets.length > 1);
+  assert.equal((await run(kernel, "print(x)")).text, "kept\n");
+  assert.ok(!kernel.statuses.includes("dead") && !kernel.statuses.includes("autorestarting"), kernel.statuses);
+  await kernel.shutdown();
 });
 
 // --- VS Code, which uses the same library its own way

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from cellgate.wire.jupyter import ClientMessage
-from cellgate_kernel.message import Status, Tag
+from cellgate_kernel.message import Channel, Status, Tag
 
 __all__ = ["MAX_ASKED", "Asked", "Question"]
 
@@ -26,6 +26,7 @@ class Question:
 
     client: bytes
     message: ClientMessage  # its envelope
+    number: int  # of the link's message that took it there
     seen: int = 0
 
     @property
@@ -58,9 +59,9 @@ class Asked:
         """How many wait for an answer."""
         return len(self._open)
 
-    def add(self, client: bytes, message: ClientMessage) -> None:
-        """This was given to the kernel."""
-        question, message_id = Question(client, message.envelope()), message.msg_id.encode()
+    def add(self, client: bytes, message: ClientMessage, number: int) -> None:
+        """This was given to the kernel, as message `number` of its link."""
+        question, message_id = Question(client, message.envelope(), number), message.msg_id.encode()
         if question.reply_type:
             self._open[message_id] = question
             return
@@ -91,6 +92,18 @@ class Asked:
             return None
         self._see(tag.parent_id, question, _REPLY)
         return question
+
+    def take_passed(self, channel: Channel, number: int) -> list[Question]:
+        """Those that will not be answered, now that the message with this number was: a kernel answers in order what
+        comes on one channel, and many say busy and idle, and no more, to what they do not understand."""
+        passed = [
+            question
+            for question in self._open.values()
+            if question.number < number and question.message.channel is channel and question.has_idle
+        ]
+        for question in passed:
+            del self._open[question.message.msg_id.encode()]
+        return passed
 
     def take_open(self) -> list[Question]:
         """Those that the kernel will answer no more, or not to the end."""

@@ -476,7 +476,7 @@ class Session:
             self.ignored["message_before_start"] += 1
 
     def _send_request(self, waiting: Waiting) -> None:
-        self._kernel.asked.add(waiting.client, waiting.message)
+        self._kernel.asked.add(waiting.client, waiting.message, self._kernel.sent + 1)
         self._send(waiting.message)
 
     def _give_input(self, message: ClientMessage) -> None:
@@ -570,6 +570,7 @@ class Session:
         if cell is not None and tag.parent_id == cell.id:
             is_its_own = tag.message_type == "execute_reply" and tag.channel is cell.message.channel
             if is_its_own and cell.phase in (Phase.RUNNING, Phase.QUIET):
+                self._end_passed(tag.channel, cell.sent_number)
                 self._take_reply(cell, Record(Kind.OUTPUT, cell.key, number, cell.client, tag, v1), now)
             else:
                 self.ignored["reply_twice"] += 1
@@ -577,7 +578,9 @@ class Session:
         question = self._kernel.asked.take_reply(tag)
         if question is None:
             self.ignored["stray_reply"] += 1
-        elif question.message.msg_type != "kernel_info_request":
+            return
+        if question.message.msg_type != "kernel_info_request":  # which a kernel's host may answer for it, out of turn
+            self._end_passed(tag.channel, question.number)
             self._log.record(Record(Kind.OUTPUT, 0, number, question.client, tag, v1))
         else:
             try:
@@ -585,6 +588,11 @@ class Session:
             except MessageError:
                 said = {}
             self._log.reply_as_kernel(question.client, question.message, clean_kernel_info(said), number)
+
+    def _end_passed(self, channel: Channel, number: int) -> None:
+        """Answer what the kernel has passed over without an answer, now that it replies to what came behind."""
+        for question in self._kernel.asked.take_passed(channel, number):
+            self._log.end_question(question, CellReason.CANCELLED, "the kernel did not answer it")
 
     def _take_reply(self, cell: Cell, reply: Record, now: float) -> None:
         cell.outcome = reply.tag.status

@@ -741,3 +741,32 @@ def test_what_is_no_message_at_all_ends_the_kernel_for_breaking_the_protocol():
     assert stage.told("c1") == ["busy", "stream"]
     stage.die(Reason.PROTOCOL_VIOLATION)
     assert stage.ends() == {"c1": "protocol_violation"}
+
+
+def test_requests_that_a_kernel_passes_over_are_answered_and_use_up_no_room():
+    """Stock kernels say busy and idle, and no reply, to what they do not understand."""
+    stage = Stage().started()
+    for n in range(2 * MAX_ASKED):
+        stage.ask(client_message("unheard_of_request", {}, f"t{n}"), client_message("complete_request", {}, f"c{n}"))
+        stage.hear(status("busy", f"t{n}"), status("idle", f"t{n}"))
+        done = said("complete_reply", {"status": "ok"}, f"c{n}", Channel.SHELL)
+        stage.hear(status("busy", f"c{n}"), done, status("idle", f"c{n}"))
+    for n in (0, MAX_ASKED, 2 * MAX_ASKED - 1):
+        assert stage.told(f"t{n}") == ["busy", "idle", "reply:aborted"]
+        assert stage.told(f"c{n}") == ["busy", "reply:ok", "idle"]
+
+
+def test_a_cells_reply_too_says_that_what_came_before_it_has_no_answer():
+    stage = Stage().started()
+    stage.ask(client_message("unheard_of_request", {}, "t1"), cell("c1"), client_message("comm_info_request", {}, "t2"))
+    stage.hear(status("busy", "t1"), status("idle", "t1"), *whole("c1"))
+    assert (stage.told("t1"), stage.told("t2")) == (["busy", "idle", "reply:aborted"], [])
+
+
+def test_an_answer_that_comes_after_its_idle_and_before_the_next_is_shown():
+    stage = Stage().started()
+    stage.ask(client_message("complete_request", {}, "t1"), client_message("complete_request", {}, "t2"))
+    stage.hear(status("busy", "t1"), status("idle", "t1"), status("busy", "t2"), status("idle", "t2"))
+    for name in ("t1", "t2"):
+        stage.hear(said("complete_reply", {"status": "ok"}, name, Channel.SHELL))
+        assert stage.told(name) == ["busy", "idle", "reply:ok"]

@@ -136,16 +136,19 @@ def _as_bytes(value: Value) -> Value:
 
 
 class Folder:
-    """Folds the expressions of one cell. `meanings` says what a function is called in full; `bound` what a name is
-    bound to, if to one expression only."""
+    """Folds the expressions of one cell. Whoever knows its names is a subclass: it says what they mean."""
 
-    def __init__(
-        self, meanings: Callable[[ast.expr], tuple[str, ...]], bound: Callable[[str], ast.expr | None]
-    ) -> None:
-        self._meanings = meanings
-        self._bound = bound
+    def __init__(self) -> None:
         self._steps = 0
-        self._names: list[str] = []  # being folded: a name may be bound to itself
+        self._folding: list[str] = []  # names; one may be bound to itself
+
+    def meanings_of(self, node: ast.expr) -> tuple[str, ...]:
+        """What a function is called in full."""
+        raise NotImplementedError
+
+    def expression_of(self, name: str) -> ast.expr | None:
+        """What a name is bound to, if to one expression only."""
+        raise NotImplementedError
 
     def fold(self, node: ast.expr | None, given: Mapping[str, Value] | None = None, depth: int = 0) -> Value:
         """What it comes to, or None."""
@@ -165,7 +168,7 @@ class Folder:
             return value if abs(value) < _MAX_INT else None
         return value if isinstance(value, (str, bytes, list)) and len(value) <= MAX_CHARS else None
 
-    def text(self, node: ast.expr | None) -> str | None:
+    def fold_text(self, node: ast.expr | None) -> str | None:
         """The string it comes to, if it is one."""
         value = self.fold(node)
         return value if isinstance(value, str) else None
@@ -173,13 +176,13 @@ class Folder:
     def _name(self, node: ast.Name, given: Mapping[str, Value], depth: int) -> Value:
         if node.id in given:
             return given[node.id]
-        if node.id in self._names:
+        if node.id in self._folding:
             return None
-        self._names.append(node.id)
+        self._folding.append(node.id)
         try:
-            return self.fold(self._bound(node.id), None, depth)
+            return self.fold(self.expression_of(node.id), None, depth)
         finally:
-            self._names.pop()
+            self._folding.pop()
 
     def _binary(self, node: ast.BinOp, given: Mapping[str, Value], depth: int) -> Value:
         combine = _OPERATORS.get(type(node.op))
@@ -228,9 +231,9 @@ class Folder:
     def _call(self, node: ast.Call, given: Mapping[str, Value], depth: int) -> Value:
         if node.keywords or any(isinstance(argument, ast.Starred) for argument in node.args):
             return None
-        function = next((name for name in self._meanings(node.func) if name in _FUNCTIONS or name == "map"), None)
+        function = next((name for name in self.meanings_of(node.func) if name in _FUNCTIONS or name == "map"), None)
         if function == "map" and len(node.args) == 2:
-            (mapped,) = self._meanings(node.args[0])
+            (mapped,) = self.meanings_of(node.args[0])
             values = [_FUNCTIONS[mapped](item) for item in self.fold(node.args[1], given, depth)]
             return None if None in values else values
         arguments = [self.fold(argument, given, depth) for argument in node.args]

@@ -16,12 +16,13 @@ __all__ = [
     "ALIASES",
     "CODE_TAKERS",
     "HARMLESS_DUNDERS",
+    "LEADING_OUT",
     "MAGICS",
     "PYTHON",
+    "ROOTS",
     "SHELL",
     "Magic",
     "Words",
-    "is_module_name",
 ]
 
 
@@ -42,10 +43,12 @@ class Words:
 
     def rule_of_name(self, name: str) -> str | None:
         table = self.names
-        while name:
+        if name in table:
+            return table[name]
+        while "." in name:
+            name = name[: name.rindex(".")]
             if name in table:
                 return table[name]
-            name = name.rpartition(".")[0]
         return None
 
 
@@ -262,17 +265,12 @@ PYTHON = Words(_PYTHON_NAMES, _PYTHON_ATTRIBUTES)
 
 # A module's attribute of this name is that module wherever it is found: `tempfile._os`, `statistics.sys`. Only those
 # that lead out; not those whose names libraries use for something of their own, as `scipy.signal` and `pandas.io`.
-_LEADING_OUT = words(
+LEADING_OUT = words(
     """os posix sys subprocess builtins importlib ctypes socket shutil pty pathlib inspect gc codecs pickle marshal
     code runpy threading asyncio tempfile ssl zipfile tarfile glob"""
 )
-_ROOTS = frozenset(name.partition(".")[0].removesuffix("()") for name in _PYTHON_NAMES) | set(sys.stdlib_module_names)
-
-
-def is_module_name(name: str, *, of_module: bool) -> bool:
-    """Whether a name that nothing binds stands for a module: alone, or as an attribute of another module."""
-    return name.lstrip("_") in _LEADING_OUT if of_module else name in _ROOTS
-
+# What stands for a module, or for a builtin that tables speak of, in a cell that does not bind it.
+ROOTS = frozenset(name.partition(".")[0].removesuffix("()") for name in _PYTHON_NAMES) | set(sys.stdlib_module_names)
 
 # -- IPython's magics -------------------------------------------------------------------------------------
 
@@ -340,6 +338,7 @@ SHELL = Words(
         **_rows("file_change", "rm rmdir mv cp ln mkdir touch chmod chown dd truncate tee shred install unzip tar"),
         **_rows("file_access", "cat ls find head tail grep less more stat du file xxd strings sort sed awk"),
         **_rows("ends_kernel", "kill killall pkill"),
+        **{">": "file_change", "<": "file_access", "/dev/tcp": "network"},  # what redirections do
         **_rows(
             "dynamic_code", "eval source . exec python python3 perl ruby node php bash sh zsh dash ipython xargs env"
         ),

@@ -14,13 +14,14 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from cellgate.policy import shell
 from cellgate.policy.facts import MAX_TEXT_CHARS, Bounds, Kind, Place, Reading, Seen
 from cellgate.policy.folding import Folder
 from cellgate.policy.ipython import CellMagic, Transformed, is_plain_python, transform
-from cellgate.policy.names import ALIASES, CODE_TAKERS, MAGICS, is_module_name
+from cellgate.policy.names import ALIASES, CODE_TAKERS, LEADING_OUT, MAGICS, ROOTS
 
 __all__ = ["read"]
 
@@ -31,8 +32,11 @@ MAX_RESOLVING = 40  # expressions within expressions while one name is followed
 INSIDE_FACTOR = 4  # code in strings may be so many times as long as the cell: one string may be run more than once
 
 _BUILTINS = frozenset(dir(builtins)) | {"get_ipython"}
+_SPECIAL = _BUILTINS | ALIASES.keys() | ROOTS  # names that mean something unless the cell says otherwise
+_USE, _ATTRIBUTE = Kind.USE, Kind.ATTRIBUTE
 _HIDDEN = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _BRACKETS = re.compile(r"""[()\[\]{}#]|'''|\"""|['"]""")
+_NO_BRACKETS = re.compile(r"[^()\[\]{}]+")
 _STRING_ENDS = {
     quote: re.compile(rf"\\.|{quote}" if len(quote) == 3 else rf"\\.|{quote}|\n", re.DOTALL)
     for quote in ("'", '"', "'''", '"""')
@@ -44,19 +48,24 @@ _AUTOMAGIC = re.compile(
 _IMPORTERS = frozenset(
     ("__import__", "importlib.import_module", "importlib.__import__", "pydoc.locate", "pkgutil.resolve_name")
 )
+_GETTERS = ("getattr", "object.__getattribute__")
 _ATTRIBUTE_TAKERS = frozenset(
     ("getattr", "setattr", "delattr", "hasattr", "object.__getattribute__", "inspect.getattr_static")
 )
-_BY_KEY = frozenset(("get", "__getitem__", "pop", "setdefault"))
-_SHELL_CALLS = frozenset(f"get_ipython().{name}" for name in ("system", "getoutput", "system_raw", "system_piped"))
-_LINE_MAGICS = frozenset(("get_ipython().run_line_magic", "get_ipython().magic"))
-_CELL_MAGICS = frozenset(("get_ipython().run_cell_magic",))
+_BY_KEY = (".get", ".__getitem__", ".pop", ".setdefault")
+_MAGIC_CALLS = {  # the sign of it in a cell, and how many arguments are strings
+    **{f"get_ipython().{name}": ("!", 1) for name in ("system", "getoutput", "system_raw", "system_piped")},
+    "get_ipython().run_line_magic": ("%", 2),
+    "get_ipython().magic": ("%", 1),
+    "get_ipython().run_cell_magic": ("%%", 3),
+}
 _FORKS = frozenset(("os.fork", "os.forkpty", "posix.fork", "posix.forkpty"))
 
 _LEAVES = frozenset(
     ("ctx", "op", "ops", "id", "attr", "kind", "type_comment", "level", "conversion", "simple", "module", "rest")
 )
 _FIELDS: dict[type, tuple[str, ...]] = {}
+_Work: TypeAlias = "list[Any]"  # nodes, and what else lists of a tree hold
 Function: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda"
 
 
@@ -84,10 +93,12 @@ def _read(code: str, context: _Context, place: Callable[[Place], Place]) -> Read
         Seen(Kind.PATTERN, "hidden_text", place(_place_at(lines, code, found.start())), f"U+{ord(found[0]):04X}")
         for found in _HIDDEN.finditer(code)
     )
-    depth, deepest = _nesting(code)
+    depth = _nesting(code)
     if depth > context.bounds.nesting:
-        facts.append(Seen(Kind.LARGE, "nesting", place(_place_at(lines, code, deepest)), str(depth)))
-        return Reading(tuple(facts), depth=depth)
+        depth, where = _nesting_of_code(code)
+        if depth > context.bounds.nesting:
+            facts.append(Seen(Kind.LARGE, "nesting", place(_place_at(lines, code, where)), str(depth)))
+            return Reading(tuple(facts), depth=depth)
     try:
         nodes, found = _read_cell(code, context, place)
     except SyntaxError as error:
@@ -97,7 +108,7 @@ def _read(code: str, context: _Context, place: Callable[[Place], Place]) -> Read
         nodes, found = 0, [Seen(Kind.LARGE, "nesting", place(Place(1, 0, len(lines), len(lines[-1]))), "too many")]
     except ValueError as error:  # a NUL, a lone surrogate
         nodes, found = 0, [Seen(Kind.UNPARSED, "syntax", place(Place(1, 0, 1, 0)), str(error).splitlines()[0])]
-    return Reading((*facts, *sorted(found, key=lambda seen: seen.place)), nodes, depth)
+    return Reading((*facts, *sorted(found, key=attrgetter("place"))), nodes, depth)
 
 
 def _read_cell(code: str, context: _Context, place: Callable[[Place], Place]) -> tuple[int, list[Seen]]:
@@ -171,7 +182,7 @@ class _Scope:
     not_bound: set[str] = field(default_factory=set)  # said to be global or nonlocal
 
 
-class _Reader:
+class _Reader(Folder):
     """Reads one tree: once to see what is bound and what is looked at, then each of the latter by what it means."""
 
     def __init__(
@@ -183,6 +194,7 @@ class _Reader:
         cell: Transformed | None = None,
         cell_place: Callable[[Place], Place] | None = None,
     ) -> None:
+        super().__init__()
         self._lines = lines
         self._context = context
         self._map = place
@@ -193,50 +205,53 @@ class _Reader:
         self._unsure: set[str] = set()  # bound to what cannot be followed, too
         self._settled: dict[str, int] = {}  # names that the cell's own statements bind for certain: from which line on
         self._deleted: set[str] = set()
-        self._noted: list[tuple[ast.AST, _Scope]] = []
+        self._waiting: list[tuple[_Work, _Scope]] = []
+        self._noted: list[ast.AST] = []
         self._endless: list[ast.While] = []
-        self._called: set[int] = set()  # functions of calls that are understood: not noted once more
+        self._called: set[int] = set()  # functions of calls that are understood: not told once more
+        self._made: set[int] = set()  # what IPython's transformers wrote: not in the cell at all
         self._meanings: dict[int, tuple[str, ...]] = {}
         self._of_names: dict[str, tuple[str, ...]] = {}
         self._scopes: dict[int, _Scope] = {}  # of names, by node
         self._depth = 0
-        self._folder = Folder(self._meanings_of, self._only_expression)
         self._nodes = 0
         self._found: list[Seen] = []
         self._collect(tree)
 
     def facts(self) -> tuple[int, list[Seen]]:
-        for node, _ in self._noted:
-            _EMITTERS[type(node)](self, node)
+        for node in self._noted:
+            if id(node) not in self._made:
+                _EMITTERS[type(node)](self, node)
         self._find_endless_forks()
         return self._nodes, self._found
 
     # -- what is bound
 
     def _collect(self, tree: ast.Module) -> None:
-        cell = _Scope()
+        """Every node once, scope by scope. This loop is half of what a verdict costs beside the parser."""
         for statement in tree.body:
             self._settle(statement)
-        work: list[tuple[ast.AST, _Scope]] = [(tree, cell)]
-        while work:
-            node, scope = work.pop()
-            self._nodes += 1
-            kind = type(node)
-            collect = _COLLECTORS.get(kind)
-            if collect is not None:
-                follow = collect(self, node, scope)
-                if follow is not None:
-                    work.extend(follow)
+        self._waiting.append(([tree], _Scope()))
+        count = 0
+        while self._waiting:
+            work, scope = self._waiting.pop()
+            while work:
+                node = work.pop()
+                count += 1
+                kind: type[ast.AST] = node.__class__
+                collect = _COLLECTORS.get(kind)
+                if collect is not None and collect(self, node, scope, work):
                     continue
-            fields = _FIELDS.get(kind)
-            if fields is None:
-                fields = _FIELDS[kind] = tuple(name for name in kind._fields if name not in _LEAVES)
-            for name in fields:
-                value = getattr(node, name)
-                if value.__class__ is list:
-                    work.extend([(item, scope) for item in value if isinstance(item, ast.AST)])
-                elif isinstance(value, ast.AST):
-                    work.append((value, scope))
+                fields = _FIELDS.get(kind)
+                if fields is None:
+                    fields = _FIELDS[kind] = tuple(name for name in kind._fields if name not in _LEAVES)
+                for name in fields:
+                    value = getattr(node, name)
+                    if value.__class__ is list:
+                        work.extend(value)
+                    elif value is not None:
+                        work.append(value)
+        self._nodes += count
 
     def _settle(self, statement: ast.stmt) -> None:
         """Names that a statement of the cell itself binds whenever it is reached."""
@@ -271,45 +286,53 @@ class _Reader:
         elif isinstance(target, ast.Starred):
             self._bind(target.value, value)
 
-    def _collect_name(self, node: ast.Name, scope: _Scope) -> list[Any]:
-        if isinstance(node.ctx, ast.Load):
+    def _collect_name(self, node: ast.Name, scope: _Scope, work: _Work) -> bool:
+        name = node.id
+        if node.ctx.__class__ is ast.Store:
+            scope.bound.add(name)
+        elif node.ctx.__class__ is ast.Del:
+            self._deleted.add(name)
+        elif name in _SPECIAL:
             self._scopes[id(node)] = scope
-        elif isinstance(node.ctx, ast.Store):
-            scope.bound.add(node.id)
-        else:
-            self._deleted.add(node.id)
-        self._noted.append((node, scope))
-        return []
+        self._noted.append(node)
+        return True
 
-    def _collect_attribute(self, node: ast.Attribute, scope: _Scope) -> list[Any]:
+    def _collect_attribute(self, node: ast.Attribute, scope: _Scope, work: _Work) -> bool:
         """A chain is noted once, at its head; what it hangs on is looked at by itself, unless it is a name."""
-        self._noted.append((node, scope))
-        self._nodes += 1
+        self._noted.append(node)
         base: ast.expr = node.value
-        while isinstance(base, ast.Attribute):
-            self._nodes += 1
+        while base.__class__ is ast.Attribute:
             base = base.value
         if isinstance(base, ast.Name):
-            self._scopes[id(base)] = scope
-            return []
-        return [(base, scope)]
+            if base.id in _SPECIAL:
+                self._scopes[id(base)] = scope
+        else:
+            work.append(base)
+        return True
 
-    def _collect_call(self, node: ast.Call, scope: _Scope) -> None:
-        self._noted.append((node, scope))
+    def _collect_constant(self, node: ast.Constant, scope: _Scope, work: _Work) -> bool:
+        if node.value.__class__ in (str, bytes):
+            self._noted.append(node)
+        return True
 
-    def _note(self, node: ast.AST, scope: _Scope) -> None:
-        self._noted.append((node, scope))
+    def _note(self, node: ast.AST, scope: _Scope, work: _Work) -> bool:
+        self._noted.append(node)
+        return False
 
-    def _collect_function(self, node: Function, scope: _Scope) -> list[Any]:
+    def _is_unknown(self, node: ast.AST | None, scope: _Scope, work: _Work) -> bool:
+        """What lists of nodes hold beside nodes: None where `**` stands, names of keywords."""
+        return True
+
+    def _collect_function(self, node: Function, scope: _Scope, work: _Work) -> bool:
         """The body is a scope of its own; defaults, decorators and annotations belong to the one around."""
         arguments = node.args
         inner = _Scope(scope)
-        around: list[ast.AST | None] = [*arguments.defaults, *arguments.kw_defaults]
+        work.extend([*arguments.defaults, *arguments.kw_defaults])
         every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
         for argument in (*every, *(extra for extra in (arguments.vararg, arguments.kwarg) if extra)):
             inner.bound.add(argument.arg)
             self._unsure.add(argument.arg)
-            around.append(argument.annotation)
+            work.append(argument.annotation)
         positional = [*arguments.posonlyargs, *arguments.args]
         pairs = [
             *zip(reversed(positional), reversed(arguments.defaults)),
@@ -319,122 +342,132 @@ class _Reader:
             if default is not None:
                 self._bindings.setdefault(argument.arg, []).append(default)
         if isinstance(node, ast.Lambda):
-            return [*((item, scope) for item in around if item), (node.body, inner)]
+            self._waiting.append(([node.body], inner))
+            return True
         scope.bound.add(node.name)
         self._unsure.add(node.name)
-        around.extend([*node.decorator_list, node.returns])
-        return [*((item, scope) for item in around if item), *((statement, inner) for statement in node.body)]
+        work.extend([*node.decorator_list, node.returns, *getattr(node, "type_params", ())])
+        self._waiting.append((list(node.body), inner))
+        return True
 
-    def _collect_class(self, node: ast.ClassDef, scope: _Scope) -> list[Any]:
-        """Names of a class body are seen by that body alone; as it may run anywhere, they settle nothing."""
+    def _collect_class(self, node: ast.ClassDef, scope: _Scope, work: _Work) -> bool:
+        """What a class body binds is seen by that body alone; as it may be anything by then, it settles nothing."""
         scope.bound.add(node.name)
         self._unsure.add(node.name)
-        body = _Scope(scope)
-        outside = [*node.decorator_list, *node.bases, *node.keywords]
-        follow = [*((item, scope) for item in outside), *((statement, body) for statement in node.body)]
-        body.bound = _Nothing()
-        return follow
+        work.extend([*node.decorator_list, *node.bases, *node.keywords, *getattr(node, "type_params", ())])
+        self._waiting.append((list(node.body), _Scope(scope, bound=_Nothing())))
+        return True
 
-    def _collect_comprehension(self, node: ast.comprehension, scope: _Scope) -> list[Any]:
+    def _collect_comprehension(self, node: ast.comprehension, scope: _Scope, work: _Work) -> bool:
         self._bind_loop(node.target, node.iter)
-        unheard = _Scope(scope, bound=_Nothing())  # its names are gone behind it
-        return [(node.target, unheard), (node.iter, scope), *((test, scope) for test in node.ifs)]
+        work.extend([node.iter, *node.ifs])
+        self._waiting.append(([node.target], _Scope(scope, bound=_Nothing())))  # its names are gone behind it
+        return True
 
-    def _collect_for(self, node: ast.For | ast.AsyncFor, scope: _Scope) -> None:
+    def _collect_for(self, node: ast.For | ast.AsyncFor, scope: _Scope, work: _Work) -> bool:
         self._bind_loop(node.target, node.iter)
+        return False
 
     def _bind_loop(self, target: ast.expr, items: ast.expr) -> None:
         for item in items.elts if isinstance(items, (ast.List, ast.Tuple, ast.Set)) else ():
             self._bind(target, item)
         self._bind(target, None)
 
-    def _collect_assign(self, node: ast.Assign, scope: _Scope) -> None:
+    def _collect_assign(self, node: ast.Assign, scope: _Scope, work: _Work) -> bool:
         for target in node.targets:
             self._bind(target, node.value)
+        return False
 
-    def _collect_one(self, node: ast.AnnAssign | ast.NamedExpr, scope: _Scope) -> None:
+    def _collect_one(self, node: ast.AnnAssign | ast.NamedExpr, scope: _Scope, work: _Work) -> bool:
         if node.value is not None:
             self._bind(node.target, node.value)
+        return False
 
-    def _collect_augmented(self, node: ast.AugAssign, scope: _Scope) -> None:
+    def _collect_augmented(self, node: ast.AugAssign, scope: _Scope, work: _Work) -> bool:
         if isinstance(node.target, ast.Name):
             self._unsure.add(node.target.id)
+        return False
 
-    def _collect_with(self, node: ast.withitem, scope: _Scope) -> None:
+    def _collect_with(self, node: ast.withitem, scope: _Scope, work: _Work) -> bool:
         self._bind(node.optional_vars, node.context_expr)
+        return False
 
-    def _collect_global(self, node: ast.Global | ast.Nonlocal, scope: _Scope) -> None:
+    def _collect_global(self, node: ast.Global | ast.Nonlocal, scope: _Scope, work: _Work) -> bool:
         scope.not_bound.update(node.names)
+        return True
 
-    def _collect_handler(self, node: ast.ExceptHandler, scope: _Scope) -> None:
+    def _collect_named(self, node: ast.ExceptHandler | ast.MatchAs | ast.MatchStar, scope: _Scope, work: _Work) -> bool:
         if node.name:
             scope.bound.add(node.name)
             self._unsure.add(node.name)
+        return False
 
-    def _collect_capture(self, node: ast.MatchAs | ast.MatchStar, scope: _Scope) -> None:
-        if node.name:
-            scope.bound.add(node.name)
-            self._unsure.add(node.name)
-
-    def _collect_while(self, node: ast.While, scope: _Scope) -> None:
+    def _collect_while(self, node: ast.While, scope: _Scope, work: _Work) -> bool:
         if isinstance(node.test, ast.Constant) and node.test.value:
             self._endless.append(node)
+        return False
 
-    def _collect_import(self, node: ast.Import, scope: _Scope) -> list[Any]:
-        self._noted.append((node, scope))
+    def _collect_import(self, node: ast.Import, scope: _Scope, work: _Work) -> bool:
+        self._noted.append(node)
         for alias in node.names:
             bound, meaning = (alias.asname, alias.name) if alias.asname else (alias.name.partition(".")[0],) * 2
             scope.bound.add(bound)
             self._bindings.setdefault(bound, []).append(meaning)
-        return []
+        return True
 
-    def _collect_import_from(self, node: ast.ImportFrom, scope: _Scope) -> list[Any]:
-        self._noted.append((node, scope))
+    def _collect_import_from(self, node: ast.ImportFrom, scope: _Scope, work: _Work) -> bool:
+        self._noted.append(node)
         for alias in node.names:
             if alias.name != "*":
                 scope.bound.add(alias.asname or alias.name)
                 meaning = _joined(_module_of(node), alias.name)
                 self._bindings.setdefault(alias.asname or alias.name, []).append(meaning)
-        return []
+        return True
 
     # -- what it means
 
-    def _only_expression(self, name: str) -> ast.expr | None:
+    def expression_of(self, name: str) -> ast.expr | None:
         bound = self._bindings.get(name, ())
         if name in self._unsure or len(bound) != 1 or isinstance(bound[0], str):
             return None
         return bound[0]
 
-    def _meanings_of(self, node: ast.AST) -> tuple[str, ...]:
+    def meanings_of(self, node: ast.expr) -> tuple[str, ...]:
         """The full names that an expression may stand for; none where only running tells."""
+        if node.__class__ is ast.Name and node.id not in _SPECIAL:
+            return self._of_bound(node.id)
         known = self._meanings.get(id(node))
         if known is not None:
             return known
-        resolve = _RESOLVERS.get(type(node))
+        resolve = _RESOLVERS.get(node.__class__)
         if resolve is None or self._depth > MAX_RESOLVING:
             return ()
         self._meanings[id(node)] = ()  # of what stands for itself, nothing is known
         self._depth += 1
-        found = tuple(dict.fromkeys(name for name in resolve(self, node) if len(name) <= MAX_DOTTED_CHARS))
+        found = tuple(resolve(self, node))
         self._depth -= 1
-        self._meanings[id(node)] = found = found[:MAX_MEANINGS]
+        if len(found) > 1 or (found and len(found[0]) > MAX_DOTTED_CHARS):
+            found = tuple(dict.fromkeys(name for name in found if len(name) <= MAX_DOTTED_CHARS))[:MAX_MEANINGS]
+        self._meanings[id(node)] = found
         return found
 
     def _of_name(self, node: ast.Name) -> Iterator[str]:
-        scope = self._scopes.get(id(node))
+        """Of a name that is a builtin's or a module's, if nothing else."""
         yield from self._of_bound(node.id)
-        if not (node.id in _BUILTINS or node.id in ALIASES or is_module_name(node.id, of_module=False)):
-            return
+        scope = self._scopes.get(id(node))
         if scope is None or not self._is_something_else(node, scope):
             yield _canonical(ALIASES.get(node.id, node.id) if node.id not in self._bindings else node.id)
 
     def _of_bound(self, name: str) -> tuple[str, ...]:
         known = self._of_names.get(name)
         if known is None:
+            values = self._bindings.get(name)
+            if values is None:
+                return ()
             self._of_names[name] = ()
             found: dict[str, None] = {}
-            for value in self._bindings.get(name, ()):
-                found.update(dict.fromkeys((value,) if isinstance(value, str) else self._meanings_of(value)))
+            for value in values:
+                found.update(dict.fromkeys((value,) if isinstance(value, str) else self.meanings_of(value)))
             self._of_names[name] = known = tuple(found)
         return known
 
@@ -449,25 +482,25 @@ class _Reader:
         return settled is not None and node.lineno > settled and node.id not in self._deleted
 
     def _of_attribute(self, node: ast.Attribute) -> Iterator[str]:
-        for base in self._meanings_of(node.value):
+        for base in self.meanings_of(node.value):
             yield from _attribute(base, node.attr)
 
     def _of_call(self, node: ast.Call) -> Iterator[str]:
         if isinstance(node.func, ast.Lambda):
-            yield from self._meanings_of(node.func.body)
-        for function in self._meanings_of(node.func):
+            yield from self.meanings_of(node.func.body)
+        for function in self.meanings_of(node.func):
             first = node.args[0] if node.args else None
             if function in _IMPORTERS:
-                name = self._folder.text(first)
+                name = self.fold_text(first)
                 if name:
                     yield name.partition(".")[0] if function == "__import__" else name
-            elif function in ("getattr", "object.__getattribute__") and len(node.args) > 1:
-                name = self._folder.text(node.args[1])
-                for base in self._meanings_of(node.args[0]):
+            elif function in _GETTERS and len(node.args) > 1:
+                name = self.fold_text(node.args[1])
+                for base in self.meanings_of(node.args[0]):
                     yield from _attribute(base, name) if name else ()
             elif function == "vars" and first is not None:
-                yield from (base + ".__dict__" for base in self._meanings_of(first))
-            elif function.rpartition(".")[2] in _BY_KEY and _is_dict(function.rpartition(".")[0]):
+                yield from (base + ".__dict__" for base in self.meanings_of(first))
+            elif function.endswith(_BY_KEY) and _is_dict(function.rpartition(".")[0]):
                 yield from self._by_key(function.rpartition(".")[0], first)
             elif function in ("globals", "locals", "vars"):
                 yield "globals()"
@@ -475,14 +508,14 @@ class _Reader:
                 yield function + "()"
 
     def _of_subscript(self, node: ast.Subscript) -> Iterator[str]:
-        for base in self._meanings_of(node.value):
+        for base in self.meanings_of(node.value):
             if _is_dict(base):
                 yield from self._by_key(base, node.slice)
         for display in self._displays(node.value):
             yield from self._of_item(display, node.slice)
 
     def _by_key(self, base: str, key: ast.expr | None) -> Iterator[str]:
-        name = self._folder.text(key)
+        name = self.fold_text(key)
         if name is None:
             return
         if base == "sys.modules":
@@ -500,24 +533,24 @@ class _Reader:
 
     def _of_item(self, display: ast.expr, key: ast.expr) -> Iterator[str]:
         """An item of a list or dict that is written out: the one that is asked for, or any."""
-        wanted = self._folder.fold(key)
+        wanted = self.fold(key)
         if isinstance(display, ast.Dict):
             for name, value in zip(display.keys, display.values):
-                if wanted is None or name is None or self._folder.fold(name) == wanted:
-                    yield from self._meanings_of(value)
+                if wanted is None or name is None or self.fold(name) == wanted:
+                    yield from self.meanings_of(value)
         elif isinstance(display, (ast.List, ast.Tuple)):
             items = display.elts
             if isinstance(wanted, int) and -len(items) <= wanted < len(items):
                 items = [items[wanted]]
             for item in items[:MAX_MEANINGS]:
-                yield from self._meanings_of(item)
+                yield from self.meanings_of(item)
 
     def _of_either(self, node: ast.IfExp | ast.BoolOp) -> Iterator[str]:
         for value in node.values if isinstance(node, ast.BoolOp) else (node.body, node.orelse):
-            yield from self._meanings_of(value)
+            yield from self.meanings_of(value)
 
     def _of_inner(self, node: ast.NamedExpr | ast.Await | ast.Starred) -> Iterator[str]:
-        yield from self._meanings_of(node.value)
+        yield from self.meanings_of(node.value)
 
     # -- what is told
 
@@ -525,37 +558,39 @@ class _Reader:
         self._found.append(Seen(kind, name, place, text))
 
     def _emit_name(self, node: ast.Name) -> None:
-        if node.id.startswith("_"):
-            self._emit(Kind.NAME, node.id, self._place(node))
-        if isinstance(node.ctx, ast.Load) and id(node) not in self._called:
-            meanings = self._meanings_of(node)
-            if meanings:
+        name = node.id
+        if name[0] == "_":
+            self._emit(Kind.NAME, name, self._place(node))
+        if node.ctx.__class__ is ast.Load and (name in self._bindings or name in _SPECIAL):
+            meanings = self.meanings_of(node)
+            if meanings and id(node) not in self._called:
                 self._emit_uses(meanings, node)
 
     def _emit_uses(self, meanings: tuple[str, ...], node: ast.expr) -> None:
         place = self._place(node)
         for meaning in meanings:
-            self._emit(Kind.USE, meaning, place)
-            if meaning in ("getattr", "object.__getattribute__") and id(node) not in self._called:
+            self._found.append(Seen(_USE, meaning, place))
+            if meaning in _GETTERS:
                 self._emit(Kind.COMPUTED, "getattr", place)
         if len(meanings) >= MAX_MEANINGS:
             self._emit(Kind.COMPUTED, "name", place)
 
     def _emit_attribute(self, node: ast.Attribute) -> None:
-        if id(node) not in self._called:
-            meanings = self._meanings_of(node)
-            if meanings:
-                self._emit_uses(meanings, node)
+        meanings = self.meanings_of(node)
+        if meanings and id(node) not in self._called:
+            self._emit_uses(meanings, node)
         link: ast.expr = node
         while isinstance(link, ast.Attribute):
             name = link.attr
-            base = self._meanings_of(link.value)
+            base = self.meanings_of(link.value)
             if name[0] == "_" or not base or any("()" in meaning for meaning in base):
                 place = self._place(link)
                 start = max(place.end_column - len(name), 0)
-                self._emit(Kind.ATTRIBUTE, name, Place(place.end_line, start, place.end_line, place.end_column))
+                self._found.append(
+                    Seen(_ATTRIBUTE, name, Place(place.end_line, start, place.end_line, place.end_column))
+                )
             link = link.value
-        if isinstance(link, ast.Name) and link.id.startswith("_"):
+        if link.__class__ is ast.Name and link.id[0] == "_":
             self._emit(Kind.NAME, link.id, self._place(link))
 
     def _emit_import(self, node: ast.Import) -> None:
@@ -567,7 +602,6 @@ class _Reader:
         place = self._place(node)
         if node.names[0].name == "*":
             self._emit(Kind.STAR_IMPORT, module, place)
-            self._emit(Kind.IMPORT, module, place)
             return
         self._emit(Kind.IMPORT, module, place)
         for alias in node.names:
@@ -577,26 +611,17 @@ class _Reader:
 
     def _emit_call(self, node: ast.Call) -> None:
         """What the call of a known function says beside its name. Calls come before the names in them."""
-        for function in self._meanings_of(node.func):
-            if function in _IMPORTERS:
-                self._emit_dynamic_import(node)
-            elif function in _ATTRIBUTE_TAKERS:
-                self._emit_taken_attribute(node, function)
-            elif function in CODE_TAKERS and node.args:
-                self._emit_inside(node.args[0])
-            elif function in _SHELL_CALLS:
-                self._emit_magic(node, "!", node.args[:1])
-            elif function in _LINE_MAGICS:
-                self._emit_magic(node, "%", node.args[:2])
-            elif function in _CELL_MAGICS:
-                self._emit_magic(node, "%%", node.args[:3])
-            elif function.rpartition(".")[2] in _BY_KEY and _is_dict(function.rpartition(".")[0]):
+        for function in self.meanings_of(node.func):
+            emit = _CALLS.get(function)
+            if emit is not None:
+                emit(self, node, function)
+            elif function.endswith(_BY_KEY) and _is_dict(function.rpartition(".")[0]):
                 self._emit_key(node, node.args[0] if node.args else None)
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ("join", "format"):
+        if node.func.__class__ is ast.Attribute and node.func.attr in ("join", "format"):
             self._emit_folded(node)
 
-    def _emit_dynamic_import(self, node: ast.Call) -> None:
-        name = self._folder.text(node.args[0]) if node.args else None
+    def _emit_dynamic_import(self, node: ast.Call, function: str) -> None:
+        name = self.fold_text(node.args[0]) if node.args else None
         if name is None:
             self._emit(Kind.COMPUTED, "import", self._place(node))
         else:
@@ -605,28 +630,29 @@ class _Reader:
     def _emit_taken_attribute(self, node: ast.Call, function: str) -> None:
         if function == "getattr":
             self._called.add(id(node.func))
-        name = self._folder.text(node.args[1]) if len(node.args) > 1 else None
+        name = self.fold_text(node.args[1]) if len(node.args) > 1 else None
         place = self._place(node)
         if name is None:
             self._emit(Kind.COMPUTED, "getattr", place)
             return
         self._emit(Kind.ATTRIBUTE, name, place)
-        for meaning in self._meanings_of(node):
+        for meaning in self.meanings_of(node):
             self._emit(Kind.USE, meaning, place)
 
-    def _emit_inside(self, argument: ast.expr) -> None:
-        code = self._folder.text(argument)
+    def _emit_inside(self, node: ast.Call, function: str) -> None:
+        code = self.fold_text(node.args[0]) if node.args else None
         if code is not None:
-            place = self._place(argument)
+            place = self._place(node.args[0])
             self._found.extend(_read_inside(code, "python", self._context, lambda _: place))
 
-    def _emit_magic(self, node: ast.Call, sign: str, arguments: list[ast.expr]) -> None:
+    def _emit_magic(self, node: ast.Call, function: str) -> None:
         """One of IPython's own calls, whether its transformers wrote it or the cell did."""
         place = self._place(node)
         made = self._cell.changed(self._raw_place(node)) if self._cell is not None else None
         if made is not None:  # the cell has a sign there, and no call
-            self._called.update(id(part) for part in ast.walk(node.func))
-        texts = [self._folder.text(argument) for argument in arguments]
+            self._made.update(id(part) for part in ast.walk(node))
+        sign, count = _MAGIC_CALLS[function]
+        texts = [self.fold_text(argument) for argument in node.args[:count]]
         if None in texts or not texts:
             self._emit(Kind.COMPUTED, "command", place)
             return
@@ -652,15 +678,15 @@ class _Reader:
         return lambda p: self._cell_place(_shifted(p, number, column + at))
 
     def _emit_subscript(self, node: ast.Subscript) -> None:
-        meanings = self._meanings_of(node)
+        meanings = self.meanings_of(node)
         if meanings:
             self._emit_uses(meanings, node)
-        if any(_is_dict(base) for base in self._meanings_of(node.value)):
+        if any(_is_dict(base) for base in self.meanings_of(node.value)):
             self._emit_key(node, node.slice)
 
     def _emit_key(self, node: ast.expr, key: ast.expr | None) -> None:
         """What is taken out of a module's or an object's names, by a string."""
-        name = self._folder.text(key)
+        name = self.fold_text(key)
         if name is None:
             self._emit(Kind.COMPUTED, "getattr", self._place(node))
         else:
@@ -683,7 +709,7 @@ class _Reader:
 
     def _emit_folded(self, node: ast.expr) -> None:
         """A string that is put together: its parts are seen by themselves, and the whole here."""
-        text = self._folder.text(node)
+        text = self.fold_text(node)
         if text is not None:
             self._emit_text(text, node)
 
@@ -697,7 +723,7 @@ class _Reader:
             inside = [node for statement in loop.body for node in ast.walk(statement)]
             calls = [node for node in inside if isinstance(node, ast.Call)]
             leaves = any(isinstance(node, (ast.Break, ast.Return, ast.Raise, ast.Yield)) for node in inside)
-            if calls and not leaves and all(_FORKS.intersection(self._meanings_of(call.func)) for call in calls):
+            if calls and not leaves and all(_FORKS.intersection(self.meanings_of(call.func)) for call in calls):
                 self._emit(Kind.PATTERN, "fork_loop", self._place(calls[0]))
 
     # -- where it stands
@@ -725,11 +751,11 @@ class _Nothing(set[str]):
         pass
 
 
-_COLLECTORS: dict[type[ast.AST], Callable[[_Reader, Any, _Scope], list[Any] | None]] = {
+_COLLECTORS: dict[type, Callable[[_Reader, Any, _Scope, _Work], bool]] = {  # True: what is in it is looked after
     ast.Name: _Reader._collect_name,
     ast.Attribute: _Reader._collect_attribute,
-    ast.Call: _Reader._collect_call,
-    ast.Constant: _Reader._note,
+    ast.Call: _Reader._note,
+    ast.Constant: _Reader._collect_constant,
     ast.Subscript: _Reader._note,
     ast.BinOp: _Reader._note,
     ast.JoinedStr: _Reader._note,
@@ -750,10 +776,12 @@ _COLLECTORS: dict[type[ast.AST], Callable[[_Reader, Any, _Scope], list[Any] | No
     ast.withitem: _Reader._collect_with,
     ast.Global: _Reader._collect_global,
     ast.Nonlocal: _Reader._collect_global,
-    ast.ExceptHandler: _Reader._collect_handler,
-    ast.MatchAs: _Reader._collect_capture,
-    ast.MatchStar: _Reader._collect_capture,
+    ast.ExceptHandler: _Reader._collect_named,
+    ast.MatchAs: _Reader._collect_named,
+    ast.MatchStar: _Reader._collect_named,
     ast.While: _Reader._collect_while,
+    str: _Reader._is_unknown,
+    type(None): _Reader._is_unknown,
 }
 _RESOLVERS: dict[type[ast.AST], Callable[[_Reader, Any], Iterator[str]]] = {
     ast.Name: _Reader._of_name,
@@ -780,6 +808,14 @@ _EMITTERS: dict[type[ast.AST], Callable[[_Reader, Any], None]] = {
 }
 
 
+_CALLS: dict[str, Callable[[_Reader, ast.Call, str], None]] = {
+    **dict.fromkeys(_IMPORTERS, _Reader._emit_dynamic_import),
+    **dict.fromkeys(_ATTRIBUTE_TAKERS, _Reader._emit_taken_attribute),
+    **dict.fromkeys(CODE_TAKERS, _Reader._emit_inside),
+    **dict.fromkeys(_MAGIC_CALLS, _Reader._emit_magic),
+}
+
+
 # -- names ---------------------------------------------------------------------------------------------------
 
 
@@ -795,7 +831,7 @@ def _attribute(base: str, name: str) -> Iterator[str]:
         yield base
     elif name == "__self__" and base in _BUILTINS:
         yield "builtins"
-    elif "()" not in base and base not in _BUILTINS and is_module_name(name, of_module=True):
+    elif "()" not in base and base not in _BUILTINS and name.lstrip("_") in LEADING_OUT:
         yield name.lstrip("_")
     else:
         yield f"{base}.{name}"
@@ -845,13 +881,22 @@ def _shifted(place: Place, line: int, column: int) -> Place:
     )
 
 
-def _nesting(code: str) -> tuple[int, int]:
+def _nesting(code: str) -> int:
+    """How deep brackets are within brackets, those in strings taken for code: quick, and seldom wrong."""
+    depth = deepest = 0
+    for sign in _NO_BRACKETS.sub("", code):
+        if sign in "([{":
+            depth += 1
+            deepest = max(depth, deepest)
+        elif depth:
+            depth -= 1
+    return deepest
+
+
+def _nesting_of_code(code: str) -> tuple[int, int]:
     """How deep brackets are within brackets, and where; strings and comments aside. In one go, before any parser."""
     depth = deepest = where = at = 0
-    while True:
-        found = _BRACKETS.search(code, at)
-        if found is None:
-            return deepest, where
+    while found := _BRACKETS.search(code, at):
         at = found.end()
         sign = found[0]
         if sign in "([{":
@@ -865,6 +910,7 @@ def _nesting(code: str) -> tuple[int, int]:
             at = len(code) if end < 0 else end
         else:
             at = _end_of_string(code, at, sign)
+    return deepest, where
 
 
 def _end_of_string(code: str, at: int, quote: str) -> int:

@@ -65,6 +65,18 @@ os.kill(os.getpid(), signal.SIGKILL)
     heir.close()
 
 
+def test_who_saw_more_than_the_journal_has_goes_on_from_its_end(path: Path, cursors: Cursors):
+    """A power failure takes the last of a journal, and its numbers are given out again."""
+    cursors.remember(b"a", 7)
+    cursors.remember(b"a", 9, is_sure=False)
+    cursors.remember(b"b", 5)
+    cursors.close()
+    for _ in range(2):
+        heir = Cursors(path, end=6)
+        assert (heir.find(b"a"), heir.find(b"b")) == (Place(6, 6), Place(5, 5))
+        heir.close()
+
+
 def test_of_too_many_whoever_has_read_nothing_for_longest_is_forgotten(path: Path, cursors: Cursors):
     """A page makes a new client for each visit; an agent that has held the session for long is none of them."""
     cursors.remember(b"agent", 1)

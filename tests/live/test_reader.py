@@ -387,6 +387,18 @@ def test_who_says_what_it_cannot_have_seen_last_reads_on_where_it_was(case: Case
     assert (ids(pipe), case.remembered) == (["c", "d", "e"], [])
 
 
+@pytest.mark.parametrize("after", ["", "a", "nobody's"])
+def test_who_saw_more_than_the_journal_has_reads_on_and_is_not_sought_for_ever(case: Case, after: str):
+    """Found by the fault tests: the search went round in a journal whose end somebody had cut off."""
+    case.append(named("a"), named("b"))
+    pipe = Pipe(takes_all=True)
+    case.connect(pipe, start=2000, after=after)
+    while case.waiting:
+        case.go_on()
+    case.append(named("c"))
+    assert ids(pipe)[-1] == "c"
+
+
 def test_a_long_search_is_gone_in_turns_and_has_an_end(tmp_path: Path):
     """A client that was away during a flood may name what was before it, or anything; others do not wait for it."""
     case = Case(tmp_path, limit_bytes=4 * SEEK_BYTES)

@@ -32,7 +32,9 @@ class Place(NamedTuple):
 class Cursors:
     """Places by client. Whoever opened it owes a `close`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, end: int = NEVER) -> None:
+        """`end` is where the journal ends. Whoever saw more before a power failure goes on from there, and misses
+        nothing of what is given the same numbers again."""
         self._map = _open(path)
         self._slots: dict[bytes, int] = {}
         self._used = 0
@@ -41,6 +43,9 @@ class Cursors:
             if 0 < sure <= position < NEVER and used < NEVER:  # else an empty slot, or rubbish
                 self._slots[digest] = at
                 self._used = max(self._used, used)
+                if position > end:
+                    self._set(at + _POSITION_AT, end)
+                    self._set(at + _SURE_AT, min(sure, end))
 
     def find(self, client: bytes) -> Place | None:
         """Where this client reads on."""

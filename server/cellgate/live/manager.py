@@ -269,7 +269,7 @@ class Manager:
             session=core,
             composer=composer,
             journal=journal,
-            cursors=Cursors(self._directory / row.id / CURSORS_NAME),
+            cursors=Cursors(self._directory / row.id / CURSORS_NAME, end=journal.next_seq),
         )
         return live
 

@@ -93,6 +93,7 @@ class Reader:
         """Reads from record `start` on; or from behind the message with the id `after`, if that is found about there.
         `remember` is told, ever later, up to where the client has received.
         `later` calls something in so many seconds, when others have had their turn. Call `catch_up` next."""
+        start = min(start, journal.next_seq)  # a power failure may have taken what the client saw
         self.client = client
         self.delivered = start  # everything before this has surely been received
         self.is_over = False

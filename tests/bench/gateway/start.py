@@ -12,7 +12,7 @@ from time import perf_counter
 from tests.bench.gateway.servers import FLOOR, OURS, PEERS, Samples, Server, Stage, answer, beside
 from tests.bench.harness import Counts, Row, interleave
 
-COUNTS = Counts(full=100, quick=20, tiny=2)
+COUNTS = Counts(full=100, quick=20, tiny=1)
 PEERS_EVERY = 4  # they take twenty times as long and vary less
 WARM_UP = 2
 POOL = "--pool-size=4"

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 from cellgate.errors import (
     CellgateError,
@@ -47,6 +47,14 @@ _ERRORS: Final[Mapping[str, type[CellgateError]]] = {
 }
 
 
+class _Asked(NamedTuple):
+    """A command that is not answered yet."""
+
+    command: Mapping[str, object]
+    answer: asyncio.Future[Any]
+    spec: SandboxSpec | None  # of a `create`
+
+
 class NativeDriver:
     """Whoever started or connected it owes it a `close`."""
 
@@ -58,7 +66,7 @@ class NativeDriver:
         self._control = control
         self._warden = warden
         self._references = itertools.count(1)
-        self._asked: dict[int, tuple[Mapping[str, object], asyncio.Future[Any]]] = {}
+        self._asked: dict[int, _Asked] = {}
         self._sandboxes: dict[str, NativeSandbox] = {}
         self.hello: asyncio.Future[Said] = self._loop.create_future()
         # Resolves once, with the reason why nothing can be asked any more: the warden is gone, or has another driver.
@@ -128,7 +136,7 @@ class NativeDriver:
     async def create(self, spec: SandboxSpec) -> Sandbox:
         limits = spec.limits.to_mapping()
         created: NativeSandbox = await self.ask(
-            do="create", template=spec.template, limits=limits, use_pool=spec.use_pool
+            spec, do="create", template=spec.template, limits=limits, use_pool=spec.use_pool
         )
         return created
 
@@ -160,11 +168,12 @@ class NativeDriver:
 
     # -- packets -------------------------------------------------------------------------------------
 
-    async def ask(self, **command: object) -> Any:
-        """Send a command and return its answer. Raises what the warden answered, or DriverUnavailable."""
+    async def ask(self, spec: SandboxSpec | None = None, /, **command: object) -> Any:
+        """Send a command and return its answer. Raises what the warden answered, or DriverUnavailable. `spec` is
+        what a sandbox will be."""
         reference = next(self._references)
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self._asked[reference] = command, answer
+        self._asked[reference] = _Asked(command, answer, spec)
         self.tell(ref=reference, **command)
         return await answer
 
@@ -202,16 +211,16 @@ class NativeDriver:
 
     def _hear(self, said: Said, link: socket.socket | None) -> None:
         if "created" in said:
-            command, answer = self._asked.pop(said["created"])
-            limits = Limits.from_mapping(command["limits"])  # type: ignore[arg-type]  # as `create` made it
-            sandbox = NativeSandbox(self, said["id"], str(command["template"]), limits, link)
+            _, answer, spec = self._asked.pop(said["created"])
+            assert spec is not None
+            sandbox = NativeSandbox(self, said["id"], spec.template, spec.limits, link)
             self._sandboxes[sandbox.id] = sandbox  # at once: the next packet may say that it died
             if answer.done():  # nobody waits for it any more
                 sandbox.abandon()
             else:
                 answer.set_result(sandbox)
         elif "attached" in said:
-            _, answer = self._asked.pop(said["attached"])
+            _, answer, _ = self._asked.pop(said["attached"])
             if answer.done() and link is not None:
                 link.close()
             elif not answer.done():
@@ -255,7 +264,7 @@ class NativeDriver:
                 sandbox.on_death(DeathCertificate.from_json(known["certificate"]))
 
     def _answer(self, reference: int, result: object) -> Mapping[str, object]:
-        command, answer = self._asked.pop(reference)
+        command, answer, _ = self._asked.pop(reference)
         if not answer.done():
             if isinstance(result, Exception):
                 answer.set_exception(result)
@@ -280,7 +289,7 @@ class NativeDriver:
                 sandbox.on_loss(error)
             else:
                 sandbox.on_death(DeathCertificate(Reason.SUPERVISOR_LOST, detail=why))
-        for command, answer in self._asked.values():
+        for command, answer, _ in self._asked.values():
             if answer.done():
                 continue
             if lives_on or "id" not in command:

@@ -437,8 +437,14 @@ def service(path: str) -> Iterator[subprocess.Popen[bytes]]:
 
 async def connected(path: str) -> NativeDriver:
     """To a warden that is being started."""
-    await until(lambda: os.path.exists(path))
+    await until(lambda: listens(path))
     return await NativeDriver.connect(path)
+
+
+def listens(path: str) -> bool:
+    """A socket is there a moment before anybody listens at it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        return probe.connect_ex(path) == 0
 
 
 async def test_a_service_ends_when_it_has_long_had_no_driver_and_no_sandbox(

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from cellgate.errors import PolicyError
-from cellgate.policy import python, shell
+from cellgate.policy import python, shell, syntax
 from cellgate.policy.facts import Bounds, Kind, Place, Reading, Seen
+from cellgate.policy.names import MODULES
 from cellgate.policy.policies import Policy
 from cellgate.policy.rules import RULES, rules_of
 from cellgate.policy.verdicts import MAX_FINDINGS, Finding, Metrics, Severity, Verdict
@@ -19,7 +20,7 @@ from cellgate.policy.verdicts import MAX_FINDINGS, Finding, Metrics, Severity, V
 __all__ = ["CODELESS", "judge", "judge_message"]
 
 Reader = Callable[[str, Bounds], Reading]
-READERS: dict[str, Reader] = {"python": python.read, "bash": shell.read}
+READERS: dict[str, Reader] = {"python": python.read, "bash": shell.read, **syntax.READERS}
 
 # Messages whose code, if they have any, is not run: every policy allows them.
 CODELESS = frozenset(
@@ -117,15 +118,25 @@ def _findings(facts: tuple[Seen, ...] | list[Seen], policy: Policy, part: str) -
 
 def _rules(seen: Seen, policy: Policy) -> Iterator[str]:
     """Those that the fact is about, and those of the policy's own lists."""
-    yield from rules_of(seen)
-    if seen.kind in (Kind.IMPORT, Kind.STAR_IMPORT) and not policy.allows_module(seen.name):
+    rules = rules_of(seen)
+    yield from rules
+    if (seen.kind in (Kind.IMPORT, Kind.STAR_IMPORT) and not policy.allows_module(seen.name)) or (
+        seen.kind is Kind.USE and seen.language == "python" and _is_strange(seen.name, policy)
+    ):
         yield "module"
     elif seen.kind is Kind.MAGIC and not policy.allows_magic(seen.name):
-        yield "magic"
-    elif (seen.kind is Kind.USE and policy.denies_name(seen.name)) or (
-        seen.kind is Kind.ATTRIBUTE and policy.denies_name("." + seen.name)
-    ):
+        says_more = any(policy.severity(rule) is Severity.DENY for rule in rules)  # what it does
+        yield from () if says_more else ("magic",)
+    if seen.kind is Kind.USE and policy.denies_name(seen.name):
         yield "name"
+    if seen.kind is Kind.ATTRIBUTE and policy.denies_name("." + seen.name):
+        yield "name"
+
+
+def _is_strange(name: str, policy: Policy) -> bool:
+    """Whether it is of a module that may not be loaded, however it was come by: `queue.threading.Thread`."""
+    root = name.partition(".")[0]
+    return root in MODULES and not policy.allows_module(name)
 
 
 def _finding(rule: str, severity: Severity, place: Place, seen: str, policy: Policy, part: str = "code") -> Finding:

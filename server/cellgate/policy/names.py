@@ -18,6 +18,7 @@ __all__ = [
     "HARMLESS_DUNDERS",
     "LEADING_OUT",
     "MAGICS",
+    "MODULES",
     "PYTHON",
     "ROOTS",
     "SHELL",
@@ -161,8 +162,14 @@ _PYTHON_NAMES: dict[str, str | None] = {
     **_rows("dynamic_import", "sys.path_hooks sys.meta_path sys.path_importer_cache _frozen_importlib"),
     **_rows("dynamic_import", "_frozen_importlib_external _imp pydoc.locate pydoc.safeimport logging.config"),
     **_rows("deserialize", "pickle _pickle cPickle marshal shelve dill cloudpickle jsonpickle joblib copyreg klepto"),
-    **_rows("deserialize", "pandas.read_pickle torch.load yaml.load yaml.unsafe_load yaml.full_load yaml.load_all"),
-    **_rows("deserialize", "pandas.io.pickle multiprocessing.reduction plistlib xmlrpc.client.loads"),
+    **_rows(
+        "deserialize",
+        "pandas.read_pickle torch.load yaml.load yaml.unsafe_load yaml.full_load yaml.load_all",
+    ),
+    **_rows(
+        "deserialize",
+        "pandas.compat.pickle_compat pandas.io.pickle multiprocessing.reduction plistlib xmlrpc.client.loads",
+    ),
     # looking inside the interpreter
     **_rows("introspection", "globals locals vars __builtins__ builtins __loader__ __spec__ inspect gc sys.modules"),
     **_rows(
@@ -201,6 +208,17 @@ _PYTHON_NAMES: dict[str, str | None] = {
     **_rows("ipython", "get_ipython IPython ipykernel ipython_genutils traitlets.config"),
     **_rows(None, "IPython.display IPython.core.display get_ipython().run_line_magic get_ipython().run_cell_magic"),
     **_rows(None, "get_ipython().magic IPython.get_ipython"),
+    **_rows("introspection", "enum.bltns numpy.lib.utils help"),
+    **_rows("browser", "HTML Javascript IFrame YouTubeVideo VimeoVideo ScribdDocument", "IPython.display."),
+    **_rows("browser", "display_html display_javascript publish_display_data", "IPython.display."),
+    **_rows("file_access", "Image Audio Video SVG FileLink FileLinks Code", "IPython.display."),
+    **_rows("file_access", "font_manager rc_file rc_params_from_file", "matplotlib."),
+    **_rows("file_access", "zoneinfo.reset_tzpath"),
+    **_rows("process", "numpy.distutils matplotlib.animation.FFMpegWriter matplotlib.animation.writers"),
+    **_rows("dynamic_code", "runstring rundocs run_module_suite", "numpy.testing."),
+    **_rows("native_code", "numpy.lib.stride_tricks.as_strided"),
+    **_rows("process", "uuid.getnode uuid.uuid1 numpy.test pandas.test matplotlib.test numpy.testing.run_module_suite"),
+    **_rows("file_change", "pandas.show_versions matplotlib.backends.backend_pdf matplotlib.backends.backend_pgf"),
     **_rows("input", "input raw_input getpass sys.stdin"),
 }
 
@@ -232,6 +250,10 @@ _PYTHON_ATTRIBUTES: dict[str, str | None] = {
     **_rows("file_change", "unlink rmtree write_text write_bytes rmdir touch symlink_to hardlink_to"),
     **_rows("file_change", "to_csv to_excel to_parquet to_feather to_hdf"),
     **_rows("file_change", "to_stata to_sql to_orc to_xml tofile savefig"),
+    **_rows("file_change", "print_png print_jpg print_pdf print_svg print_ps print_figure print_tif dump"),
+    **_rows("process", "to_clipboard read_clipboard"),
+    **_rows("native_code", "as_strided __array_interface__ __array_struct__ __cuda_array_interface__"),
+    **_rows("file_access", "fromfile loadtxt genfromtxt open_memmap fromregex savez savetxt savez_compressed"),
     **_rows("file_access", "read_text read_bytes iterdir rglob memmap"),
     **_rows("network", "urlopen urlretrieve create_connection"),
 }
@@ -269,8 +291,13 @@ LEADING_OUT = words(
     """os posix sys subprocess builtins importlib ctypes socket shutil pty pathlib inspect gc codecs pickle marshal
     code runpy threading asyncio tempfile ssl zipfile tarfile glob"""
 )
-# What stands for a module, or for a builtin that tables speak of, in a cell that does not bind it.
-ROOTS = frozenset(name.partition(".")[0].removesuffix("()") for name in _PYTHON_NAMES) | set(sys.stdlib_module_names)
+MODULES = frozenset(sys.stdlib_module_names)
+# What stands for a module, or for a builtin that tables speak of, in a cell that does not bind it. Not what people call
+# their variables: an earlier cell more likely bound those than imported the module.
+ROOTS = (frozenset(name.partition(".")[0].removesuffix("()") for name in _PYTHON_NAMES) | MODULES) - words(
+    """code commands test cmd token site signal trace profile select resource queue sh invoke fabric string email
+    calendar symbol statistics numbers graph this parser operator copy time stat dis"""
+)
 
 # -- IPython's magics -------------------------------------------------------------------------------------
 
@@ -300,8 +327,9 @@ MAGICS: dict[str, Magic] = {
     **_magics(Magic("shell"), "%sc %ls %ll %lf %lk %ldir %lx"),
     **_magics(Magic("process"), "%%perl %edit %ed %killbgscripts %alias %alias_magic %rehashx %man"),
     **_magics(Magic("process", body="ruby"), "%%ruby"),
-    **_magics(Magic(body="javascript"), "%%javascript %%js"),
-    **_magics(Magic(), "%%html %%HTML %%svg %%SVG %%latex %%markdown"),
+    **_magics(Magic("browser", body="javascript"), "%%javascript %%js"),
+    **_magics(Magic("browser"), "%%html %%HTML %%svg %%SVG"),
+    **_magics(Magic(), "%%latex %%markdown"),
     **_magics(Magic("network"), "%pip %conda %mamba %micromamba %uv %pastebin"),
     **_magics(Magic("file_change"), "%%writefile %%file %save %logstart %notebook %rm %rmdir %mkdir %mv %cp"),
     **_magics(Magic("file_access"), "%cat %page %pycat %pfile %cd %pushd %popd %dirs %dhist %bookmark %pwd"),
@@ -338,7 +366,9 @@ SHELL = Words(
         **_rows("file_change", "rm rmdir mv cp ln mkdir touch chmod chown dd truncate tee shred install unzip tar"),
         **_rows("file_access", "cat ls find head tail grep less more stat du file xxd strings sort sed awk"),
         **_rows("ends_kernel", "kill killall pkill"),
-        **{">": "file_change", "<": "file_access", "/dev/tcp": "network"},  # what redirections do
+        ">": "file_change",
+        "<": "file_access",
+        "/dev/tcp": "network",  # what redirections do
         **_rows(
             "dynamic_code", "eval source . exec python python3 perl ruby node php bash sh zsh dash ipython xargs env"
         ),

@@ -65,7 +65,7 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """The sizes of one policy."""
+    """The sizes of one policy. The defaults are those of `standard`."""
 
     code_bytes: int = LIMITS["code_bytes"].default
     nesting: int = LIMITS["nesting"].default
@@ -154,9 +154,10 @@ STRICT = Policy(
     allow_modules=_COMPUTING,
     allow_magics=words(
         """%time %timeit %%time %%timeit %%capture %matplotlib %precision %pprint %pinfo %pinfo2 %pdoc %who %whos
-        %who_ls         %xmode %colors %%latex %%markdown %%svg %%SVG"""
+        %who_ls         %xmode %colors %%latex %%markdown"""
     ),
     message_types=frozenset(("execute_request", "complete_request", "inspect_request")),
+    limits=Limits(**{name: row.strict for name, row in LIMITS.items()}),
 )
 
 POLICIES = {policy.name: policy for policy in (OFF, STANDARD, STRICT)}

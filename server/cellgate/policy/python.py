@@ -11,17 +11,19 @@ from __future__ import annotations
 import ast
 import builtins
 import re
+import string
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from typing import Any, TypeAlias
 
-from cellgate.policy import shell
+from cellgate.policy import shell, syntax
 from cellgate.policy.facts import MAX_TEXT_CHARS, Bounds, Kind, Place, Reading, Seen
 from cellgate.policy.folding import Folder
 from cellgate.policy.ipython import CellMagic, Transformed, is_plain_python, transform
-from cellgate.policy.names import ALIASES, CODE_TAKERS, LEADING_OUT, MAGICS, ROOTS
+from cellgate.policy.names import ALIASES, CODE_TAKERS, LEADING_OUT, MAGICS, MODULES, ROOTS
 
 __all__ = ["read"]
 
@@ -31,19 +33,23 @@ MAX_DOTTED_CHARS = 200  # of a name in full
 MAX_RESOLVING = 40  # expressions within expressions while one name is followed
 INSIDE_FACTOR = 4  # code in strings may be so many times as long as the cell: one string may be run more than once
 
+MAX_OPTIONS = 12  # of a magic, with their values
+
 _BUILTINS = frozenset(dir(builtins)) | {"get_ipython"}
 _SPECIAL = _BUILTINS | ALIASES.keys() | ROOTS  # names that mean something unless the cell says otherwise
 _USE, _ATTRIBUTE = Kind.USE, Kind.ATTRIBUTE
 _HIDDEN = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_DOLLAR = re.compile(r"\$([A-Za-z_][\w.]*)")
 _BRACKETS = re.compile(r"""[()\[\]{}#]|'''|\"""|['"]""")
 _NO_BRACKETS = re.compile(r"[^()\[\]{}]+")
 _STRING_ENDS = {
     quote: re.compile(rf"\\.|{quote}" if len(quote) == 3 else rf"\\.|{quote}|\n", re.DOTALL)
     for quote in ("'", '"', "'''", '"""')
 }
-_AUTOMAGIC = re.compile(
-    r"\s*(\w+)(?:\s+(?![=!()<>,+*/%^&|])(\S.*))?\s*\Z"
-)  # what IPython takes for a magic without its %
+# A lone line that IPython takes for a magic without its `%`: a magic's name, and no assignment. What looks like a call
+# or like an attribute is more likely one, of a variable with that name, but for the shell's.
+_AUTOMAGIC = re.compile(r"\s*(system\b|sx\b|sc\b|\w+(?![\w.(\[]))\s*(?![=,])(.*?)\s*\Z")
+
 
 _IMPORTERS = frozenset(
     ("__import__", "importlib.import_module", "importlib.__import__", "pydoc.locate", "pkgutil.resolve_name")
@@ -83,7 +89,7 @@ class _Context:
     bounds: Bounds
     chars_left: int  # that code in strings may still have
     level: int = 0
-    read: set[str] = field(default_factory=set)  # code in strings; one that is run twice is read once
+    read: set[tuple[str, str]] = field(default_factory=set)  # code in strings; one that is run twice is read once
 
 
 def _read(code: str, context: _Context, place: Callable[[Place], Place]) -> Reading:
@@ -134,20 +140,64 @@ def _read_cell_magic(
 ) -> Iterator[Seen]:
     first = cell.lines[magic.at.line].rstrip("\n")
     line = magic.at.line + 1
-    yield Seen(Kind.MAGIC, magic.name, place(Place(line, magic.at.shift, line, len(first))), magic.line)
-    known = MAGICS.get(magic.name)
-    if known is None:
-        return
     column = len(first) - len(magic.line)
-    yield from _read_inside(magic.line, known.line, context, lambda p: place(_shifted(p, line, column)))
-    yield from _read_inside(magic.body, known.body, context, lambda p: place(cell.place(_shifted(p, 2, 0))))
+    yield Seen(Kind.MAGIC, magic.name, place(Place(line, magic.at.shift, line, len(first))), magic.line)
+    yield from _read_magic(magic.name, magic.line, context, lambda p: place(_shifted(p, line, column)))
+    language = MAGICS[magic.name].body if magic.name in MAGICS else None
+    yield from _read_inside(magic.body, language, context, lambda p: place(cell.place(_shifted(p, 2, 0))))
+
+
+def _automagic(code: str, context: _Context, place: Callable[[Place], Place]) -> Iterator[Seen]:
+    """A lone line that begins with the name of a magic is that magic, unless a variable has the name."""
+    if len(code) > MAX_TEXT_CHARS or "\n" in code.strip():
+        return
+    found = _AUTOMAGIC.match(code)
+    if found and "%" + found[1] in MAGICS:
+        whole = place(Place(1, 0, 1, len(code.rstrip())))
+        yield Seen(Kind.MAGIC, "%" + found[1], whole, found[2])
+        yield from _read_magic("%" + found[1], found[2], context, lambda _: whole)
+
+
+def _read_magic(name: str, line: str, context: _Context, place: Callable[[Place], Place]) -> Iterator[Seen]:
+    """What stands behind a magic's name. Whatever magic that is, IPython first puts values in for `{…}` and `$…`, and
+    for that runs what stands in the braces."""
+    begin = place(Place(1, 0, 1, 0))
+    for expression in _expanded(line):
+        yield from _read_inside(expression, "python", context, lambda _: begin)
+    language = MAGICS[name].line if name in MAGICS else None
+    code = _without_options(line) if language == "python" else line
+    at = len(line) - len(code)
+    yield from _read_inside(code, language, context, lambda p: place(_shifted(p, 1, at)))
+
+
+def _expanded(line: str) -> Iterator[str]:
+    try:
+        for _, name, specification, _ in string.Formatter().parse(line) if "{" in line else ():
+            if name:
+                yield f"{name}:{specification}" if specification else name
+    except ValueError:  # then IPython lets it be
+        return
+    yield from _DOLLAR.findall(line)
+
+
+def _without_options(line: str) -> str:
+    """The code behind a magic's options: from the first word on from which it is code."""
+    rest = line
+    for _ in range(MAX_OPTIONS if line.startswith("-") else 0):
+        try:
+            ast.parse(rest)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            rest = rest.partition(" ")[2].lstrip()
+        else:
+            return rest
+    return line
 
 
 def _read_inside(code: str, language: str | None, context: _Context, place: Callable[[Place], Place]) -> Iterator[Seen]:
     """Code within code: a magic's, or that of a string which is run."""
-    if language is None or not code.strip() or code in context.read:
+    if language is None or not code.strip() or (language, code) in context.read:
         return
-    context.read.add(code)
+    context.read.add((language, code))
     context.chars_left -= len(code)
     if context.level >= MAX_LEVELS or context.chars_left < 0:
         yield Seen(Kind.LARGE, "nesting", place(Place(1, 0, 1, 0)), f"more than {MAX_LEVELS}")
@@ -155,19 +205,10 @@ def _read_inside(code: str, language: str | None, context: _Context, place: Call
     context.level += 1
     if language == "python":
         yield from _read(code, context, place).facts
-    elif language == "bash":
-        yield from (seen._replace(place=place(seen.place)) for seen in shell.read(code, context.bounds).facts)
+    else:
+        read = shell.read if language == "bash" else partial(syntax.read, language=language)
+        yield from (seen._replace(place=place(seen.place)) for seen in read(code, context.bounds).facts)
     context.level -= 1
-
-
-def _automagic(code: str, context: _Context, place: Callable[[Place], Place]) -> Iterator[Seen]:
-    """A lone line that begins with the name of a magic is that magic, unless a variable has the name."""
-    if "\n" in code.strip() or len(code) > MAX_TEXT_CHARS:
-        return
-    found = _AUTOMAGIC.match(code)
-    if found and "%" + found[1] in MAGICS:
-        yield Seen(Kind.MAGIC, "%" + found[1], place(Place(1, 0, 1, len(code.rstrip()))), found[2] or "")
-        yield from _read_inside(found[2] or "", MAGICS["%" + found[1]].line, context, place)
 
 
 # -- one tree ------------------------------------------------------------------------------------------------
@@ -583,7 +624,7 @@ class _Reader(Folder):
         while isinstance(link, ast.Attribute):
             name = link.attr
             base = self.meanings_of(link.value)
-            if name[0] == "_" or not base or any("()" in meaning for meaning in base):
+            if name[0] == "_" or not base or any(map(_is_no_module, base)):
                 place = self._place(link)
                 start = max(place.end_column - len(name), 0)
                 self._found.append(
@@ -664,10 +705,9 @@ class _Reader(Folder):
             if not rest and " " in first:  # get_ipython().magic("time x")
                 name, line = sign + first.partition(" ")[0], first.partition(" ")[2]
         self._emit(Kind.MAGIC, name, place, line)
-        known = MAGICS.get(name)
-        if known is not None:
-            self._found.extend(_read_inside(line, known.line, self._context, self._within(place, made, line)))
-            self._found.extend(_read_inside(body, known.body, self._context, lambda _: place))
+        self._found.extend(_read_magic(name, line, self._context, self._within(place, made, line)))
+        language = MAGICS[name].body if name in MAGICS else None
+        self._found.extend(_read_inside(body, language, self._context, lambda _: place))
 
     def _within(self, place: Place, made: tuple[int, int, str] | None, line: str) -> Callable[[Place], Place]:
         """Where things in the line of a magic stand; all at one place when the line is not found as it was typed."""
@@ -704,7 +744,7 @@ class _Reader(Folder):
             size = len(value.encode("utf-8", "surrogatepass"))
             if size > self._context.bounds.literal_bytes:
                 self._emit(Kind.LARGE, "literal_bytes", self._place(node), str(size))
-        if "/" in value or "{" in value or "." in value or ":" in value or value == "release_agent":
+        if "/" in value or "<" in value or "{" in value or "." in value or ":" in value or value == "release_agent":
             self._emit(Kind.TEXT, "", self._place(node), value[:MAX_TEXT_CHARS])
 
     def _emit_folded(self, node: ast.expr) -> None:
@@ -827,18 +867,30 @@ def _attribute(base: str, name: str) -> Iterator[str]:
     """What an attribute of something known is called in full."""
     if base in ("builtins", "builtins.__dict__"):
         yield _canonical(name)
-    elif name == "__call__":
+        return
+    if name == "__call__":
         yield base
-    elif name == "__self__" and base in _BUILTINS:
+        return
+    if name == "__self__" and base in _BUILTINS:
         yield "builtins"
-    elif "()" not in base and base not in _BUILTINS and name.lstrip("_") in LEADING_OUT:
-        yield name.lstrip("_")
-    else:
-        yield f"{base}.{name}"
+        return
+    if "()" not in base and base not in _BUILTINS:
+        module = name.lstrip("_")
+        if module in LEADING_OUT:
+            yield module
+            return
+        if module in MODULES and base.partition(".")[0] in MODULES:  # `csv.io`; `os.stat` may be either
+            yield module
+    yield f"{base}.{name}"
 
 
 def _is_dict(name: str) -> bool:
     return name in ("globals()", "sys.modules", "builtins") or name.endswith(".__dict__")
+
+
+def _is_no_module(name: str) -> bool:
+    """Whether a name may stand for an object whose attributes are told by their bare names."""
+    return "()" in name or name.partition(".")[0] not in MODULES
 
 
 def _module_of(node: ast.ImportFrom) -> str:

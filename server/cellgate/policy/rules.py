@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cellgate.policy.facts import Kind, Seen
 from cellgate.policy.names import HARMLESS_DUNDERS, MAGICS, PYTHON, SHELL, Words
+from cellgate.policy.words import OTHERS
 
 __all__ = ["CATEGORIES", "RULES", "WORDS", "Rule", "rules_of"]
 
@@ -337,7 +339,7 @@ _ROWS = (
         "is a magic that this policy does not allow",
         "Magics reach files, programs and the shell by other names.",
         "",
-        _python("%lsmagic", "%%html\nx", "%unheard_of", "get_ipython().run_line_magic('lsmagic', '')", "lsmagic"),
+        _python("%lsmagic", "%%unheard_of\nx", "%unheard_of", "get_ipython().run_line_magic('lsmagic', '')", "lsmagic"),
         _python("%time x = 1", "%%timeit\nx = 1", "%matplotlib inline", "len?"),
     ),
     Rule(
@@ -348,6 +350,15 @@ _ROWS = (
         "write the code itself",
         _python("ip = get_ipython()", "import IPython"),
         _python("from IPython.display import display", "%time x = 1"),
+    ),
+    Rule(
+        "browser",
+        "notebook",
+        "runs in the browser of whoever looks",
+        "Scripts and frames act in the name of the person who sees the output, and reach what their browser reaches.",
+        "show text, tables and pictures",
+        _python("from IPython.display import HTML\nHTML('<script>')", "%%js\nfetch(1)", "%%html\nx"),
+        _python("from IPython.display import display\ndisplay(1)", "HTML = 1\nHTML"),
     ),
     Rule(
         "input",
@@ -423,15 +434,19 @@ _ROWS = (
 RULES: dict[str, Rule] = {rule.id: rule for rule in _ROWS}
 
 # What is known of each language's names. A language without a row is judged by its size alone.
-WORDS: dict[str, Words] = {"python": PYTHON, "bash": SHELL}
+WORDS: dict[str, Words] = {"python": PYTHON, "bash": SHELL, **OTHERS}
 
 _DOORS = re.compile(
     r"/(var/)?run/(docker|containerd|crio|podman)\b.*\.sock|docker\.sock|/dev/k?mem\b|/dev/(sd[a-z]|nvme\d|kmsg|port\b)"
     r"|/proc/(sysrq-trigger|kcore|kmsg|1/(root|environ|mem|fd|cwd|ns)\b|sys/(kernel/(core_pattern|modprobe|hotplug)|fs/binfmt_misc|vm/drop_caches))"
     r"|/sys/(kernel/uevent_helper|firmware/efi|fs/cgroup/.*release_agent)|\brelease_agent$|^/etc/(shadow|gshadow|sudoers)\b"
 )
+_MARKUP = re.compile(r"<(script|iframe)\b|\bjavascript:|^text/html$|^application/javascript$", re.IGNORECASE)
+_SUSPECT = re.compile(r"[/.<:]|\{[^{}]*_|release_agent|fd00")  # what all of these have; quick to say no
 _METADATA = re.compile(r"169\.254\.169\.254|metadata\.google\.internal|fd00:ec2::254|100\.100\.100\.200")
 _FORMAT = re.compile(r"\{[^{}]*[.\[]_[^{}]*\}")
+_NO_WORDS = Words()
+_TEXT = Kind.TEXT
 _COMPUTED = {
     "getattr": "computed_attribute",
     "import": "dynamic_import",
@@ -443,38 +458,48 @@ _COMPUTED = {
 
 def rules_of(seen: Seen) -> tuple[str, ...]:
     """The rules that have something to say of a fact, whatever a policy makes of it."""
-    words = WORDS.get(seen.language)
-    match seen.kind:
-        case Kind.IMPORT | Kind.USE if words:
-            return _some(words.rule_of_name(seen.name))
+    if seen.kind is _TEXT:
+        return _rules_of_text(seen.text, seen.language)
+    return _rules_of(seen.kind, seen.name, seen.language)
+
+
+@lru_cache(maxsize=8192)  # a server sees the same few hundred names again and again
+def _rules_of(kind: Kind, name: str, language: str) -> tuple[str, ...]:
+    words = WORDS.get(language, _NO_WORDS)
+    match kind:
+        case Kind.IMPORT | Kind.USE:
+            return _some(words.rule_of_name(name))
         case Kind.STAR_IMPORT:
-            return ("star_import", *_some(words.rule_of_name(seen.name) if words else None))
-        case Kind.ATTRIBUTE if words:
-            rule = words.attributes.get(seen.name)
-            if rule is None and seen.name.startswith("_") and seen.name not in HARMLESS_DUNDERS:
+            return ("star_import", *_some(words.rule_of_name(name)))
+        case Kind.ATTRIBUTE:
+            rule = words.attributes.get(name)
+            if rule is None and name.startswith("_") and name not in HARMLESS_DUNDERS:
                 rule = "private_attribute"
             return _some(rule)
         case Kind.NAME:
-            return ("underscore_name",) if seen.name.startswith("_") and seen.name.strip("_") else ()
-        case Kind.COMMAND if words:
-            return _some(words.commands.get(seen.name))
+            special = words.attributes.get(name) if name.startswith("__") else None  # a class that says what it is
+            return (*_some(special), *(("underscore_name",) if name.startswith("_") and name.strip("_") else ()))
+        case Kind.COMMAND:
+            return _some(words.commands.get(name))
         case Kind.MAGIC:
-            magic = MAGICS.get(seen.name)
+            magic = MAGICS.get(name)
             return _some(magic.rule if magic else None)
-        case Kind.TEXT:
-            return _rules_of_text(seen.text, seen.language)
         case Kind.COMPUTED:
-            return (_COMPUTED[seen.name],)
+            return (_COMPUTED[name],)
         case Kind.PATTERN | Kind.LARGE:
-            return (seen.name,)
+            return (name,)
         case Kind.UNPARSED:
             return ("unparsed",)
     return ()
 
 
 def _rules_of_text(text: str, language: str) -> tuple[str, ...]:
+    if not _SUSPECT.search(text):
+        return ()
     return (
         *(("host_door",) if _DOORS.search(text) else ()),
+        *(("browser",) if language == "python" and _MARKUP.search(text) else ()),
+        *(("dynamic_import",) if language == "python" and "module://" in text else ()),  # a backend's, of matplotlib
         *(("metadata_address",) if _METADATA.search(text) else ()),
         *(("format_attribute",) if language == "python" and "{" in text and _FORMAT.search(text) else ()),
     )

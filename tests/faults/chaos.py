@@ -37,6 +37,7 @@ from tests.faults.history import (
     public_ids,
 )
 from tests.faults.roamer import Place, Roamer
+from tests.faults.stage import check_idle
 from tests.native.seen import descendants, names_of_groups
 from tests.support.server import Server, served, until
 
@@ -300,6 +301,10 @@ async def _check_nothing_is_left(server: Server, baseline: tuple[int, set[str]],
         await until(lambda: not left(), CLEARED_SECONDS)
     for name in left():
         report.tally.fault(f"left behind: {name}")
+    try:
+        await check_idle(server)
+    except AssertionError:
+        report.tally.fault("the gateway finds no rest")
     await server.end()
     driver = await NativeDriver.connect(server.warden_path)
     try:

@@ -13,7 +13,22 @@ from tests.faults.websocket import Message
 from tests.native.seen import names_of_groups
 from tests.support.server import BOUND, Server, until
 
-__all__ = ["check_rest", "cpu_seconds", "create", "end_of", "journals", "reply_of", "roaming", "rss_bytes", "text_of"]
+__all__ = [
+    "check_idle",
+    "check_rest",
+    "create",
+    "end_of",
+    "journals",
+    "kernels",
+    "of",
+    "reply_of",
+    "roaming",
+    "rss_bytes",
+    "text_of",
+]
+
+
+LOOK_SECONDS = 0.5  # at a process, to see whether it rests
 
 
 async def create(server: Server, **wish: object) -> Place:
@@ -71,6 +86,14 @@ async def check_rest(server: Server, sessions: Iterable[str]) -> None:
 
     await until(is_so)
     assert await kernels(server) == wanted
+
+
+async def check_idle(server: Server) -> None:
+    """Its gateway does nothing when nobody asks for anything: a loop that goes round would show."""
+    pid = server.gateway_pid()
+    before = cpu_seconds(pid)
+    await asyncio.sleep(LOOK_SECONDS)
+    assert cpu_seconds(pid) - before < 0.5 * LOOK_SECONDS
 
 
 # -- a process, as the host sees it --------------------------------------------------------------------

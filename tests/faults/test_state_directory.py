@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.history import Expected, check_owner, print_lines
 from tests.faults.roamer import Asked, Roamer
-from tests.faults.stage import check_rest, create, end_of, journals, kernels, reply_of, roaming, text_of
+from tests.faults.stage import check_idle, check_rest, create, end_of, journals, kernels, reply_of, roaming, text_of
 from tests.support.server import Server, served, until
 
 pytestmark = pytest.mark.native
@@ -173,6 +173,7 @@ async def test_a_damaged_journal_is_its_sessions_own_trouble():
                 assert text_of(other, again) == "2\n"
             tally = check_owner("n", cells, client.seen)
             assert not tally.faults, tally.faults
+            await check_idle(server)
         await check_rest(server, {whole.kernel_id, damaged.kernel_id})
         assert "Traceback" not in server.log()
 

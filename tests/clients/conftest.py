@@ -124,7 +124,7 @@ def stock_server(directory: Path, *arguments: str, token: str | None = None) -> 
         )
     try:
         told = directory / "runtime" / f"jpserver-{process.pid}.json"
-        wait_for(lambda: "is running at" in log.read_text(errors="replace") and told.exists(), process, log)
+        wait_for(lambda: told.exists() and told.read_text().endswith("}"), process, log)
         yield Server(json.loads(told.read_text())["url"].rstrip("/"), token, lambda: log.read_text(errors="replace"))
     finally:
         process.terminate()

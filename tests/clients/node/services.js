@@ -33,8 +33,8 @@ class Page {
       baseUrl: at + "/",
       token,
       WebSocket: class extends WebSocket {
-        constructor(...of) {
-          super(...of);
+        constructor(address, protocols) {
+          super(address, process.env.LEGACY ? [] : protocols);
           sockets.push(this);
         }
       },

@@ -66,6 +66,7 @@ class LinkStream:
         self.closed: asyncio.Future[LinkError | None] = self._loop.create_future()
         self.heard_at = self._loop.time()  # when the last bytes came
         self._sock = sock
+        self._fd = sock.fileno()  # the loop takes a number for less: of a socket it first makes a text
         self._on_messages = on_messages
         self._on_hello = on_hello
         self._auto_ack = auto_ack
@@ -78,7 +79,7 @@ class LinkStream:
         self._pings: dict[int, asyncio.Future[None]] = {}
         self._tokens = count(1)
         sock.setblocking(False)
-        self._loop.add_reader(sock, self._read)
+        self._loop.add_reader(self._fd, self._read)
         self._write([link.open(setup)])
 
     # -- sending ------------------------------------------------------------------------------------
@@ -129,11 +130,11 @@ class LinkStream:
     def pause(self) -> None:
         """Read no more until `resume`: the peer's window fills, and it waits."""
         if not self.closed.done():
-            self._loop.remove_reader(self._sock)
+            self._loop.remove_reader(self._fd)
 
     def resume(self) -> None:
         if not self.closed.done():
-            self._loop.add_reader(self._sock, self._read)
+            self._loop.add_reader(self._fd, self._read)
 
     def close(self) -> None:
         """Drop the stream; the link keeps what is not acknowledged, for the next stream. Does nothing twice."""
@@ -222,9 +223,9 @@ class LinkStream:
         if blocked is not self._out_blocked:
             self._out_blocked = blocked
             if blocked:
-                self._loop.add_writer(self._sock, self._flush)
+                self._loop.add_writer(self._fd, self._flush)
             else:
-                self._loop.remove_writer(self._sock)
+                self._loop.remove_writer(self._fd)
 
     def _wake_senders(self) -> None:
         waiting, self._room = self._room, []
@@ -236,8 +237,8 @@ class LinkStream:
         if self.closed.done():
             return
         self.closed.set_result(error)
-        self._loop.remove_reader(self._sock)
-        self._loop.remove_writer(self._sock)
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
         self._sock.close()
         self._out.clear()
         self._wake_senders()  # to find it closed

@@ -5,8 +5,10 @@ Tables over the grammars of tree-sitter, and a function for each way to write im
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from tree_sitter import Node
@@ -54,13 +56,18 @@ class Grammar:
     implied: tuple[str, ...] = ()  # what names may begin with that says nothing
     attributes: bool = False  # whether names behind a sign tell something whatever they are taken of
 
-    @property
+    @cached_property
     def kinds(self) -> frozenset[str]:
         """All that is looked at."""
         return frozenset().union(
             *(self.names, self.calls, self.links, self.subscripts, self.strings, self.binds, self.holders),
             *(self.definitions, self.imports, self.signs, self.raw),
         )
+
+    @cached_property
+    def takers(self) -> frozenset[str]:
+        """The last names of all that `takes` speaks of."""
+        return frozenset(self.takes) | {re.split(r"[.:]", name)[-1] for name in self.takes}
 
 
 def text(node: Node) -> str:
@@ -145,11 +152,9 @@ _JAVASCRIPT = Grammar(
     implied=("globalThis.", "window.", "global.", "self.", "top.", "frames.", "parent."),
     attributes=True,
 )
-_TYPESCRIPT = Grammar(
-    **{
-        **_JAVASCRIPT.__dict__,
-        "binds": {**_JAVASCRIPT.binds, "required_parameter": ("pattern", ""), "optional_parameter": ("pattern", "")},
-    }
+_TYPESCRIPT = replace(
+    _JAVASCRIPT,
+    binds={**_JAVASCRIPT.binds, "required_parameter": ("pattern", ""), "optional_parameter": ("pattern", "")},
 )
 
 
@@ -374,23 +379,17 @@ _C = Grammar(
         **_all("program", "execl execlp execle execv execvp execve execvpe"),
     },
 )
-_CPP = Grammar(
-    **{
-        **_C.__dict__,
-        "names": _C.names | _set("type_identifier namespace_identifier"),
-        "calls": {"call_expression": "function", "new_expression": "type"},
-        "links": {**_C.links, "qualified_identifier": Link("scope", "name", "::")},
-        "wraps": {**_C.wraps, **_each(0, "template_function template_type")},
-        "strings": _C.strings | _set("raw_string_literal"),
-        "binds": {
-            **_C.binds,
-            "optional_parameter_declaration": ("declarator", ""),
-            "for_range_loop": ("declarator", ""),
-        },
-        "definitions": {**_C.definitions, "class_specifier": "name", "struct_specifier": "name"},
-        "imports": {**_C.imports, "using_declaration": _cpp_using, "namespace_alias_definition": _cpp_alias},
-        "implied": ("std::", "::"),
-    }
+_CPP = replace(
+    _C,
+    names=_C.names | _set("type_identifier namespace_identifier"),
+    calls={"call_expression": "function", "new_expression": "type"},
+    links={**_C.links, "qualified_identifier": Link("scope", "name", "::")},
+    wraps={**_C.wraps, **_each(0, "template_function template_type")},
+    strings=_C.strings | _set("raw_string_literal"),
+    binds={**_C.binds, "optional_parameter_declaration": ("declarator", ""), "for_range_loop": ("declarator", "")},
+    definitions={**_C.definitions, "class_specifier": "name", "struct_specifier": "name"},
+    imports={**_C.imports, "using_declaration": _cpp_using, "namespace_alias_definition": _cpp_alias},
+    implied=("std::", "::"),
 )
 
 # -- R -----------------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from cellgate.policy.grammars import GRAMMARS, MAX_LEAVES, Link, module_of_javas
 
 __all__ = ["READERS", "read"]
 
-MAX_LINKS: Final = 64  # of one chain `a.b().c` that are followed; what is longer is read in pieces
+MAX_LINKS: Final = 64  # of one chain `a.b().c` make its name, those next to its root
+MAX_CALLEE_BYTES: Final = 100  # what loads modules has a short name
 MAX_STEPS: Final = 8  # from a name to what it was bound to, and on; people go one or two
 MAX_MEANINGS: Final = 16  # of one name
 MAX_WORDS: Final = 64  # of one command in a list of strings, and of one sum of strings
@@ -167,26 +168,31 @@ class _Reader:
         name = text(node)
         return trees.unescaped(name) if "\\" in name else name.strip("`")
 
-    def _chain(self, node: Node, told: set[int], *, at_top: bool) -> tuple[Node | str | None, list[_Segment]]:
-        """The root of a chain, and what is taken of it, the last first; None for a root that cannot be seen. Adds to
-        `told` where its parts begin. At the top a call means what is called, elsewhere what that gives."""
+    def _chain(
+        self, node: Node, *, gives: bool, told: set[int] | None = None
+    ) -> tuple[Node | str | None, list[_Segment]]:
+        """The root of a chain, and what is taken of it, the last first; None for a root that cannot be seen. A call
+        means what it gives, or what is called. With `told` all of the chain is followed, and where its parts begin is
+        added there; else only its last part, because every part of it may be asked for."""
         grammar, segments = self._grammar, list[_Segment]()
-        for _ in range(MAX_LINKS):
+        while told is not None or len(segments) < MAX_LINKS:
             kind = node.type
-            told.add(node.start_byte)
+            if told is not None:
+                told.add(node.start_byte)
             below: Node | None = None
             if kind in grammar.links:
                 link = grammar.links[kind]
                 below, name = _ends(node, link)
-                if link.is_call and (segments or not at_top):
+                if link.is_call and (segments or gives):
                     segments.append(_Segment("()", "", None))
                 if name is not None:
-                    told.add(name.start_byte)
+                    if told is not None:
+                        told.add(name.start_byte)
                     if below is None:  # `system "ls"`, `::system`
                         return self._name(name), segments
                     segments.append(_Segment(self._name(name), link.sign, name))
             elif kind in grammar.calls:
-                if segments or not at_top:
+                if segments or gives:
                     if module := self._loaded(node):
                         return module, segments
                     segments.append(_Segment("()", "", None))
@@ -206,17 +212,16 @@ class _Reader:
             if below is None:
                 return None, segments
             node = below
-        told.discard(node.start_byte)
         return None, segments
 
     def _names(self, node: Node, *, called: bool, steps: int = 0) -> tuple[str, ...]:
         """What an expression may mean. Of a name that is bound to what nobody knows, itself when it is called."""
-        return self._names_of(*self._chain(node, set(), at_top=False), called=called, steps=steps)
+        return self._names_of(*self._chain(node, gives=True), called=called, steps=steps)
 
     def _names_of(
         self, root: Node | str | None, segments: list[_Segment], *, called: bool, steps: int = 0
     ) -> tuple[str, ...]:
-        segments = list(segments)
+        segments = segments[-MAX_LINKS:]
         if isinstance(root, Node):
             if root.type in _SELF and segments and segments[-1].node is not None:
                 root = segments.pop().name
@@ -313,34 +318,48 @@ class _Reader:
         elif kind in grammar.names or kind in grammar.links or kind in grammar.calls or kind in grammar.subscripts:
             if kind in grammar.subscripts:
                 self._tell_subscript(node)
+            if self._is_call(node) and grammar.takes:
+                self._tell_taken(node)
             if node.start_byte not in self._told:
                 self._tell_chain(node)
 
     def _tell_chain(self, node: Node) -> None:
         grammar = self._grammar
-        link = grammar.links.get(node.type)
-        called = node.type in grammar.calls or (link is not None and link.is_call)
-        root, segments = self._chain(node, self._told, at_top=True)
+        called = self._is_call(node)
+        root, segments = self._chain(node, gives=False, told=self._told)
         names = self._names_of(root, segments, called=called)
-        end = _field(node, grammar.calls[node.type]) if node.type in grammar.calls else link and _ends(node, link)[1]
-        place = self._tree.place(node, end or node)
+        place = self._tree.place(node, self._end(node))
         for name in names:
             self._say(Kind.USE, name, place)
         if grammar.attributes:
             for segment in segments:
                 if segment.node is not None:
                     self._say(Kind.ATTRIBUTE, segment.name, self._tree.place(segment.node))
-        if called:
-            last = "." + text(end).rpartition(".")[2] if end else ""
-            for name in names or ("",):
-                if how := grammar.takes.get(name) or grammar.takes.get(last):
-                    self._tell_taken(how, node)
-                    break
 
-    def _tell_taken(self, how: str, call: Node) -> None:
-        """What the call's arguments say, where they say what is loaded, called or run."""
+    def _is_call(self, node: Node) -> bool:
+        link = self._grammar.links.get(node.type)
+        return node.type in self._grammar.calls or (link is not None and link.is_call)
+
+    def _end(self, node: Node) -> Node:
+        """The last of what is called or named, before any arguments."""
+        if node.type in self._grammar.calls:
+            return _field(node, self._grammar.calls[node.type]) or node
+        link = self._grammar.links.get(node.type)
+        return (link and _ends(node, link)[1]) or node
+
+    def _tell_taken(self, call: Node) -> None:
+        """What a call's arguments say, where they say what is loaded, called or run."""
+        takes = self._grammar.takes
+        end_node = self._end(call)
+        link = self._grammar.links.get(end_node.type)
+        end_node = (link and _ends(end_node, link)[1]) or end_node
+        end = self._name(end_node) if end_node.end_byte - end_node.start_byte <= MAX_CALLEE_BYTES else ""
+        if end not in self._grammar.takers and not self._bound.get(end):
+            return
+        names = self._names_of(*self._chain(call, gives=False), called=True)
+        how = next((takes[name] for name in (*names, "." + end) if name in takes), None)
         first = next(iter(self._arguments(call)), None)
-        if first is None:
+        if how is None or first is None:
             return
         literal, place = self._literal(first), self._tree.place(first)
         if how in ("module", "package"):
@@ -433,7 +452,9 @@ class _Reader:
     def _loaded(self, call: Node) -> str | None:
         """The module that a call gives: `require("x")`."""
         callee = _field(call, self._grammar.calls[call.type])
-        if callee is None or self._grammar.takes.get(self._plain(text(callee))) != "module":
+        if callee is None or callee.end_byte - callee.start_byte > MAX_CALLEE_BYTES:
+            return None
+        if self._grammar.takes.get(self._plain(text(callee))) != "module":
             return None
         first = next(iter(self._arguments(call)), None)
         literal = self._literal(first) if first else None

@@ -14,7 +14,9 @@ from cellgate.policy.names import Words
 
 __all__ = ["OTHERS"]
 
+_PACKAGES = re.compile(r"^(?:javax?|jdk|sun)\.(?:[a-z]\w*\.)*(?=[A-Z])")  # Java's own: their classes are known by name
 _CUT = {
+    "packages": re.compile(r"\.(?=[^.]*$)"),
     "dots": re.compile(r"\.(?=[^.]*$)"),
     "colons": re.compile(r"(?:::|\.|\$)(?=(?:(?!::|\.|\$).)*$)"),
     "whole": re.compile(r"(?:::|\$)(?=(?:(?!::|\$).)*$)"),  # in R a dot is a letter like others
@@ -29,6 +31,8 @@ class _Names(Words):
 
     def rule_of_name(self, name: str) -> str | None:
         cut = _CUT[self.joined_by]
+        if self.joined_by == "packages":
+            name = _PACKAGES.sub("", name)
         while name:
             if name in self.names:
                 return self.names[name]
@@ -334,6 +338,7 @@ _JAVA = _Names(
         **_rows("dynamic_code", "getEngineByName"),
         **_rows("deserialize", "readObject readUnshared"),
     },
+    joined_by="packages",
 )
 
 # -- C and C++ ---------------------------------------------------------------------------------------------

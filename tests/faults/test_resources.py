@@ -31,15 +31,19 @@ async def test_when_descriptors_are_used_up_no_session_begins_and_the_others_liv
         async with roaming(place) as client:
             await end_of(client.ask("kept = 7"))
             made = {place.kernel_id}
-            refusals = []
+            refusals: list[int] = []
             while len(refusals) < 5:
-                reply = await server.fetch("POST", "/api/kernels")
+                try:
+                    reply = await server.fetch("POST", "/api/kernels")
+                except OSError:  # there was none left for this connection either
+                    refusals.append(0)
+                    continue
                 if reply.status == 201:
                     made.add(reply.json()["id"])
                     assert len(made) < DESCRIPTORS
                 else:
-                    refusals.append(reply)
-            assert {reply.status for reply in refusals} <= {503, 507}, refusals
+                    refusals.append(reply.status)
+            assert set(refusals) <= {0, 503, 507}, refusals
             await check_idle(server)
             cell = client.ask("print(kept)")
             await end_of(cell)

@@ -459,13 +459,13 @@ class Session:
         """Comms, kernel_info and control go at once, as a kernel lets them overtake its queue; the rest keeps its
         place among the cells."""
         kernel, queue, kind = self._kernel, self._queue, message.msg_type
-        is_request = kind.endswith("_request")
+        overtakes = kind in _OVERTAKING or message.channel is Channel.CONTROL
+        may_stay = kind.endswith("_request") or not overtakes  # with the kernel, or in the queue
         waiting = len(kernel.asked) + len(queue) - queue.cells + len(self._early)
-        if (is_request and waiting >= MAX_ASKED) or not queue.has_room(message):
+        if (may_stay and waiting >= MAX_ASKED) or not queue.has_room(message):
             sentence = f"{waiting} requests wait, of {queue.bytes} bytes; up to {MAX_ASKED} may"
             self._log.refuse(client, message, CellReason.QUEUE_FULL, sentence)
             return
-        overtakes = kind in _OVERTAKING or message.channel is Channel.CONTROL
         if kernel.is_linked and (overtakes or not queue.cells):
             self._send_request(Waiting(client, message))
         elif not overtakes:

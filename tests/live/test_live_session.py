@@ -15,6 +15,7 @@ from cellgate.live.wish import Wish
 from cellgate.sessions import journal as journals
 from cellgate.sessions import session as sessions
 from cellgate.sessions.states import State
+from cellgate_kernel.link import LinkLimits
 from cellgate_kernel.message import Channel
 from tests.live.conftest import OpenManager
 from tests.support.live import BOUND, OWNER, Client, Lasting, text_of
@@ -264,6 +265,14 @@ async def test_more_requests_than_the_link_takes_hold_their_clients_back(live: L
     await live.restart()
     await until(lambda: clear == [True], BOUND)
     assert not live.is_congested
+    assert (await client.run("1+1")).value == "2"
+
+
+async def test_a_kernel_that_says_it_takes_less_than_clients_may_send_is_ended(live: LiveSession, client: Client):
+    """To the heir of a gateway it may say so. Nothing could be sent to it then, and no clock of the session went on."""
+    await client.run("1")
+    live._kernels[1].connection.link._window = LinkLimits(max_body_bytes=1)
+    assert (await client.run("1+1")).reason == "protocol_violation"
     assert (await client.run("1+1")).value == "2"
 
 

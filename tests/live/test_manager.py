@@ -88,6 +88,18 @@ async def test_what_was_wished_is_what_is_had(manager: Manager):
     assert (outcome.status, outcome.reply["content"]["ename"]) == ("error", "KeyboardInterrupt")
 
 
+async def test_a_journal_is_kept_as_short_as_was_wished_by_an_heir_too(open_one: OpenManager):
+    manager, most = await open_one(), 1 << 20
+    live = await manager.create(OWNER, Wish(limits={"journal_bytes_per_session": most}))
+    for _ in range(2):
+        client = Client(manager.find(OWNER, live.id))
+        for _ in range(3):
+            await client.run("print('x' * 500_000)")
+        assert client.live.journal.size_bytes <= most
+        await manager.close(end_sessions=False)
+        manager = await open_one()
+
+
 @pytest.mark.parametrize(
     ("wish", "error"),
     [
@@ -228,6 +240,28 @@ async def test_a_fault_of_ours_while_a_kernel_starts_keeps_nobody_waiting(
     with pytest.raises(SandboxStartFailed):
         await asyncio.wait_for(manager.create(OWNER, Wish()), BOUND)
     await nothing_is_left(manager, driver, state)
+
+
+async def test_a_sandbox_that_its_driver_lost_at_once_keeps_nobody_waiting(
+    manager: Manager, driver: Lasting, monkeypatch: pytest.MonkeyPatch
+):
+    """A warden let its driver go in the same breath in which it handed a sandbox out: a POST hung for ever."""
+    create, made = driver.create, []
+
+    async def lose() -> None:
+        raise DriverUnavailable("test", "another driver has taken its place", "none")
+
+    async def create_and_lose(spec: SandboxSpec) -> Sandbox:
+        sandbox = await create(spec)
+        made.append(sandbox.destroy)
+        monkeypatch.setattr(sandbox, "attach", lose)
+        monkeypatch.setattr(sandbox, "destroy", lose)
+        return sandbox
+
+    monkeypatch.setattr(driver, "create", create_and_lose)
+    with pytest.raises(DriverUnavailable):
+        await asyncio.wait_for(manager.create(OWNER, Wish()), BOUND)
+    await asyncio.gather(*(destroy() for destroy in made))
 
 
 async def test_a_session_that_cannot_be_taken_over_is_left_as_it_is_for_the_next_gateway(

@@ -123,7 +123,7 @@ class Manager:
             boot_id=self._boot_id,
         )
         try:
-            journal = self._open_journal(session_id)
+            journal = self._open_journal(session_id, limits[1])
         except OSError as error:
             raise StorageFull(error.strerror or "no reason given") from error
         try:
@@ -277,12 +277,15 @@ class Manager:
 
     async def _recover(self, driver: Driver) -> None:
         """What the registry, the journals and the driver know, brought together."""
+        rows = self.registry.rows()
+        wishes = {row.id: Wish.from_json(row.spec) for row in rows}
         names = [path.name for path in sorted(self._directory.iterdir()) if path.is_dir()]
-        journals = {name: journal for name in names if (journal := self._open_former_journal(name))}
+        opened = ((name, self._open_former_journal(name, wishes.get(name, Wish()))) for name in names)
+        journals = {name: journal for name, journal in opened if journal is not None}
         known = {sandbox.id: sandbox for sandbox in await driver.sandboxes()}
         known |= {sandbox.id: sandbox for sandbox in await driver.ended()}
         incarnations = {name: newest_incarnation(journal.recovery) for name, journal in journals.items()}
-        plan = decide(self.registry.rows(), incarnations, known)
+        plan = decide(rows, incarnations, known)
         await asyncio.gather(*(known[sandbox_id].destroy() for sandbox_id in plan.orphans))
         for name in plan.stray_journals:
             journals[name].delete()
@@ -312,13 +315,9 @@ class Manager:
                 journal.delete()
             self.registry.forget(row.id)
             return
-        if journal is None and (journal := self._open_former_journal(row.id)) is None:
+        if journal is None and (journal := self._open_former_journal(row.id, wish)) is None:
             return
-        try:
-            limits = lowered(wish, self.settings.sandbox, self.settings.session)
-        except CellgateError:  # the server's limits are lower now
-            limits = self.settings.sandbox, self.settings.session
-        live = self._live(row, wish, kernelspec, limits, journal)
+        live = self._live(row, wish, kernelspec, self._former_limits(wish), journal)
         found = journal.recovery
         problems = live.session.recover(found, state=row.state, incarnation=row.incarnation, sandbox_id=row.sandbox_id)
         for problem in (*found.damage, *problems):
@@ -328,17 +327,24 @@ class Manager:
         else:
             live.go_on_without_kernel()
 
-    def _open_former_journal(self, session_id: str) -> Journal | None:
+    def _former_limits(self, wish: Wish) -> tuple[Limits, SessionLimits]:
+        """Those that a former gateway gave, or the server's where they are lower now."""
+        try:
+            return lowered(wish, self.settings.sandbox, self.settings.session)
+        except CellgateError:
+            return self.settings.sandbox, self.settings.session
+
+    def _open_former_journal(self, session_id: str, wish: Wish) -> Journal | None:
         """None for one that cannot be had: its session is left out, and may come back when the next gateway starts."""
         try:
-            return self._open_journal(session_id)
+            return self._open_journal(session_id, self._former_limits(wish)[1])
         except OSError as error:
             log.error("session %s is left out: its journal cannot be opened: %s", session_id, error)
             return None
 
-    def _open_journal(self, session_id: str) -> Journal:
+    def _open_journal(self, session_id: str, limits: SessionLimits) -> Journal:
         """Raises OSError."""
-        limit = self.settings.session.journal_bytes_per_session
+        limit = limits.journal_bytes_per_session
         return Journal.open(self._directory / session_id, limit_bytes=limit, budget=self._budget)
 
 

@@ -362,14 +362,24 @@ class LiveSession:
             return False
         except LinkClosed:
             pass
+        except ValueError as error:
+            self._end_for_limits(kernel, error)
         return True
 
+    def _end_for_limits(self, kernel: _Kernel, error: ValueError) -> None:
+        """It has said, to a gateway that came later, that it takes less than what every client may send."""
+        self._start(kernel.sandbox.kill(Reason.PROTOCOL_VIOLATION, f"limits_lowered: {error}"))
+
     async def _send_unsent(self, kernel: _Kernel) -> None:
-        with suppress(LinkClosed):
+        try:
             while kernel.unsent:
                 message = kernel.unsent[0].message
                 await kernel.connection.send(message.tag, message.parts)
                 kernel.unsent.popleft()
+        except LinkClosed:
+            pass
+        except ValueError as error:
+            self._end_for_limits(kernel, error)
         kernel.unsent.clear()
         waiting, self._clear = self._clear, []
         for call in waiting:
@@ -392,7 +402,8 @@ class LiveSession:
             await self._attach(incarnation, sandbox, Link(), self._setup)
         except Exception as fault:  # also one of ours: somebody waits for this
             if sandbox is not None:  # it died before its link was up
-                await sandbox.destroy()
+                with suppress(CellgateError):  # or its driver can say nothing more of it, not even that it is gone
+                    await sandbox.destroy()
             if isinstance(fault, CellgateError):
                 error = fault
             else:

@@ -70,7 +70,7 @@ class GatewayProcess:
     """The gateway as the keeper forks it; the same one again and again."""
 
     settings: Settings
-    token: str
+    token: str = field(repr=False)
     places: Places
     account: Account | None
     sockets: list[socket.socket]

@@ -501,7 +501,7 @@ class Reading(RuleBasedStateMachine):
 
     @rule(is_fast=st.booleans())
     def change_pace(self, is_fast: bool) -> None:
-        self.take_all()
+        drain(self.pipe, self.reader)
         self.pipe.takes_all = is_fast
 
     @precondition(lambda self: self.pipe.marks)
@@ -556,8 +556,8 @@ class Reading(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "case"):
             return
-        self.pipe.takes_all = True
         drain(self.pipe, self.reader)
+        self.pipe.takes_all = True
         while self.case.waiting or self.pipe.marks:
             self.case.go_on()
             while self.pipe.marks:

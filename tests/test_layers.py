@@ -79,6 +79,18 @@ RULES = [
         for pure in ("auth", "bodies")
     ),
     Rule("cellgate", "one driver speaks to Docker", forbidden=("docker",), but=("cellgate.sandbox.docker",)),
+    Rule(
+        "cellgate",
+        "a cell's syntax is all that is asked of it",
+        forbidden=("IPython",),
+        but=("cellgate.policy.ipython",),
+    ),
+    Rule(
+        "cellgate.policy",
+        "code is judged by itself: what judges it knows nothing of servers and sandboxes",
+        allowed=("cellgate.policy", "cellgate.errors", "cellgate.terminal"),
+        ours_only=True,
+    ),
     Rule("cellgate", "there is no ZMQ between host and sandbox", forbidden=("zmq", "jupyter_client")),
     Rule(
         "cellgate.client",

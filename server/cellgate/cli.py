@@ -16,14 +16,20 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from cellgate import doctor, run, serve, show_settings
+from cellgate import doctor, run, serve, show_settings, validate
 from cellgate.errors import CellgateError, UsageError
 from cellgate.exits import ExitStatus, exits_as_text, status_of_error
 from cellgate.terminal import one_line
 
 __all__ = ["main"]
 
-COMMANDS: dict[str, ModuleType] = {"serve": serve, "run": run, "doctor": doctor, "settings": show_settings}
+COMMANDS: dict[str, ModuleType] = {
+    "serve": serve,
+    "run": run,
+    "validate": validate,
+    "doctor": doctor,
+    "settings": show_settings,
+}
 
 
 class _Parser(argparse.ArgumentParser):

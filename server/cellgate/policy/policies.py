@@ -32,6 +32,8 @@ __all__ = [
     "Limits",
     "Policy",
     "find_policy",
+    "limits_as_markdown",
+    "lists_as_markdown",
     "parse_policy",
     "policies_as_markdown",
     "read_policy",
@@ -61,6 +63,10 @@ LIMITS = {
         512 * KiB, 20_000, 100, 8 * MiB, "of one literal; pictures in notebooks come near 400 KiB"
     ),
 }
+
+
+# Beyond these nothing is read. So what is beyond is denied by every policy but `off`: it would pass unjudged.
+UNREAD_BEYOND = frozenset(("code_bytes", "nesting"))
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Policy:
         return not self.severities and self.message_types is None
 
     def severity(self, rule: str) -> Severity | None:
-        return self.severities.get(rule)
+        return Severity.DENY if rule in UNREAD_BEYOND else self.severities.get(rule)
 
     def allows_module(self, name: str) -> bool:
         if _covers(self.deny_modules, name):
@@ -232,6 +238,10 @@ def _severities(mapping: Mapping[str, object], base: Policy, given: Iterable[str
             if word not in RULES and word not in CATEGORIES:
                 meant = _suggested(word, [*RULES, *CATEGORIES])
                 raise UsageError(f"{key} names {word[:80]!r}, which is no rule and no category{meant}")
+            if word in UNREAD_BEYOND and severity is not Severity.DENY:
+                raise UsageError(
+                    f"{word!r} can be nothing but denied, as nothing is read beyond; a higher limit would pass"
+                )
             if named.setdefault(word, key) != key:
                 raise UsageError(f"{word!r} is in both {named[word]} and {key}; one of them would pass")
             if word in CATEGORIES:
@@ -313,10 +323,28 @@ def _rank(severity: Severity) -> int:
 
 
 def policies_as_markdown() -> str:
-    """Every rule, and what each policy that comes with Cellgate makes of it."""
-    rows = ["| rule | category | why | off | standard | strict |", "|---|---|---|---|---|---|"]
+    """What each policy that comes with Cellgate makes of each rule. `off` makes nothing of any."""
+    shown = [policy for policy in POLICIES.values() if not policy.is_off]
+    rows = [f"| rule | category | {' | '.join(policy.name for policy in shown)} |", "|---|---|" + "---|" * len(shown)]
     for rule in RULES.values():
-        told = (policy.severity(rule.id) for policy in POLICIES.values())
+        told = (policy.severity(rule.id) for policy in shown)
         cells = " | ".join(severity.value if severity else "" for severity in told)
-        rows.append(f"| `{rule.id}` | {rule.category} | {rule.why} | {cells} |")
+        rows.append(f"| `{rule.id}` | {rule.category} | {cells} |")
+    return "\n".join(rows) + "\n"
+
+
+def limits_as_markdown() -> str:
+    rows = ["| limit | standard | strict | from | to | why |", "|---|---|---|---|---|---|"]
+    for name, row in LIMITS.items():
+        rows.append(f"| `{name}` | {row.default} | {row.strict} | {row.least} | {row.most} | {row.why} |")
+    return "\n".join(rows) + "\n"
+
+
+def lists_as_markdown() -> str:
+    """What `strict` has in its lists."""
+    lists = (("modules, and all below each", STRICT.allow_modules), ("magics", STRICT.allow_magics))
+    rows = [f"- {what}: {', '.join(f'`{name}`' for name in sorted(names or ()))}" for what, names in lists]
+    rows.append(
+        f"- messages, beside those without code: {', '.join(f'`{n}`' for n in sorted(STRICT.message_types or ()))}"
+    )
     return "\n".join(rows) + "\n"

@@ -48,7 +48,7 @@ _STRING_ENDS = {
 }
 # A lone line that IPython takes for a magic without its `%`: a magic's name, and no assignment. What looks like a call
 # or like an attribute is more likely one, of a variable with that name, but for the shell's.
-_AUTOMAGIC = re.compile(r"\s*(system\b|sx\b|sc\b|\w+(?![\w.(\[]))\s*(?![=,])(.*?)\s*\Z")
+_AUTOMAGIC = re.compile(r"\s*(system\b|sx\b|sc\b|\w+(?![\w.(\[]))(?!\s*[=,])\s*(.*?)\s*\Z")
 
 
 _IMPORTERS = frozenset(

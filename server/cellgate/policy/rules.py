@@ -14,7 +14,7 @@ from cellgate.policy.facts import Kind, Seen
 from cellgate.policy.names import HARMLESS_DUNDERS, MAGICS, PYTHON, SHELL, Words
 from cellgate.policy.words import OTHERS
 
-__all__ = ["CATEGORIES", "RULES", "WORDS", "Rule", "rules_of"]
+__all__ = ["CATEGORIES", "RULES", "WORDS", "Rule", "rules_as_markdown", "rules_of"]
 
 
 @dataclass(frozen=True)
@@ -507,3 +507,30 @@ def _rules_of_text(text: str, language: str) -> tuple[str, ...]:
 
 def _some(rule: str | None) -> tuple[str, ...]:
     return () if rule is None else (rule,)
+
+
+# -- for documents -------------------------------------------------------------------------------------------
+
+MAX_EXAMPLE_CHARS = 70  # of a line in the documents; the examples of sizes are long
+
+
+def rules_as_markdown() -> str:
+    """Every rule with its reason, what would pass, and its examples."""
+    parts = []
+    for category, about in CATEGORIES.items():
+        parts.append(f"### {category}: {about}\n")
+        for rule in (rule for rule in RULES.values() if rule.category == category):
+            hint = f" *What would pass:* {rule.hint}." if rule.hint else ""
+            parts.append(f"- **`{rule.id}`** … {rule.says}. {rule.why}{hint}")
+            for told, examples in (("found in", rule.fires), ("not in", rule.silent)):
+                for language, codes in examples.items():
+                    parts.append(f"  - {told} {language}: {', '.join(_quoted(code) for code in codes)}")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _quoted(code: str) -> str:
+    """One line of it; `⏎` is the end of a line."""
+    text = code if len(code) <= MAX_EXAMPLE_CHARS else f"{code[:30]}…{code[-10:]}"
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text.replace("\n", " ⏎ "))
+    return f"`` {text} ``" if "`" in text else f"`{text}`"

@@ -413,6 +413,24 @@ async def test_cells_that_wait_are_run_by_the_heir_in_their_turn(open_one: OpenM
     assert [(await heir.outcome(cell)).text for cell in waiting] == ["[1, 2]\n", "[1, 2, 3]\n"]
 
 
+async def test_a_kernel_that_does_not_greet_the_heir_has_no_more_time_than_others(
+    open_one: OpenManager, driver: Lasting
+):
+    """C code that held the interpreter's lock was neither interrupted nor ended after a gateway's death."""
+    if driver.name == "fake":
+        pytest.skip("its kernels have the test's own lock")
+    flags = {"cell_seconds": 1}
+    manager = await open_one(**flags)
+    live = await manager.create(OWNER, Wish())
+    client = Client(live)
+    cell = client.ask("import ctypes; print(1, flush=True); ctypes.PyDLL(None).sleep(100)")
+    await client.until(lambda: text_of(client.messages) == "1\n")
+    await manager.close(end_sessions=False)
+    heir = Client((await open_one(**flags)).find(OWNER, live.id))
+    assert (await heir.outcome(cell)).reply["content"]["ename"] == "KeyboardInterrupt"
+    assert (await heir.run("1+1")).value == "2"
+
+
 async def test_a_sandbox_that_died_meanwhile_is_told_and_replaced(open_one: OpenManager, driver: Lasting):
     manager = await open_one()
     live = await manager.create(OWNER, Wish())

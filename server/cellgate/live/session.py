@@ -189,6 +189,7 @@ class LiveSession:
         try:
             link = Link(sent=None, received=self.session.received)
             await self._attach(incarnation, sandbox, link, on_hello=greeted)
+            self._plan_tick()  # it may never greet
         except SandboxGone as gone:
             if gone.certificate is None:
                 self.go_on_without_kernel()

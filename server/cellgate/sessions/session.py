@@ -61,7 +61,7 @@ class _Kernel:
     """What is known of the kernel of this incarnation, and of no other."""
 
     is_heard: bool = False  # what it says counts
-    is_linked: bool = False  # and it can be sent something
+    is_linked: bool = False  # and it can be sent something: not yet, while it has not greeted the heir of a gateway
     is_named: bool = False  # what the gateway says for it bears its session
     sent: int = 0  # messages on its link
     received: int = 0
@@ -142,7 +142,7 @@ class Session:
         if self.state is State.GONE:
             return None
         times = [self._life.looks_at(self.limits, self.is_working)]
-        if (cell := self._running) is not None and self._kernel.is_linked and not self._kernel.is_being_killed:
+        if (cell := self._running) is not None and self._kernel.is_heard and not self._kernel.is_being_killed:
             times.append(urges_at(self.limits, cell.sent_at, cell.overdue_at))
         if self._start_at is not None:
             times.append(self._start_at)
@@ -178,6 +178,7 @@ class Session:
                 self._queue.add(cell)
             else:
                 cell.asks = True  # perhaps: an answer is not journalled, and a kernel that did not ask throws it away
+                cell.sent_at = self._life.active_at  # also for a kernel that never greets: its time goes on
                 self._running = cell
         if state not in (State.STARTING, State.RESTARTING, State.DEAD, State.GONE):
             self.state = State.READY if self._running is None else State.BUSY  # which of them is not saved
@@ -194,7 +195,7 @@ class Session:
         kernel.was_given_a_cell = True  # it may have been
         if (cell := self._running) is not None and cell.sent_number > received:
             self._running = None
-            cell.phase, cell.sent_number = Phase.WAITING, 0
+            cell.phase, cell.sent_number, cell.is_interrupted, cell.overdue_at = Phase.WAITING, 0, False, None
             self._queue.add_first(cell)
             self._move(Move.CELL_ENDED)
         elif cell is not None:
@@ -390,7 +391,7 @@ class Session:
 
     def _limit_cell(self, now: float) -> None:
         cell, kernel, allowed = self._running, self._kernel, self.limits.cell_seconds
-        if cell is None or kernel.is_being_killed or not kernel.is_linked:
+        if cell is None or kernel.is_being_killed or not kernel.is_heard:
             return
         urge = urge_of(self.limits, cell.sent_at, cell.overdue_at, now)
         if urge is Urge.INTERRUPT:
@@ -495,7 +496,7 @@ class Session:
 
     def _interrupt(self) -> None:
         kernel = self._kernel
-        if not kernel.is_linked or kernel.is_being_killed:
+        if not kernel.is_heard or kernel.is_being_killed:
             return
         if self._running is not None:
             self._running.is_interrupted = True

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from cellgate.sandbox.certificate import DeathCertificate, Reason
-from cellgate.sessions.effects import Destroy, Effect, Save, Send, StartKernel
+from cellgate.sessions.effects import Destroy, Effect, Interrupt, Kill, Save, Send, StartKernel
 from cellgate.sessions.records import Kind
 from cellgate.sessions.recovery import Fate, decide, newest_incarnation
 from cellgate.sessions.registry import SessionRow
@@ -156,3 +156,20 @@ def test_a_question_of_before_the_crash_can_be_answered_after_it():
     assert stage.sends()[-1] == "i1"
     stage.ask(client_message("input_reply", {"value": "y"}, "i2", Channel.STDIN))
     assert stage.sends()[-1] == "i1", "it asked once"
+
+
+def test_a_kernel_that_never_greets_the_heir_is_interrupted_and_killed_in_time():
+    stage = Stage().started()
+    stage.ask(cell("c1"))
+    stage.crash()
+    stage.effects.clear()
+    stage.do(stage.session.interrupt(stage.now))
+    stage.pass_time(LIMITS.cell_seconds)
+    stage.pass_time(LIMITS.interrupt_grace_seconds)
+    assert [type(effect) for effect in stage.effects if isinstance(effect, (Interrupt, Kill))] == [
+        Interrupt,
+        Interrupt,
+        Kill,
+    ]
+    stage.die(Reason.TIMEOUT_WALL)
+    assert stage.ends() == {"c1": "timeout_wall"}

@@ -1,0 +1,464 @@
+"""Has code judged in processes that can be killed, so that hostile text neither stalls the event loop nor outlasts its
+time. What no verdict can be given of raises PolicyError, for which read: denied.
+
+    gateway ──┬── nursery    forked before the gateway serves, with all readers loaded: it forks workers, and ends them
+              ├── worker     judges one request after the other; a limit on its memory, no files, no further processes
+              └── worker
+
+A worker is forked by the nursery and not by the gateway, which is large by then, has secrets, and whose installation
+may be readable by root alone. Requests are pickles, because they come from us; replies come from beside hostile text,
+and are bounded MessagePack that is checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import logging
+import os
+import pickle
+import resource
+import signal
+import socket
+import struct
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import Any, Final, NoReturn
+
+import msgpack
+
+from cellgate.errors import PolicyError
+from cellgate.policy.judge import READERS, judge, judge_message
+from cellgate.policy.policies import POLICIES, Policy
+from cellgate.policy.verdicts import MAX_FINDINGS, Finding, Metrics, Severity, Verdict
+from cellgate.sandbox.native import linux
+
+__all__ = ["Judges", "preload"]
+
+log = logging.getLogger("cellgate.live")
+
+VERDICT_SECONDS: Final = 2.0  # a megabyte of ordinary code takes about one; what takes more is made to
+MEMORY_BYTES: Final = 512 << 20  # beyond what is loaded: the tree of a megabyte of code has some 100
+WORKERS: Final = 2  # so that one hostile cell after the other leaves a way for the rest
+MAX_WAITING: Final = 1000  # requests for a worker; beyond it somebody floods
+CACHE_BYTES: Final = 4 << 20  # of verdicts; most cells have none but metrics, in some 100 bytes
+MAX_REPLY_BYTES: Final = 1 << 20  # MAX_FINDINGS of some hundred bytes each, twenty times over
+END_SECONDS: Final = 2.0  # for the nursery to end by itself
+NURSERY_NAME: Final = "cellgate-nursery"  # in `ps`; 15 characters are shown
+WORKER_NAME: Final = "cellgate-judge"
+
+_HEAD: Final = struct.Struct("!I")  # the length of a request or a reply
+_ORDER: Final = struct.Struct("!cI")  # to the nursery: what to do, and with which worker
+_START, _END = b"+", b"-"
+
+
+def preload() -> None:
+    """Load all that judging ever loads: a process that has given up its rights may find nothing more to load."""
+    for language in READERS:
+        judge("x = 1", language, POLICIES["strict"])
+    judge("%time x = 1\n!ls\nimport os as o\no.system(f'ls {x}')", "python", POLICIES["strict"])
+
+
+class Judges:
+    """The gateway's side: judges requests by way of workers, two at a time, and remembers what they said."""
+
+    def __init__(
+        self,
+        *,
+        workers: int = WORKERS,
+        verdict_seconds: float = VERDICT_SECONDS,
+        memory_bytes: int = MEMORY_BYTES,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self._seconds = verdict_seconds
+        self._memory_bytes = memory_bytes
+        self._cache = _Cache(cache_bytes)
+        self._nursery: _Nursery | None = None
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()
+        self._turns = asyncio.Semaphore(workers)
+        self._waiting = 0
+        self._closed = False
+
+    def start(self) -> None:
+        """Fork the nursery: once, before there is anything that it must not know, and while nothing runs beside.
+        Whoever calls has called `preload`. Without it the first request does both, and waits for them."""
+        self._nursery = _Nursery.fork(self._memory_bytes)
+
+    async def judge(self, code: str, language: str, policy: Policy) -> Verdict:
+        """What a policy thinks of a cell. Raises PolicyError."""
+        if policy.is_off:
+            return judge(code, language, policy)
+        return await self._ask("judge", code, language, policy)
+
+    async def judge_message(
+        self, msg_type: str, content: Mapping[str, object], policy: Policy, language: str = "python"
+    ) -> Verdict:
+        """What a policy thinks of a request as Jupyter's clients send it. Raises PolicyError."""
+        if policy.is_off:
+            return judge_message(msg_type, content, policy, language)
+        return await self._ask("judge_message", msg_type, content, policy, language)
+
+    async def close(self) -> None:
+        """End all workers; whoever waits for one has a PolicyError."""
+        self._closed = True
+        for worker in list(self._all):
+            worker.close()
+        self._all.clear()
+        self._idle.clear()
+        nursery, self._nursery = self._nursery, None
+        if nursery is not None:
+            await nursery.close()
+
+    # -- one request --------------------------------------------------------------------------------------
+
+    async def _ask(self, *request: object) -> Verdict:
+        try:
+            asked = pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL)
+        except RecursionError as error:
+            raise PolicyError("it is nested too deeply") from error
+        key = hashlib.blake2b(asked, digest_size=32).digest()
+        if (known := self._cache.get(key)) is not None:
+            return known
+        if self._waiting >= MAX_WAITING:
+            raise PolicyError(f"{MAX_WAITING} others wait to be judged")
+        self._waiting += 1
+        try:
+            async with self._turns:
+                reply = await self._reply_of_a_worker(asked)
+        finally:
+            self._waiting -= 1
+        verdict = _verdict(reply)
+        self._cache.put(key, verdict, len(reply))
+        return verdict
+
+    async def _reply_of_a_worker(self, asked: bytes) -> bytes:
+        """A worker may be ended by something else than what it was asked: then another one is asked, once."""
+        until = asyncio.get_running_loop().time() + self._seconds
+        try:
+            return await self._reply_until(until, asked)
+        except _WorkerEnded:
+            try:
+                return await self._reply_until(until, asked)
+            except _WorkerEnded as error:
+                raise PolicyError("whoever read it ended: it took too much memory") from error
+
+    async def _reply_until(self, until: float, asked: bytes) -> bytes:
+        worker = self._take()
+        try:
+            reply = await asyncio.wait_for(worker.ask(asked), until - asyncio.get_running_loop().time())
+            if not self._closed:
+                self._idle.append(worker)
+            return reply
+        except asyncio.TimeoutError as error:
+            raise PolicyError(f"reading it took more than {self._seconds:g} s") from error
+        except OSError as error:
+            raise _WorkerEnded from error
+        finally:
+            if worker not in self._idle:  # nobody knows what it would say next
+                self._drop(worker)
+
+    def _take(self) -> _Worker:
+        while self._idle:
+            worker = self._idle.pop()
+            if not worker.has_ended():
+                return worker
+            self._drop(worker)
+        if self._closed:
+            raise PolicyError("this server ends")
+        worker = self._begin()
+        self._all.add(worker)
+        return worker
+
+    def _begin(self) -> _Worker:
+        if self._nursery is not None:
+            with suppress(OSError):  # it was killed
+                return self._nursery.begin()
+            self._nursery.forget()
+            log.warning("the process that starts workers for judging code has ended; another takes its place")
+        preload()
+        self._nursery = _Nursery.fork(self._memory_bytes)
+        return self._nursery.begin()
+
+    def _drop(self, worker: _Worker) -> None:
+        if worker in self._all:
+            self._all.remove(worker)
+            if self._nursery is not None:
+                self._nursery.end(worker)
+        worker.close()
+
+
+class _WorkerEnded(OSError):
+    """Before it said anything, or it says what no worker would."""
+
+
+class _Worker:
+    """The gateway's end of one worker."""
+
+    def __init__(self, number: int, line: socket.socket) -> None:
+        self.number = number
+        self._line = line
+
+    async def ask(self, asked: bytes) -> bytes:
+        """Raises OSError when it has ended."""
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self._line, _HEAD.pack(len(asked)) + asked)
+        (length,) = _HEAD.unpack(await self._read(_HEAD.size))
+        if length > MAX_REPLY_BYTES:
+            raise _WorkerEnded
+        return await self._read(length)
+
+    async def _read(self, length: int) -> bytes:
+        loop, parts = asyncio.get_running_loop(), bytearray()
+        while len(parts) < length:
+            part = await loop.sock_recv(self._line, length - len(parts))
+            if not part:
+                raise _WorkerEnded
+            parts += part
+        return bytes(parts)
+
+    def has_ended(self) -> bool:
+        """Or says what nobody asked for."""
+        try:
+            self._line.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+    def close(self) -> None:
+        self._line.close()
+
+
+def _verdict(reply: bytes) -> Verdict:
+    """What a worker said, believed as far as its shape goes. Raises PolicyError."""
+    try:
+        said = msgpack.unpackb(reply)
+        if "error" in said:
+            raise PolicyError(str(said["error"])[:500])
+        return Verdict(
+            allowed=said["allowed"] is True,
+            findings=tuple(_finding(finding) for finding in said["findings"][:MAX_FINDINGS]),
+            metrics=Metrics(**{name: int(value) for name, value in said["metrics"].items()}),
+            policy=str(said["policy"]),
+            more=int(said["more"]),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
+        raise PolicyError("whoever read it said nothing that makes sense") from error
+
+
+def _finding(said: Mapping[str, Any]) -> Finding:
+    values = {row.name: said[row.name] for row in fields(Finding)}
+    for name, value in values.items():
+        if type(value) is not (int if name.endswith(("line", "column")) else str):
+            raise TypeError(name)
+    return Finding(**{**values, "severity": Severity(values["severity"])})
+
+
+class _Cache:
+    """The verdicts that were last asked for, as many as fit."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._bytes = 0
+        self._known: OrderedDict[bytes, tuple[Verdict, int]] = OrderedDict()
+
+    def get(self, key: bytes) -> Verdict | None:
+        if key not in self._known:
+            return None
+        self._known.move_to_end(key)
+        return self._known[key][0]
+
+    def put(self, key: bytes, verdict: Verdict, reply_bytes: int) -> None:
+        if key in self._known:  # two asked at once
+            return
+        size = 4 * reply_bytes + 1000  # objects take several times what their text does
+        self._known[key] = verdict, size
+        self._bytes += size
+        while self._bytes > self._most:
+            _, (_, size) = self._known.popitem(last=False)
+            self._bytes -= size
+
+
+# -- the nursery -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Nursery:
+    """The gateway's end of the process that forks workers. Orders are packets without an answer: a worker that could
+    not be started is a line that ends at once."""
+
+    pid: int
+    line: socket.socket
+    count: int = 0
+
+    @staticmethod
+    def fork(memory_bytes: int) -> _Nursery:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _be_nursery(theirs, parent, memory_bytes)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        ours.setblocking(False)
+        return _Nursery(pid, ours)
+
+    def begin(self) -> _Worker:
+        """Raises OSError when the nursery has ended."""
+        self.count += 1
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        try:
+            with theirs:
+                socket.send_fds(self.line, [_ORDER.pack(_START, self.count)], [theirs.fileno()])
+        except OSError:
+            ours.close()
+            raise
+        return _Worker(self.count, ours)
+
+    def end(self, worker: _Worker) -> None:
+        with suppress(OSError):  # it has ended, and its workers with it
+            self.line.send(_ORDER.pack(_END, worker.number))
+
+    def forget(self) -> None:
+        """It has ended by itself."""
+        self.line.close()
+        with suppress(OSError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+    async def close(self) -> None:
+        self.line.close()
+        with suppress(ChildProcessError):
+            waiting = asyncio.get_running_loop().run_in_executor(None, os.waitpid, self.pid, 0)
+            try:
+                await asyncio.wait_for(asyncio.shield(waiting), END_SECONDS)
+            except asyncio.TimeoutError:
+                os.kill(self.pid, signal.SIGKILL)
+                await waiting
+
+
+def _be_nursery(line: socket.socket, parent: int, memory_bytes: int) -> NoReturn:
+    """In the child, for good: fork workers until the gateway hangs up."""
+    code = 1
+    try:
+        linux.set_name(NURSERY_NAME[:15])
+        _let_go(line, parent)
+        gc.collect()
+        gc.freeze()
+        workers: dict[int, int] = {}
+        myself = os.getpid()
+        while True:
+            packet, descriptors, _, _ = socket.recv_fds(line, _ORDER.size, 1)
+            _reap(workers)
+            if not packet:
+                break
+            order, number = _ORDER.unpack(packet)
+            if order == _START:
+                with socket.socket(fileno=descriptors[0]) as theirs, suppress(OSError):  # too many processes
+                    pid = os.fork()
+                    if pid == 0:
+                        line.close()
+                        _be_worker(theirs, parent=myself, memory_bytes=memory_bytes)
+                    workers[number] = pid
+            elif (pid := workers.pop(number, 0)) > 0:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        for pid in workers.values():
+            os.kill(pid, signal.SIGKILL)
+        code = 0
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        os._exit(code)
+
+
+def _reap(workers: dict[int, int]) -> None:
+    """Those that ended by themselves: until then their numbers are nobody else's."""
+    for number, pid in list(workers.items()):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            del workers[number]
+
+
+def _let_go(line: socket.socket, parent: int) -> None:
+    """Of all that was the gateway's; ends when it does."""
+    linux.set_pdeathsig(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    with suppress(ValueError):
+        signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the gateway's to understand
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    descriptor = line.fileno()
+    if descriptor > 3:
+        linux.close_range(3, descriptor - 1)
+    linux.close_range(descriptor + 1)
+
+
+# -- a worker ----------------------------------------------------------------------------------------------
+
+
+def _be_worker(line: socket.socket, *, parent: int, memory_bytes: int) -> NoReturn:
+    """In the child, for good: judge what is asked until the gateway hangs up."""
+    code = 1
+    try:
+        linux.set_name(WORKER_NAME)
+        linux.set_pdeathsig(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        _bound(memory_bytes)
+        while request := _read(line):
+            reply = _judged(request)
+            line.sendall(_HEAD.pack(len(reply)) + reply)
+        code = 0
+    except OSError:
+        code = 0  # the gateway has hung up
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        os._exit(code)
+
+
+def _bound(memory_bytes: int) -> None:
+    """So much more memory than there is, and nothing else that a reader of text needs not."""
+    with open("/proc/self/statm", "rb") as file:
+        has = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (has + memory_bytes, has + memory_bytes))
+    for what in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE):
+        resource.setrlimit(what, (0, 0))
+
+
+def _read(line: socket.socket) -> bytes:
+    """One request; nothing when there are no more."""
+    head = line.recv(_HEAD.size, socket.MSG_WAITALL)
+    if len(head) < _HEAD.size:
+        return b""
+    (length,) = _HEAD.unpack(head)
+    return line.recv(length, socket.MSG_WAITALL)
+
+
+_REQUESTS: Final[Mapping[str, Callable[..., Verdict]]] = {"judge": judge, "judge_message": judge_message}
+
+
+def _judged(request: bytes) -> bytes:
+    try:
+        name, *arguments = pickle.loads(request)
+        verdict: Verdict = _REQUESTS[name](*arguments)
+        said = verdict.to_json()
+    except PolicyError as error:
+        said = {"error": error.problem}
+    except (MemoryError, RecursionError) as error:
+        said = {"error": f"{type(error).__name__} while reading it"}
+    packed: bytes = msgpack.packb(said, unicode_errors="replace")
+    return packed

@@ -1,0 +1,251 @@
+"""Verdicts by workers: the same as without, in bounded time and memory, however a worker ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from cellgate.errors import PolicyError
+from cellgate.live import judging
+from cellgate.live.judging import Judges, preload
+from cellgate.policy.judge import READERS, judge, judge_message
+from cellgate.policy.policies import OFF, STANDARD, STRICT
+from tests.support.child import in_child
+
+SLOW = "\"'" * 50_000  # some seconds of the parser of C++
+HUNGRY = "a(b);" * 190_000  # a tree of some hundred megabytes
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def judges() -> AsyncIterator[Judges]:
+    judges = Judges()
+    yield judges
+    await judges.close()
+
+
+def children() -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+def named(name: str) -> list[int]:
+    """Those of our children, and theirs, that are called so."""
+    found, waiting = [], children()
+    while waiting:
+        pid = waiting.pop()
+        try:
+            if Path(f"/proc/{pid}/comm").read_text().strip() == name:
+                found.append(pid)
+            waiting.extend(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        except OSError:
+            pass
+    return found
+
+
+def nurseries() -> list[int]:
+    return named(judging.NURSERY_NAME[:15])
+
+
+def workers() -> list[int]:
+    return named(judging.WORKER_NAME)
+
+
+@contextmanager
+def never_blocked_longer_than(seconds: float) -> Iterator[None]:
+    """Not once, while this lasts, does the loop need longer for a turn; a moment's noise of the machine apart."""
+    loop, longest, running = asyncio.get_running_loop(), 0.0, True
+
+    def turn(before: float) -> None:
+        nonlocal longest
+        now = time.thread_time()
+        longest = max(longest, now - before)
+        if running:
+            loop.call_later(0.001, turn, now)
+
+    turn(time.thread_time())
+    yield
+    running = False
+    assert longest < seconds
+
+
+@pytest.mark.parametrize("language", sorted(READERS))
+async def test_a_worker_says_what_judging_here_says(judges, language):
+    for code in ("x = 1", 'import os; os.system("curl x"); eval(y); `ls`', "!ls\n%time x", "#include <netdb.h>\n((("):
+        for policy in (STANDARD, STRICT):
+            assert await judges.judge(code, language, policy) == judge(code, language, policy)
+
+
+async def test_a_message_is_judged_too(judges):
+    content = {"code": "1", "user_expressions": {"x": "__import__('os').system('ls')"}}
+    verdict = await judges.judge_message("execute_request", content, STRICT)
+    assert verdict == judge_message("execute_request", content, STRICT)
+    assert not verdict.allowed
+
+
+async def test_a_policy_that_is_off_costs_no_process(judges):
+    before = nurseries()
+    assert (await judges.judge("eval(x)", "python", OFF)).allowed
+    assert nurseries() == before
+
+
+async def test_content_without_a_shape_is_denied(judges):
+    with pytest.raises(PolicyError):
+        await judges.judge_message("execute_request", {"code": 1}, STRICT)
+    nested: object = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(PolicyError, match="nested"):
+        await judges.judge_message("debug_request", {"arguments": nested}, STRICT)
+
+
+async def test_what_takes_too_long_is_denied_and_the_next_is_judged():
+    judges = Judges(verdict_seconds=0.5)
+    try:
+        await judges.judge("x", "cpp", STANDARD)
+        (before,) = workers()
+        began = time.monotonic()
+        with pytest.raises(PolicyError, match=r"0\.5 s"):
+            await judges.judge(SLOW, "cpp", STANDARD)
+        assert time.monotonic() - began < 5
+        assert (await judges.judge("y = 1", "python", STANDARD)).allowed
+        assert before not in workers()
+    finally:
+        await judges.close()
+
+
+async def test_what_takes_too_much_memory_is_denied_and_the_next_is_judged():
+    judges = Judges(memory_bytes=32 << 20, verdict_seconds=60)
+    try:
+        with pytest.raises(PolicyError):
+            await judges.judge(HUNGRY, "javascript", STANDARD)
+        assert (await judges.judge("y = 1", "python", STANDARD)).allowed
+    finally:
+        await judges.close()
+
+
+async def test_a_killed_worker_has_a_successor(judges):
+    await judges.judge("x = 1", "python", STANDARD)
+    for pid in workers():
+        os.kill(pid, signal.SIGKILL)
+        while Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+            await asyncio.sleep(0.001)
+    assert (await judges.judge("x = 2", "python", STANDARD)).allowed
+
+
+async def test_a_request_whose_worker_is_killed_is_put_to_another():
+    judges = Judges(verdict_seconds=60)
+    try:
+        await judges.judge("x = 1", "cpp", STANDARD)
+        asking = asyncio.ensure_future(judges.judge(SLOW[:50_000], "cpp", STANDARD))
+        (pid,) = workers()
+        while int(Path(f"/proc/{pid}/stat").read_text().split()[13]) < 5:  # ticks of CPU time: it reads
+            await asyncio.sleep(0.001)
+        os.kill(pid, signal.SIGKILL)
+        assert {finding.rule for finding in (await asyncio.wait_for(asking, 60)).findings} >= {"unparsed"}
+        assert pid not in workers()
+    finally:
+        await judges.close()
+
+
+async def test_a_killed_nursery_has_a_successor(judges):
+    await judges.judge("x = 1", "python", STANDARD)
+    (before,) = nurseries()
+    os.kill(before, signal.SIGKILL)
+    while workers():  # they end with it
+        await asyncio.sleep(0.001)
+    assert (await judges.judge("x = 3", "python", STANDARD)).allowed
+    assert nurseries() != [before]
+
+
+async def test_whoever_gives_up_waiting_takes_the_worker_along(judges):
+    await judges.judge("x = 1", "cpp", STANDARD)
+    asking = asyncio.ensure_future(judges.judge(SLOW, "cpp", STANDARD))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert (await judges.judge("x = 2", "python", STANDARD)).allowed
+
+
+async def test_a_verdict_is_remembered(judges, monkeypatch):
+    first = await judges.judge("x = 41", "python", STANDARD)
+    monkeypatch.setattr(judges, "_take", None)  # nobody to ask
+    assert await judges.judge("x = 41", "python", STANDARD) is first
+
+
+async def test_policies_and_languages_are_not_mixed_up(judges):
+    assert (await judges.judge("eval(x)", "python", STANDARD)).allowed
+    assert not (await judges.judge("eval(x)", "python", STRICT)).allowed
+    assert {f.rule for f in (await judges.judge("eval x", "bash", STRICT)).findings} != {
+        f.rule for f in (await judges.judge("eval x", "python", STRICT)).findings
+    }
+
+
+async def test_what_is_remembered_is_bounded():
+    judges = Judges(cache_bytes=20_000)
+    try:
+        for number in range(50):
+            await judges.judge(f"x = {number}", "python", STANDARD)
+        assert judges._cache._bytes <= 20_000
+        assert 0 < len(judges._cache._known) < 50
+    finally:
+        await judges.close()
+
+
+async def test_many_at_once_are_judged_by_two(judges):
+    verdicts = await asyncio.gather(*(judges.judge(f"x = {number} + 1", "python", STANDARD) for number in range(200)))
+    assert all(verdict.allowed for verdict in verdicts)
+    assert len(workers()) <= judging.WORKERS
+
+
+async def test_close_leaves_no_process():
+    judges = Judges()
+    await asyncio.gather(*(judges.judge(f"x = {number}", "python", STANDARD) for number in range(5)))
+    asking = asyncio.ensure_future(judges.judge(SLOW, "cpp", STANDARD))
+    await asyncio.sleep(0.05)
+    before = {*nurseries(), *workers()}
+    await judges.close()
+    asking.cancel()
+    while before & {*nurseries(), *workers()}:
+        await asyncio.sleep(0.001)
+    with pytest.raises(PolicyError, match="ends"):
+        await judges.judge("x = 99", "python", STANDARD)
+
+
+async def test_the_loop_is_not_blocked_by_large_cells(judges):
+    code = "x = foo(1, 'a/b', [y for y in z])\n" * 3000  # 100 kB
+    await judges.judge("x", "python", STANDARD)
+    with never_blocked_longer_than(0.005):
+        for number in range(5):
+            await judges.judge(code + str(number), "python", STANDARD)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+def test_workers_need_nothing_more_of_the_installation_when_rights_are_given_up():
+    """As `cellgate serve` does it: everything is loaded, rights are given up, then the nursery is forked. That a
+    worker could open no file is so in every test here."""
+
+    def serve() -> list[bool]:
+        preload()
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        judges = Judges()
+        judges.start()
+
+        async def ask() -> list[bool]:
+            codes = ["x = 1", "!ls {y}\n%%time", "import os\nos.fork()", "%%bash\nls | curl x"]
+            verdicts = [await judges.judge(code, language, STRICT) for language in READERS for code in codes]
+            await judges.close()
+            return [verdict.allowed for verdict in verdicts]
+
+        return asyncio.run(ask())
+
+    assert len(in_child(serve)) == 4 * len(READERS)

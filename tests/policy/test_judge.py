@@ -12,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellgate.errors import PolicyError
+from cellgate.policy import python
 from cellgate.policy.facts import LANGUAGES
 from cellgate.policy.judge import CODELESS, READERS, judge, judge_message
 from cellgate.policy.policies import OFF, STANDARD, STRICT, Limits, Policy, read_policy
+from cellgate.policy.quick import is_silent
+from cellgate.policy.rules import rules_of
 from cellgate.policy.verdicts import MAX_FINDINGS, Severity, as_compiler_output, as_traceback
+from tests.policy.evasions import EVASIONS
 
 
 def denied(code: str, policy: Policy = STRICT, language: str = "python") -> set[str]:
@@ -132,6 +136,35 @@ def test_judging_warns_nobody_and_leaves_the_interpreter_as_it_was():
         warnings.simplefilter("error")
         judge("x = '\\d'; 1 is 1; assert (1, 2)", "python", STRICT)
     assert before == (sys.getrecursionlimit(), list(warnings.filters))
+
+
+# -- the short way
+
+LINES = [line for code in EVASIONS.values() if len(code) < 500 for line in code.split("\n")]
+HARMLESS = [
+    "x = 1",
+    "import numpy as np",
+    "def f(x):",
+    "    return x",
+    "for i in range(3):",
+    "    pass",
+    "y = {'a': [1, 2]}",
+]
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(HARMLESS) | st.sampled_from(LINES), min_size=2, max_size=6).map("\n".join))
+def test_a_cell_that_need_not_be_walked_has_nothing_in_it(code):
+    """But for texts put together of harmless pieces, of which `quick` says that it loses them."""
+    for policy in (STANDARD, STRICT):
+        if is_silent(code, policy, python.nesting(code)):
+            found = {rule for seen in python.read(code, policy.limits.bounds).facts for rule in rules_of(seen)}
+            assert not {rule for rule in found if policy.severity(rule)} - {"host_door", "metadata_address", "browser"}
+
+
+def test_an_ordinary_cell_need_not_be_walked():
+    code = "import numpy as np\nx = np.arange(10)\nprint(f'{x.sum():.2f}', [a for a in x if a > 2])\n"
+    assert judge(code, "python", STRICT).metrics.nodes == judge(code, "python", STANDARD).metrics.nodes == 0
 
 
 # -- hostile text

@@ -14,6 +14,8 @@ from cellgate.policy import python, shell, syntax
 from cellgate.policy.facts import Bounds, Kind, Place, Reading, Seen
 from cellgate.policy.names import MODULES
 from cellgate.policy.policies import Policy
+from cellgate.policy.python import nesting
+from cellgate.policy.quick import is_silent
 from cellgate.policy.rules import RULES, rules_of
 from cellgate.policy.verdicts import MAX_FINDINGS, Finding, Metrics, Severity, Verdict
 
@@ -92,6 +94,10 @@ def _judge_part(code: str, language: str, policy: Policy, part: str) -> tuple[li
     if size > policy.limits.code_bytes:
         seen = Seen(Kind.LARGE, "code_bytes", _START, str(size))
         return list(_findings([seen], policy, part)), Metrics(code_bytes=size)
+    if language == "python":
+        depth = nesting(code)
+        if is_silent(code, policy, depth):
+            return [], Metrics(code_bytes=size, depth=depth)
     reader = READERS.get(language)
     if reader is None:
         severity = policy.severity("unread")

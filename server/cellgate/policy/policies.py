@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cellgate.errors import LimitError, UsageError
 from cellgate.policy.facts import Bounds
@@ -94,11 +94,20 @@ class Policy:
     allow_magics: frozenset[str] | None = None  # with their signs: "%time", "%%time"
     message_types: frozenset[str] | None = None  # beside those that carry no code
     limits: Limits = field(default_factory=Limits)
+    _remembered: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def is_off(self) -> bool:
         """Whether nothing is judged at all: no code is parsed for such a policy."""
         return not self.severities and self.message_types is None
+
+    def remember(self, what: str, make: Callable[[Policy], _T]) -> _T:
+        """Something that follows from this policy alone: made when it is first asked for."""
+        known = self._remembered
+        if what not in known:
+            known[what] = make(self)
+        value: _T = known[what]
+        return value
 
     def severity(self, rule: str) -> Severity | None:
         return Severity.DENY if rule in UNREAD_BEYOND else self.severities.get(rule)

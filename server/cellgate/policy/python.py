@@ -25,7 +25,7 @@ from cellgate.policy.folding import Folder
 from cellgate.policy.ipython import CellMagic, Transformed, is_plain_python, transform
 from cellgate.policy.names import ALIASES, CODE_TAKERS, LEADING_OUT, MAGICS, MODULES, ROOTS
 
-__all__ = ["read"]
+__all__ = ["nesting", "read"]
 
 MAX_LEVELS = 5  # of code in strings in code; people write one
 MAX_MEANINGS = 16  # of one expression; a name bound to more things is noted as one that cannot be followed
@@ -99,7 +99,7 @@ def _read(code: str, context: _Context, place: Callable[[Place], Place]) -> Read
         Seen(Kind.PATTERN, "hidden_text", place(_place_at(lines, code, found.start())), f"U+{ord(found[0]):04X}")
         for found in _HIDDEN.finditer(code)
     )
-    depth = _nesting(code)
+    depth = nesting(code)
     if depth > context.bounds.nesting:
         depth, where = _nesting_of_code(code)
         if depth > context.bounds.nesting:
@@ -933,7 +933,7 @@ def _shifted(place: Place, line: int, column: int) -> Place:
     )
 
 
-def _nesting(code: str) -> int:
+def nesting(code: str) -> int:
     """How deep brackets are within brackets, those in strings taken for code: quick, and seldom wrong."""
     depth = deepest = 0
     for sign in _NO_BRACKETS.sub("", code):

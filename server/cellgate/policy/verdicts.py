@@ -50,7 +50,7 @@ class Metrics:
     """How large what was judged is."""
 
     code_bytes: int = 0
-    nodes: int = 0
+    nodes: int = 0  # of the syntax trees that were walked: none, if the words of the code told all
     depth: int = 0
 
 

@@ -69,6 +69,7 @@ class Manager:
         self._clock = SteadyClock(time.monotonic())
         self._budget = Budget(settings.server.journal_bytes_total)
         self._sessions: dict[str, LiveSession] = {}
+        self._coming: list[str] = []  # principals whose sessions are admitted, and not among those yet
         self._driver: Driver | None = None
         self._opening = asyncio.Lock()
         self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
@@ -113,9 +114,29 @@ class Manager:
         kernelspec = self._kernelspec(wish)
         limits = lowered(wish, self.settings.sandbox, self.settings.session)
         self._admit(principal)
-        session_id = str(uuid4())
+        sandbox = asyncio.ensure_future(self.make_sandbox(SandboxSpec(kernelspec.template, limits[0])))
+        self._coming.append(principal)
+        try:
+            await asyncio.sleep(0)  # it is asked for now: while it is made, the rest is written
+            live = self._new(principal, wish, kernelspec, limits)
+        except BaseException:
+            await _give_up(sandbox)
+            raise
+        finally:
+            self._coming.remove(principal)
+        await live.begin(sandbox)
+        if live.journal.is_degraded:
+            await live.delete()
+            raise StorageFull("its journal")
+        return live
+
+    def _new(
+        self, principal: str, wish: Wish, kernelspec: Kernelspec, limits: tuple[Limits, SessionLimits]
+    ) -> LiveSession:
+        """In the registry, with its journal; a crash from here on leaves what the next gateway clears away.
+        Raises StorageFull."""
         row = SessionRow(
-            session_id,
+            str(uuid4()),
             principal,
             wish.to_json(),
             created=time.time(),
@@ -123,7 +144,7 @@ class Manager:
             boot_id=self._boot_id,
         )
         try:
-            journal = self._open_journal(session_id, limits[1])
+            journal = self._open_journal(row.id, limits[1])
         except OSError as error:
             raise StorageFull(error.strerror or "no reason given") from error
         try:
@@ -131,12 +152,7 @@ class Manager:
         except sqlite3.Error as error:
             journal.delete()
             raise StorageFull(str(error)) from error
-        live = self._live(row, wish, kernelspec, limits, journal)
-        await live.begin()
-        if live.journal.is_degraded:
-            await live.delete()
-            raise StorageFull("its journal")
-        return live
+        return self._live(row, wish, kernelspec, limits, journal)
 
     def find(self, principal: str, session_id: str) -> LiveSession:
         """Raises UnknownSession."""
@@ -153,9 +169,9 @@ class Manager:
         if self.is_draining:
             raise Draining()
         server = self.settings.server
-        if len(self._sessions) >= server.sessions_total:
+        if len(self._sessions) + len(self._coming) >= server.sessions_total:
             raise ServerFull(server.sessions_total)
-        if (count := len(self.sessions(principal))) >= server.sessions_per_principal:
+        if (count := len(self.sessions(principal)) + self._coming.count(principal)) >= server.sessions_per_principal:
             raise TooManySessions(count)
 
     def _kernelspec(self, wish: Wish) -> Kernelspec:
@@ -346,6 +362,13 @@ class Manager:
         """Raises OSError."""
         limit = limits.journal_bytes_per_session
         return Journal.open(self._directory / session_id, limit_bytes=limit, budget=self._budget)
+
+
+async def _give_up(coming: asyncio.Future[Sandbox]) -> None:
+    """Nobody wants it any more; returns when nothing is left of it."""
+    with suppress(CellgateError):
+        sandbox = await coming
+        await sandbox.destroy()
 
 
 def _is_plain(session_id: str) -> bool:

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -124,6 +124,7 @@ class LiveSession:
         self._composer = composer
         self._loop = asyncio.get_running_loop()
         self._kernels: dict[int, _Kernel] = {}
+        self._coming: Awaitable[Sandbox] | None = None  # was asked for before the session had begun
         self._readers: dict[bytes, Reader] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -170,8 +171,10 @@ class LiveSession:
 
     # -- beginnings ----------------------------------------------------------------------------------
 
-    async def begin(self) -> None:
-        """A new session: returns when its kernel has begun. Raises what kept it from that; nothing is left then."""
+    async def begin(self, sandbox: Awaitable[Sandbox]) -> None:
+        """A new session, whose first sandbox was asked for already: returns when its kernel has begun. Raises what kept
+        it from that; nothing is left then."""
+        self._coming = sandbox
         self._do(self.session.begin())
         await self._settle()
         if self.session.state is State.DEAD and self.failure is not None:
@@ -399,7 +402,8 @@ class LiveSession:
     async def _start_kernel(self, incarnation: int) -> None:
         sandbox: Sandbox | None = None
         try:
-            sandbox = await self._host.make_sandbox(self._spec)
+            coming, self._coming = self._coming, None
+            sandbox = await (coming or self._host.make_sandbox(self._spec))
             await self._attach(incarnation, sandbox, Link(), self._setup)
         except Exception as fault:  # also one of ours: somebody waits for this
             if sandbox is not None:  # it died before its link was up

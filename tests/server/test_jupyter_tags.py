@@ -10,8 +10,9 @@ import pytest
 from cellgate.sandbox.base import SandboxSpec
 from cellgate.sandbox.connection import KernelConnection, each
 from cellgate.sandbox.process import ProcessDriver
+from cellgate.wire import jupyter
 from cellgate.wire.jupyter import execute_content, make_message, tag_is_true
-from cellgate_kernel.message import Channel, Status
+from cellgate_kernel.message import CHANNELS, Channel, Status, Tag, join_v1
 
 CODE = """
 import sys
@@ -68,3 +69,28 @@ async def test_no_tag_of_an_honest_kernel_is_taken_for_a_lie(kernel):
     assert lies == []
     assert said >= {"status", "stream", "display_data", "comm_open", "execute_result", "error", "execute_reply"}
     assert "" in said, "a type that has no code"
+
+
+def test_no_kernel_has_the_gateway_read_large_json(monkeypatch: pytest.MonkeyPatch):
+    """A reply of 15 MiB of brackets held up everybody for a second, and took half a gigabyte; and then the next."""
+    read: list[int] = []
+    load = jupyter._load
+
+    def load_and_note(data: memoryview, name: str) -> dict[str, object]:
+        read.append(len(data))
+        return load(data, name)
+
+    monkeypatch.setattr(jupyter, "_load", load_and_note)
+    brackets = b'{"a":[' + b"[]," * 50_000 + b'[]],"status":"ok"}'
+    header = b'{"msg_id":"k","msg_type":"%s","username":"","session":"s","version":"5.3","date":"2026"}'
+
+    def is_true(channel: Channel, msg_type: str, status: Status, content: bytes, head: bytes = header) -> bool:
+        parts = [head.replace(b"%s", msg_type.encode()), b'{"msg_id":"c1"}', b"{}", content]
+        v1 = memoryview(b"".join(join_v1(CHANNELS[channel], parts)))
+        return tag_is_true(Tag(channel, msg_type, status, b"c1"), v1)
+
+    assert is_true(Channel.SHELL, "execute_reply", Status.OK, brackets), "as an honest kernel may have much to say"
+    assert not is_true(Channel.SHELL, "execute_reply", Status.IDLE, brackets)
+    assert not is_true(Channel.IOPUB, "status", Status.IDLE, brackets)
+    assert not is_true(Channel.IOPUB, "stream", Status.NONE, b"{}", brackets)
+    assert max(read) < 100

@@ -31,6 +31,7 @@ from cellgate.sessions.records import Kind, Record
 from cellgate.sessions.states import SESSION_MOVES, CellMove, CellReason, Move, Phase, State, moved
 from cellgate.sessions.transcript import Transcript
 from cellgate.wire.jupyter import (
+    MAX_INFO_BYTES,
     ClientMessage,
     Composer,
     Dialect,
@@ -585,7 +586,7 @@ class Session:
             self._log.record(Record(Kind.OUTPUT, 0, number, question.client, tag, v1))
         else:
             try:
-                said = parse_message(v1)["content"]
+                said = parse_message(v1)["content"] if len(v1) <= MAX_INFO_BYTES else {}
             except MessageError:
                 said = {}
             self._log.reply_as_kernel(question.client, question.message, clean_kernel_info(said), number)

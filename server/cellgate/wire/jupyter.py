@@ -37,6 +37,7 @@ from cellgate_kernel.message import (
 __all__ = [
     "CLIENT_ERRORS",
     "ERROR_NAMES",
+    "MAX_INFO_BYTES",
     "PROTOCOL_VERSION",
     "Buffer",
     "ClientMessage",
@@ -492,8 +493,11 @@ def write_frame(v1: Buffer, dialect: Dialect) -> Frame:
 def tag_is_true(tag: Tag, v1: memoryview) -> bool:
     """Whether a tag says what the message behind it says, as far as a client would act on it: channel, type, parent,
     and the outcome of a status or a reply. Code in a sandbox can take its host's place, and dress one as the other.
-    Raises MessageError for what is laid out as no message at all."""
+    Of a reply that is too large to be read while all wait the tag's word counts: its outcome concerns its own session
+    alone. Raises MessageError for what is laid out as no message at all."""
     channel, (header, parent, _, content, *_) = split_v1(v1)
+    if len(header) > 2 * MAX_HEADER_BYTES:
+        return False
     try:
         head = bytes(header)
         usual = _USUAL_HEADER.fullmatch(head)
@@ -506,6 +510,8 @@ def tag_is_true(tag: Tag, v1: memoryview) -> bool:
             return False
         if msg_type != "status" and not msg_type.endswith("_reply"):
             return tag.status is Status.NONE
+        if len(content) > MAX_OUTCOME_BYTES:
+            return msg_type != "status" and (tag.status is Status.NONE or tag.status in _OUTCOMES.values())
         values = _load(content, "content")
         if msg_type == "status":
             return tag.status is _STATES.get(_word(values.get("execution_state")), Status.NONE)
@@ -514,6 +520,8 @@ def tag_is_true(tag: Tag, v1: memoryview) -> bool:
         return False
 
 
+# Of what a kernel says are parsed, while all sessions wait: 15 MiB of brackets take a second, and half a gigabyte.
+MAX_OUTCOME_BYTES = 64 << 10  # of a status, and of a reply; most have some hundred
 # As the kernel host composes it. Anchored at both ends and without escapes, so that no key can be there twice.
 _USUAL_HEADER = re.compile(
     rb'\{"msg_id":"[\w-]*","msg_type":"(\w+)","username":"\w*","session":"[\w-]*","version":"[\d.]*","date":"[\w:.+-]*"\}'
@@ -670,6 +678,7 @@ _SESSION = re.compile(r"[\w-]{1,100}")  # real ones are UUIDs, with or without h
 
 # -- what a kernel says of itself ----------------------------------------------------------------------
 
+MAX_INFO_BYTES = 64 << 10  # of the whole reply; ipykernel's has 2 KB, and what is longer says nothing
 MAX_HELP_LINKS = 20  # ipykernel has 8
 _VERSION_5 = re.compile(r"5\.\d{1,3}")
 _HTTP = re.compile(r"https?://[^\s\"'<>\\\x00-\x20]{1,1000}")

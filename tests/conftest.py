@@ -18,7 +18,6 @@ SKIPS_ALLOWED_IN_CI = (
     "this kernel's Landlock",
     "there is no lower hard limit here",
     "rootless mode is tried here with cgroup version 1 alone",
-    "libfaketime is not installed here",
 )
 
 

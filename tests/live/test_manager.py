@@ -418,7 +418,7 @@ async def test_a_kernel_that_does_not_greet_the_heir_has_no_more_time_than_other
 ):
     """C code that held the interpreter's lock was neither interrupted nor ended after a gateway's death."""
     if driver.name == "fake":
-        pytest.skip("its kernels have the test's own lock")
+        pytest.skip("driver does not promise this")  # its kernels have the test's own lock
     flags = {"cell_seconds": 1}
     manager = await open_one(**flags)
     live = await manager.create(OWNER, Wish())

@@ -120,6 +120,22 @@ async def test_what_takes_too_long_is_denied_and_the_next_is_judged():
         await judges.close()
 
 
+async def test_a_worker_that_does_nothing_is_given_up_too():
+    """The limit is CPU time, so that a busy host denies nobody; patience has an end all the same."""
+    judges = Judges(verdict_seconds=0.4)
+    try:
+        await judges.judge("x = 1", "python", STANDARD)
+        (pid,) = workers()
+        os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(PolicyError, match=r"0\.4 s"):
+            await judges.judge("x = 2", "python", STANDARD)
+        assert time.monotonic() - began >= 0.4 * judging.PATIENCE
+        assert (await judges.judge("x = 2", "python", STANDARD)).allowed
+    finally:
+        await judges.close()
+
+
 async def test_what_takes_too_much_memory_is_denied_and_the_next_is_judged():
     judges = Judges(memory_bytes=32 << 20, verdict_seconds=60)
     try:

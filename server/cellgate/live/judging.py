@@ -23,6 +23,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -41,7 +42,8 @@ __all__ = ["Judges", "preload"]
 
 log = logging.getLogger("cellgate.live")
 
-VERDICT_SECONDS: Final = 2.0  # a megabyte of ordinary code takes about one; what takes more is made to
+VERDICT_SECONDS: Final = 2.0  # of CPU; a megabyte of ordinary Python takes about one; what takes more is made to
+PATIENCE: Final = 5  # times as long on the clock: a busy host is no reason to deny
 MEMORY_BYTES: Final = 512 << 20  # beyond what is loaded: the tree of a megabyte of code has some 100
 WORKERS: Final = 2  # so that one hostile cell after the other leaves a way for the rest
 MAX_WAITING: Final = 1000  # requests for a worker; beyond it somebody floods
@@ -106,10 +108,10 @@ class Judges:
     async def close(self) -> None:
         """End all workers; whoever waits for one has a PolicyError."""
         self._closed = True
-        for worker in list(self._all):
-            worker.close()
-        self._all.clear()
-        self._idle.clear()
+        for worker in self._all:
+            worker.hang_up()
+        while self._idle:
+            self._drop(self._idle.pop())
         nursery, self._nursery = self._nursery, None
         if nursery is not None:
             await nursery.close()
@@ -138,29 +140,38 @@ class Judges:
 
     async def _reply_of_a_worker(self, asked: bytes) -> bytes:
         """A worker may be ended by something else than what it was asked: then another one is asked, once."""
-        until = asyncio.get_running_loop().time() + self._seconds
         try:
-            return await self._reply_until(until, asked)
+            return await self._reply(asked)
         except _WorkerEnded:
             try:
-                return await self._reply_until(until, asked)
+                return await self._reply(asked)
             except _WorkerEnded as error:
                 raise PolicyError("whoever read it ended: it took too much memory") from error
 
-    async def _reply_until(self, until: float, asked: bytes) -> bytes:
+    async def _reply(self, asked: bytes) -> bytes:
+        """Raises PolicyError and _WorkerEnded."""
         worker = self._take()
+        asking = asyncio.ensure_future(worker.ask(asked))
         try:
-            reply = await asyncio.wait_for(worker.ask(asked), until - asyncio.get_running_loop().time())
+            until = time.monotonic() + PATIENCE * self._seconds
+            left = self._seconds
+            while not (await asyncio.wait((asking,), timeout=left))[0]:
+                left = min(self._seconds - worker.cpu_seconds(), until - time.monotonic())
+                if left <= 0:
+                    raise PolicyError(f"reading it took more than {self._seconds:g} s")
+            reply = asking.result()
             if not self._closed:
                 self._idle.append(worker)
             return reply
-        except asyncio.TimeoutError as error:
-            raise PolicyError(f"reading it took more than {self._seconds:g} s") from error
         except OSError as error:
             raise _WorkerEnded from error
         finally:
             if worker not in self._idle:  # nobody knows what it would say next
-                self._drop(worker)
+                asking.cancel()
+                try:
+                    await asyncio.wait((asking,))  # until it has let go of the line
+                finally:
+                    self._drop(worker)
 
     def _take(self) -> _Worker:
         while self._idle:
@@ -202,10 +213,16 @@ class _Worker:
     def __init__(self, number: int, line: socket.socket) -> None:
         self.number = number
         self._line = line
+        self._clock = 0  # of its CPU time, once it has said who it is
+        self._began = 0.0
 
     async def ask(self, asked: bytes) -> bytes:
         """Raises OSError when it has ended."""
         loop = asyncio.get_running_loop()
+        if not self._clock:
+            (pid,) = _HEAD.unpack(await self._read(_HEAD.size))
+            self._clock = ~pid << 3 | 2  # as clock_getcpuclockid(3) makes it
+        self._began = time.clock_gettime(self._clock)
         await loop.sock_sendall(self._line, _HEAD.pack(len(asked)) + asked)
         (length,) = _HEAD.unpack(await self._read(_HEAD.size))
         if length > MAX_REPLY_BYTES:
@@ -230,6 +247,17 @@ class _Worker:
         except OSError:
             pass
         return True
+
+    def cpu_seconds(self) -> float:
+        """Spent on what it was asked last."""
+        with suppress(OSError):
+            return time.clock_gettime(self._clock) - self._began
+        return 0.0
+
+    def hang_up(self) -> None:
+        """Whoever waits for it sees it end."""
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._line.close()
@@ -418,6 +446,7 @@ def _be_worker(line: socket.socket, *, parent: int, memory_bytes: int) -> NoRetu
         if os.getppid() != parent:
             os._exit(1)
         _bound(memory_bytes)
+        line.sendall(_HEAD.pack(os.getpid()))
         while request := _read(line):
             reply = _judged(request)
             line.sendall(_HEAD.pack(len(reply)) + reply)

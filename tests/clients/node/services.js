@@ -259,6 +259,7 @@ scenario("a session is started, found, renamed, given another kernel, and ended"
 scenario("a session whose kernel was shut down is listed no more", async (page) => {
   const sessions = new SessionManager({ serverSettings: page.settings, kernelManager: page.kernels });
   const session = await sessions.startNew({ path: "a.ipynb", type: "notebook", name: "", kernel: { name: "python3" } });
+  await session.kernel.info; // the page asks at once, and is not made for a kernel that is gone by then
   await page.kernels.shutdown(session.kernel.id);
   await sessions.refreshRunning();
   assert.deepEqual([...sessions.running()], []);

@@ -173,10 +173,21 @@ async def test_the_end_of_a_session_is_told_and_then_closes(here: Gateway, kerne
         assert await closed(websocket) == (4001, "session_over")
 
 
-async def test_the_newer_connection_of_a_client_takes_the_place_of_the_older(here: Gateway, kernel: str):
+async def test_the_newer_connection_of_a_client_takes_the_place_of_the_older_when_it_speaks(here: Gateway, kernel: str):
     async with open_one(here, kernel) as former, open_one(here, kernel) as newer:
-        assert await closed(former) == (4002, "replaced")
         assert text_of(await run(newer, "print(1)")) == "1\n"
+        assert await closed(former) == (4002, "replaced")
+
+
+async def test_a_connection_that_was_given_up_and_is_heard_of_last_does_not_take_the_place_of_the_one_that_speaks(
+    here: Gateway, kernel: str
+):
+    """A notebook server that is a gateway's client opened two for a page, cancelled the first, which tornado does not
+    do, and had its second closed: what the page said meanwhile was lost."""
+    async with open_one(here, kernel) as speaker, open_one(here, kernel) as orphan:
+        assert text_of(await run(speaker, "print(1)")) == "1\n"
+        assert await closed(orphan) == (4002, "replaced")
+        assert text_of(await run(speaker, "print(2)")) == "2\n"
 
 
 async def test_who_takes_nothing_is_told_so_if_it_wakes_in_time(here: Gateway, kernel: str):

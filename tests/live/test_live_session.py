@@ -134,8 +134,8 @@ async def test_one_more_client_than_there_may_be_is_refused(open_one: OpenManage
 async def test_a_client_that_comes_again_takes_the_place_of_its_former_connection(live: LiveSession):
     former = Client(live, b"a")
     again = Client(live, b"a")
-    assert former.parted is Parting.REPLACED
     assert (await again.run("print('x')")).text == "x\n"
+    assert former.parted is Parting.REPLACED
     assert not former.of("x")
     assert live.connections == 1
 

@@ -147,7 +147,7 @@ class Client:
 
     def send_request(self, kind: str, content: dict[str, Any], channel: Channel = Channel.SHELL) -> str:
         message_id = f"m{next(self._numbers)}"
-        self.live.heard(self.name, client_message(kind, content, message_id, channel))
+        self.live.heard(self.reader, client_message(kind, content, message_id, channel))
         return message_id
 
     async def run(self, code: str, **options: Any) -> Outcome:

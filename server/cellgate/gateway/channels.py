@@ -27,7 +27,7 @@ CLOSED_BY_CLIENT = frozenset({1000, 1001, 1005})  # normal, a page that is left,
 # What a client is told when we close its connection. It may come again, and reads on, after all but the first.
 PARTINGS: dict[Parting, tuple[int, str]] = {
     Parting.SESSION_OVER: (4001, "session_over: the session has ended, and everything was delivered"),
-    Parting.REPLACED: (4002, "replaced: the same session_id has connected again"),
+    Parting.REPLACED: (4002, "replaced: the same session_id speaks on another connection"),
     Parting.TOO_SLOW: (4008, "too_slow: nothing was taken for too long; connect again to read on"),
     Parting.GOING_AWAY: (1012, "going_away: the server restarts; connect again to read on"),
 }
@@ -78,7 +78,7 @@ class ChannelsHandler(Handler, WebSocket):
         except MessageError as error:
             self.shut(close_code(error), f"{error.code}: {error}")
             return
-        self._live.heard(self._client, message)
+        self._live.heard(self._reader, message)
         if self._live.is_congested:
             self.pause()
             self._live.when_clear(self.resume)

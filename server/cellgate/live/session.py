@@ -126,6 +126,7 @@ class LiveSession:
         self._kernels: dict[int, _Kernel] = {}
         self._coming: Awaitable[Sandbox] | None = None  # was asked for before the session had begun
         self._readers: dict[bytes, Reader] = {}
+        self._twins: dict[bytes, Reader] = {}  # a second connection of a client's, until one of both speaks
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -215,7 +216,9 @@ class LiveSession:
             raise TooManyClients(len(self._readers))
         self.session.joined(client)
         if former is not None:
-            former.part(Parting.REPLACED)
+            if twin := self._twins.pop(client, None):
+                twin.part(Parting.REPLACED)
+            self._twins[client] = former
         place = self._cursors.find(client)
         if place is None:
             running = self.session.running
@@ -241,14 +244,27 @@ class LiveSession:
         frontends reconnect, may have turned away from what is on its way."""
         is_current = self._readers.get(reader.client) is reader
         reader.gone(in_order=in_order and is_current and self.session.running is None)
-        if is_current:
+        if self._twins.get(reader.client) is reader:
+            del self._twins[reader.client]
+        elif is_current:
             del self._readers[reader.client]
-            self.session.left(reader.client)
+            if twin := self._twins.pop(reader.client, None):
+                self._readers[reader.client] = twin
+            else:
+                self.session.left(reader.client)
             self._left.set()
 
-    def heard(self, client: bytes, message: ClientMessage) -> None:
-        """What a client sent."""
-        self._do(self.session.request(client, message, self._host.now()))
+    def _all_readers(self) -> list[Reader]:
+        return [*self._readers.values(), *self._twins.values()]
+
+    def heard(self, reader: Reader, message: ClientMessage) -> None:
+        """What a client sent. Of two connections of the same client the one that speaks is the client's: a notebook
+        server may give up a connection without closing it, and that one's handshake may be read last."""
+        if other := self._twins.pop(reader.client, None):
+            if other is reader:
+                other, self._readers[reader.client] = self._readers[reader.client], reader
+            other.part(Parting.REPLACED)
+        self._do(self.session.request(reader.client, message, self._host.now()))
 
     async def interrupt(self) -> None:
         self._do(self.session.interrupt(self._host.now()))
@@ -275,7 +291,7 @@ class LiveSession:
             log.warning("session %s: the journal can be written again", self.id)
             self._set_degraded(False)
         limit = self.session.limits.client_stall_seconds
-        for reader in list(self._readers.values()):
+        for reader in self._all_readers():
             if reader.stalled_seconds(now) > limit:
                 reader.part(Parting.TOO_SLOW)
         pause = min(max(self.session.limits.idle_seconds / 8, 1.0), 60.0)  # several looks within the idle time
@@ -285,7 +301,7 @@ class LiveSession:
 
     async def close(self) -> None:
         """Let go of it without ending it: another gateway may take over."""
-        for reader in list(self._readers.values()):
+        for reader in self._all_readers():
             reader.part(Parting.GOING_AWAY)
         if self._timer:
             self._timer.cancel()
@@ -332,7 +348,7 @@ class LiveSession:
 
     def _append(self, records: Sequence[Record]) -> None:
         first = self.journal.append(records)
-        for reader in list(self._readers.values()):
+        for reader in self._all_readers():
             reader.appended(first, records)
         if self.journal.is_degraded and not self.session.is_degraded:
             log.error("session %s: the journal cannot be written; no cell is accepted until it can", self.id)
@@ -461,14 +477,14 @@ class LiveSession:
             log.warning("session %s: its sandbox could not be destroyed: %s", self.id, error)
 
     async def _clear_away(self) -> None:
-        for reader in list(self._readers.values()):
+        for reader in self._all_readers():
             reader.finish(Parting.SESSION_OVER)
         me = asyncio.current_task()
         while others := [task for task in self._tasks if task is not me]:  # a start that was overtaken, destroys
             await asyncio.wait(others)
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._all_left(), FAREWELL_SECONDS)
-        for reader in list(self._readers.values()):
+        for reader in self._all_readers():
             reader.part(Parting.SESSION_OVER)
         if self._timer:
             self._timer.cancel()

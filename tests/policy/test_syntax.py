@@ -535,3 +535,26 @@ def test_brackets_in_strings_and_comments_are_none():
 def test_a_long_literal_is_seen():
     assert [one.name for one in large(f"x = '{'y' * 2000}'", "javascript", Bounds(50, 1000))] == ["literal_bytes"]
     assert [one.name for one in large(f"echo '{'y' * 2000}'", "bash", Bounds(50, 1000))] == ["literal_bytes"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import os\nos.system('sudo ls')",
+        "import os as o\nrun = o.popen\nrun('ls; ' + 'sudo x')",
+        "import subprocess\nsubprocess.run(['sudo', 'ls', x])",
+        "from subprocess import check_output as c\nc('ls | sudo x', shell=True)",
+        "get_ipython().system('sudo ls')",
+        "!sudo ls",
+        "%%bash\nls\nsudo x",
+        "%%ruby\n`sudo x`",
+        "%%javascript\nrequire('child_process').exec('sudo x')",
+    ],
+)
+def test_a_shell_line_in_python_is_read_as_one(code):
+    assert "privileged" in found(code, "python")
+
+
+@pytest.mark.parametrize("code", ["import os\nos.getenv('sudo x')", "print('sudo x')", "x = ['sudo', 'x']"])
+def test_a_string_that_no_shell_is_given_is_none(code):
+    assert "privileged" not in found(code, "python")

@@ -22,6 +22,7 @@ __all__ = [
     "PYTHON",
     "ROOTS",
     "SHELL",
+    "SHELL_TAKERS",
     "Magic",
     "Words",
 ]
@@ -281,6 +282,13 @@ ALIASES = {
 CODE_TAKERS = words(
     """eval exec compile timeit.timeit timeit.repeat timeit.Timer timeit.main get_ipython().run_cell get_ipython().ex
     get_ipython().ev get_ipython().run_code cProfile.run profile.run pandas.eval code.interact"""
+)
+
+# Calls whose first constant string, or list of such, is a shell line: it is read as one.
+SHELL_TAKERS = words(
+    """os.system os.popen posix.system subprocess.run subprocess.call subprocess.check_call subprocess.check_output
+    subprocess.Popen subprocess.getoutput subprocess.getstatusoutput asyncio.create_subprocess_shell pexpect.run
+    pexpect.spawn IPython.utils.process.system IPython.utils.process.getoutput"""
 )
 
 PYTHON = Words(_PYTHON_NAMES, _PYTHON_ATTRIBUTES)

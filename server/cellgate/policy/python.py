@@ -11,11 +11,13 @@ from __future__ import annotations
 import ast
 import builtins
 import re
+import shlex
 import string
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -23,7 +25,7 @@ from cellgate.policy import shell, syntax
 from cellgate.policy.facts import MAX_TEXT_CHARS, Bounds, Kind, Place, Reading, Seen
 from cellgate.policy.folding import Folder
 from cellgate.policy.ipython import CellMagic, Transformed, is_plain_python, transform
-from cellgate.policy.names import ALIASES, CODE_TAKERS, LEADING_OUT, MAGICS, MODULES, ROOTS
+from cellgate.policy.names import ALIASES, CODE_TAKERS, LEADING_OUT, MAGICS, MODULES, ROOTS, SHELL_TAKERS
 
 __all__ = ["nesting", "read"]
 
@@ -361,7 +363,7 @@ class _Reader(Folder):
         return False
 
     def _is_unknown(self, node: ast.AST | None, scope: _Scope, work: _Work) -> bool:
-        """What lists of nodes hold beside nodes: None where `**` stands, names of keywords."""
+        """What trees hold beside nodes: names of keywords, None where `**` stands, True in a pattern."""
         return True
 
     def _collect_function(self, node: Function, scope: _Scope, work: _Work) -> bool:
@@ -686,6 +688,16 @@ class _Reader(Folder):
             place = self._place(node.args[0])
             self._found.extend(_read_inside(code, "python", self._context, lambda _: place))
 
+    def _emit_shell_line(self, node: ast.Call, function: str) -> None:
+        first = node.args[0] if node.args else None
+        line = self.fold_text(first)
+        if line is None and isinstance(first, (ast.List, ast.Tuple)):
+            words = list(takewhile(lambda word: word is not None, map(self.fold_text, first.elts)))
+            line = shlex.join(word for word in words if word is not None)
+        if line and first is not None:
+            place = self._place(first)
+            self._found.extend(_read_inside(line, "bash", self._context, lambda _: place))
+
     def _emit_magic(self, node: ast.Call, function: str) -> None:
         """One of IPython's own calls, whether its transformers wrote it or the cell did."""
         place = self._place(node)
@@ -821,6 +833,8 @@ _COLLECTORS: dict[type, Callable[[_Reader, Any, _Scope, _Work], bool]] = {  # Tr
     ast.MatchStar: _Reader._collect_named,
     ast.While: _Reader._collect_while,
     str: _Reader._is_unknown,
+    bool: _Reader._is_unknown,
+    int: _Reader._is_unknown,
     type(None): _Reader._is_unknown,
 }
 _RESOLVERS: dict[type[ast.AST], Callable[[_Reader, Any], Iterator[str]]] = {
@@ -852,6 +866,7 @@ _CALLS: dict[str, Callable[[_Reader, ast.Call, str], None]] = {
     **dict.fromkeys(_IMPORTERS, _Reader._emit_dynamic_import),
     **dict.fromkeys(_ATTRIBUTE_TAKERS, _Reader._emit_taken_attribute),
     **dict.fromkeys(CODE_TAKERS, _Reader._emit_inside),
+    **dict.fromkeys(SHELL_TAKERS, _Reader._emit_shell_line),
     **dict.fromkeys(_MAGIC_CALLS, _Reader._emit_magic),
 }
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from IPython.core.inputtransformer2 import TransformerManager
 
 from cellgate.policy.facts import Bounds, Kind, Place, Seen
 from cellgate.policy.folding import MAX_CHARS
@@ -276,6 +277,53 @@ def test_what_is_taken_for_plain_python_is_what_ipython_would_run(code):
         return
     if is_plain_python(code):
         assert ast.dump(ast.parse(transform(code).source)) == ast.dump(tree)
+
+
+@given(st.lists(PIECES, max_size=8).map("".join))
+@example("x = 1\n!ls 'a\ny = %time f(\nif x:\n    z = !ls\n")
+@example("s = '''\n!ls\n'''\n%time x")
+def test_magics_that_are_changed_one_by_one_become_what_ipython_makes_of_all_at_once(code):
+    whole = TransformerManager()
+    try:
+        wanted = whole.transform_cell(code)
+    except SyntaxError:
+        return
+    made = transform(code)
+    if made.magic is None:
+        assert made.source == wanted
+
+
+EVERY_SYNTAX = """
+match x:
+    case True | None: pass
+    case {"a": 1, **rest} if rest: pass
+    case [1, *others]: pass
+    case C(2, y=-3.5j) as z: pass
+@d
+async def f(a, /, b: int = 1, *c, d=..., **e) -> None:
+    global g
+    async with a as b, c: await d
+    async for i in j: yield i
+    return [k async for k in l if k]
+class A(B, metaclass=C, **D):
+    x: int
+    y: int = 1
+    def g(self): nonlocal_ = lambda: (yield from self)
+try: raise E from e
+except (F, G) as h: pass
+else: del h, i[1:2, ::3], j.k
+finally: assert l, "m"
+while n or o and not p < q is not r: break
+else: q @= {**a, 'b': c}; r: int; s |= {*t, *u}
+if (v := w) if x else y: print(f"{z!r:>{a}}", b"", 0x1, 1e5, 1j, ..., *b, sep='', **c)
+for c.d, [e, *f] in g: continue
+import h.i as j, k; from ..l import m as n
+"""
+
+
+def test_every_piece_of_syntax_is_walked():
+    reading = read(EVERY_SYNTAX, BOUNDS)
+    assert reading.nodes > 150 and not {seen.kind for seen in reading.facts} & {Kind.UNPARSED, Kind.LARGE}
 
 
 # -- what cannot be read

@@ -211,7 +211,10 @@ class Session:
         sentence = "the sandbox ended while the gateway was away"
         if self.state in (State.STARTING, State.RESTARTING):
             self._end_work(CellReason.SUPERVISOR_LOST, sentence, {})
-            self._save()
+            if self.received:  # a kernel has spoken under this number, and could not be saved
+                self._begin_incarnation(sentence)
+            else:
+                self._save()
             self._log.do(StartKernel(self.incarnation))
         elif self.state in (State.DEAD, State.GONE):
             self._end_work(CellReason.SUPERVISOR_LOST, sentence, {})

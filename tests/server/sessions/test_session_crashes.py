@@ -173,3 +173,16 @@ def test_a_kernel_that_never_greets_the_heir_is_interrupted_and_killed_in_time()
     ]
     stage.die(Reason.TIMEOUT_WALL)
     assert stage.ends() == {"c1": "timeout_wall"}
+
+
+def test_a_kernel_that_was_never_saved_leaves_its_numbers_to_no_other():
+    """The registry refused to be written when it began. The next heir told the kernel after it that more had been heard
+    than that one ever said; which no kernel believes."""
+    stage = Stage().started()
+    stage.hear(status("starting"), stream("", "between"))
+    stage.session.state = State.RESTARTING  # as the registry has it
+    stage.crash()
+    stage.do(stage.session.kernel_lost(stage.now))
+    stage.start().hear(status("starting"))
+    stage.crash()
+    assert stage.session.received == 1

@@ -17,6 +17,7 @@ from cellgate.policy.policies import (
 )
 from cellgate.policy.rules import CATEGORIES, RULES, rules_as_markdown
 from tests.policy.evasions import EVASIONS
+from tests.policy.languages import FIRES, MISSED, SILENT
 
 PATH = Path(__file__).parents[2] / "server" / "POLICY.md"
 
@@ -32,12 +33,27 @@ def evasions_as_markdown() -> str:
     )
 
 
+def languages_as_markdown() -> str:
+    def told(codes: list[str]) -> str:
+        return ", ".join(f"`` {code} ``" if "`" in code else f"`{code}`" for code in codes).replace("\n", " ⏎ ")
+
+    lines = []
+    for language in FIRES:
+        lines.append(f"### {language}\n")
+        lines.extend(f"- `{rule}`: {told(codes)}" for rule, codes in FIRES[language].items())
+        lines.append(f"- none of these in: {told(SILENT[language])}")
+        lines.extend(f"- **misses** `{rule}`: {told(codes)}" for rule, codes in MISSED[language].items())
+        lines.append("")
+    return "\n".join(lines)
+
+
 TABLES = {
     "policies": policies_as_markdown,
     "limits": limits_as_markdown,
     "lists": lists_as_markdown,
     "rules": rules_as_markdown,
     "evasions": evasions_as_markdown,
+    "languages": languages_as_markdown,
 }
 
 

@@ -32,7 +32,6 @@ _ASSIGNS_RIGHT: Final = frozenset(("<-", "<<-", "=", ":="))  # in R, where assig
 _ASSIGNS_LEFT: Final = frozenset(("->", "->>"))
 _CLOSED: Final = frozenset(("parameter_list", "parameters", "formal_parameters", "argument_list", "arguments"))
 _INTERPOLATED: Final = frozenset(("interpolation", "template_substitution"))
-_GLOBAL: Final = frozenset(("globalThis", "window", "global", "self", "process", "Kernel", "Object"))
 
 
 class _Target(NamedTuple):
@@ -405,7 +404,7 @@ class _Reader:
         if owner is None or index is None or self._literal(index) is not None:
             return
         owners = {*self._names(owner, called=False), text(owner)}
-        if owners & _GLOBAL or owners & self._modules:
+        if owners & self._modules or any(f"{one}." in self._grammar.implied or one == "process" for one in owners):
             self._say(Kind.COMPUTED, "getattr", self._tree.place(node))
 
     def _tell_raw(self, node: Node) -> None:

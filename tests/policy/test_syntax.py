@@ -9,7 +9,7 @@ from cellgate.policy import trees
 from cellgate.policy.facts import Bounds, Kind, Seen
 from cellgate.policy.grammars import GRAMMARS
 from cellgate.policy.judge import READERS, judge
-from cellgate.policy.policies import POLICIES, Policy
+from cellgate.policy.policies import POLICIES, STRICT, Policy
 from cellgate.policy.rules import RULES
 from cellgate.policy.verdicts import Severity
 from tests.policy.languages import FIRES, MISSED, SILENT
@@ -58,6 +58,35 @@ def test_ordinary_code_passes_the_standard_policy(language):
         c for c in codes if not found(c, language) & {"host_door", "metadata_address", "privileged", "fork_loop"}
     ]
     assert all(judge(code, language, POLICIES["standard"]).allowed for code in harmless)
+
+
+COMPUTES = {
+    "bash": "x=1\nfor i in 1 2; do x=$((x + i)); done\necho $x",
+    "c": '#include <stdio.h>\n#include <math.h>\nint main(void) { printf("%f", sqrt(2)); return 0; }',
+    "cpp": "#include <vector>\n#include <iostream>\nint main() { std::vector<int> v{1}; std::cout << v.size(); }",
+    "go": 'package main\nimport ("fmt"; "math/rand"; "encoding/json")\nfunc main() { fmt.Println(rand.Int()) }',
+    "java": "import java.util.List;\nclass A { int f(List<Integer> l) { return l.stream().mapToInt(i -> i).sum(); } }",
+    "javascript": "import assert from 'node:assert'\nconst f = xs => xs.map(x => x ** 2)\nconsole.log(f([1, 2]))",
+    "r": "library(stats)\nx <- rnorm(10)\nmean(x[x > 0])\nsapply(x, function(y) y + 1)",
+    "ruby": "require 'set'\nx = Set.new([1, 2])\nputs x.map { |y| y * 2 }.sum",
+    "rust": 'use std::collections::HashMap;\nfn main() { let m = HashMap::<u8, u8>::new(); println!("{}", m.len()); }',
+    "typescript": "const f = (xs: number[]): number => xs.reduce((a, b) => a + b, 0)\nconsole.log(f([1, 2]))",
+}
+
+
+@pytest.mark.parametrize("language", sorted(FIRES))
+def test_code_that_computes_passes_the_strict_policy(language):
+    assert not judge(COMPUTES[language], language, STRICT).findings
+
+
+def test_a_module_covers_what_its_language_writes_below_it():
+    policy = Policy("p", {"module": Severity.DENY}, deny_modules=frozenset(("fs", "std::net", "golang.org/x")))
+    for language, code in {
+        "javascript": "import 'fs/promises'",
+        "rust": "use std::net::TcpStream;",
+        "go": 'import "golang.org/x/net"',
+    }.items():
+        assert not judge(code, language, policy).allowed
 
 
 # -- places ------------------------------------------------------------------------------------------------

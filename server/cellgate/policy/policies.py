@@ -6,6 +6,7 @@ what both allow. Knows which rules there are, and nothing of code. Pure.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -17,6 +18,7 @@ from cellgate.policy.facts import Bounds
 from cellgate.policy.names import words
 from cellgate.policy.rules import CATEGORIES, RULES
 from cellgate.policy.verdicts import Severity
+from cellgate.policy.words import COMPUTING
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -124,12 +126,16 @@ class Policy:
         return self.allow_magics is None or name in self.allow_magics
 
 
+_LAST_PART = re.compile(r"(?:\.|::|/)[^.:/]*$")  # as languages write what is in something
+
+
 def _covers(names: frozenset[str], name: str) -> bool:
-    """Whether a dotted name or one above it is among `names`."""
+    """Whether a name or one above it is among `names`."""
     while name:
         if name in names:
             return True
-        name = name.rpartition(".")[0]
+        cut = _LAST_PART.search(name)
+        name = name[: cut.start()] if cut else ""
     return False
 
 
@@ -166,7 +172,7 @@ STRICT = Policy(
         **dict.fromkeys((rule for rule in RULES if rule != "underscore_name"), Severity.DENY),
         "unparsed": Severity.NOTE,  # what does not parse does not run
     },
-    allow_modules=_COMPUTING,
+    allow_modules=_COMPUTING | COMPUTING,
     allow_magics=words(
         """%time %timeit %%time %%timeit %%capture %matplotlib %precision %pprint %pinfo %pinfo2 %pdoc %who %whos
         %who_ls         %xmode %colors %%latex %%markdown"""

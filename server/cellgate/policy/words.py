@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from cellgate.policy.names import Words
+from cellgate.policy.names import Words, words
 
-__all__ = ["OTHERS"]
+__all__ = ["COMPUTING", "OTHERS"]
 
 _PACKAGES = re.compile(r"^(?:javax?|jdk|sun)\.(?:[a-z]\w*\.)*(?=[A-Z])")  # Java's own: their classes are known by name
 _CUT = {
@@ -502,6 +502,27 @@ _R = _Names(
         **_rows("input", "readline menu file.choose"),
     },
     joined_by="whole",
+)
+
+# Modules of these languages that compute, or of which all else is found by its own name. None is called like a module
+# of Python that does more.
+COMPUTING = words(
+    """
+    assert buffer events querystring string_decoder timers
+    benchmark bigdecimal date delegate digest forwardable ostruct prime matrix securerandom set singleton strscan
+    bufio bytes cmp container context encoding errors fmt hash iter maps math regexp slices sort strconv strings sync
+    text/tabwriter unicode
+    std::borrow std::cell std::cmp std::collections std::convert std::error std::fmt std::hash std::iter std::num
+    std::ops std::option std::rc std::result std::str std::string std::sync std::time std::vec
+    java.math java.text java.time java.util
+    assert.h complex.h ctype.h errno.h float.h inttypes.h iso646.h limits.h locale.h math.h stdarg.h stdbool.h stddef.h
+    stdint.h stdio.h stdlib.h string.h tgmath.h time.h wchar.h
+    algorithm bit bitset cassert cctype cfloat chrono climits cmath compare complex concepts cstddef cstdint cstdio
+    cstdlib cstring deque exception format forward_list functional initializer_list iomanip iostream iterator limits
+    list map memory numeric optional ostream ranges ratio regex span sstream stack stdexcept string_view tuple
+    type_traits typeinfo unordered_map unordered_set utility valarray variant vector
+    dplyr forcats ggplot2 lubridate magrittr purrr stats stringr tibble tidyr
+    """
 )
 
 OTHERS: dict[str, Words] = {

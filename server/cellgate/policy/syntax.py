@@ -69,6 +69,7 @@ class _Reader:
         self._defined: set[str] = set()  # at the top of the text: nothing else can be meant
         self._modules: set[str] = set()
         self._meant: dict[str, tuple[str, ...]] = {}
+        self._mentioned: dict[str, tuple[str, ...]] = {}
         self._told: set[int] = set()  # where nodes begin that were read with another
 
     def read(self) -> Reading:
@@ -256,8 +257,9 @@ class _Reader:
 
     def _plain(self, name: str) -> str:
         """Without what may be said before it and means nothing, or may be left out."""
-        while dropped := next((one for one in self._grammar.implied if name.startswith(one) and name != one), None):
-            name = name[len(dropped) :]
+        implied = self._grammar.implied
+        while name.startswith(implied) and name not in implied:
+            name = name[next(len(one) for one in implied if name.startswith(one)) :]
         if self._language == "java" and name.startswith(("java.", "javax.", "jdk.", "sun.")):
             parts = name.split(".")
             first = next((index for index, part in enumerate(parts) if part[:1].isupper()), 0)
@@ -314,13 +316,28 @@ class _Reader:
                 self._tell_shell(self._literal(node), node)
         elif kind in grammar.raw:
             self._tell_raw(node)
-        elif kind in grammar.names or kind in grammar.links or kind in grammar.calls or kind in grammar.subscripts:
+        elif kind in grammar.names:
+            if node.start_byte not in self._told:
+                self._tell_name(node)
+        elif kind in grammar.links or kind in grammar.calls or kind in grammar.subscripts:
             if kind in grammar.subscripts:
                 self._tell_subscript(node)
             if self._is_call(node) and grammar.takes:
                 self._tell_taken(node)
             if node.start_byte not in self._told:
                 self._tell_chain(node)
+
+    def _tell_name(self, node: Node) -> None:
+        """One that stands alone, as most do."""
+        name = self._name(node)
+        meanings = self._mentioned.get(name)
+        if meanings is None:
+            found = (self._plain(meaning) for meaning in self._meanings(name, 0))
+            meanings = self._mentioned[name] = tuple(dict.fromkeys(found))
+        if meanings:
+            place = self._tree.place(node)
+            for meaning in meanings:
+                self._say(Kind.USE, meaning, place)
 
     def _tell_chain(self, node: Node) -> None:
         grammar = self._grammar

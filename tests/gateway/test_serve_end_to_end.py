@@ -19,6 +19,7 @@ import pytest
 import websockets
 
 from cellgate.sandbox.native import commands
+from cellgate.sandbox.native.driver import NativeDriver
 from cellgate.serve.places import gateway_account, prepare
 from tests.support.server import BOUND, Server, served, until
 
@@ -171,6 +172,21 @@ async def kernel_is(server: Server, kernel_id: str, state: str) -> None:
     while (seen := (await server.fetch("GET", f"/api/kernels/{kernel_id}")).json()["execution_state"]) != state:
         assert time.monotonic() < deadline, seen
         await asyncio.sleep(0.02)
+
+
+async def test_a_gateway_whose_driver_was_let_go_makes_room_for_one_that_has_a_driver():
+    """It went on serving, and no kernel's end, no interrupt and no time limit was seen by anybody any more."""
+    async with served() as server:
+        kernel = await new_kernel(server)
+        await kernel.run("x = 'kept'")
+        former = server.gateway_pid()
+        intruder = await NativeDriver.connect(str(server.state_dir / "warden" / "socket"))
+        await until(lambda: "another takes its place" in server.log())
+        await server.wait_ready()
+        await asyncio.wait_for(intruder.lost, BOUND)
+        await intruder.close()
+        assert server.gateway_pid() != former
+        assert await kernel.run("x") == "'kept'"
 
 
 async def test_a_second_server_in_the_same_directory_is_refused():

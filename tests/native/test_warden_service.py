@@ -249,6 +249,15 @@ async def test_a_newer_driver_takes_the_place_of_the_older_which_can_do_nothing_
     await newer.close()
 
 
+async def test_more_commands_than_a_socket_holds_are_all_obeyed(path: str, driver: NativeDriver):
+    """A gateway that took over 300 sessions asked for all their links in one turn of its loop, and lost its driver."""
+    sandbox = await driver.create(SPEC)
+    usages = await asyncio.gather(*(sandbox.usage() for _ in range(1000)))
+    assert all(usage.pids for usage in usages)
+    assert not driver.lost.done()
+    await sandbox.destroy()
+
+
 async def test_what_a_fenced_driver_had_sent_is_not_done(path: str, driver: NativeDriver):
     sandbox = await driver.create(SPEC)
     pid = pid_at(path)

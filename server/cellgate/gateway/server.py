@@ -69,7 +69,8 @@ async def run_gateway(
     on_serving: Callable[[], object] = lambda: None,
 ) -> None:
     """Serve on these sockets, which are listening already, until SIGTERM or SIGINT. Then nobody new is let in, and
-    sandboxes are kept, or ended with `end_sessions`. Raises what `Manager.open` raises, for an OSError StorageFull."""
+    sandboxes are kept, or ended with `end_sessions`. Raises what `Manager.open` raises, for an OSError StorageFull; and
+    DriverUnavailable when the driver is lost and its sandboxes live on."""
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -84,7 +85,11 @@ async def run_gateway(
         server.add_sockets([Listener(sock) for sock in sockets])
         if not told.is_set():
             on_serving()
-            await told.wait()
+            stop = asyncio.ensure_future(told.wait())
+            await asyncio.wait((stop, manager.lost), return_when=asyncio.FIRST_COMPLETED)
+            if not stop.done():  # another gateway finds all of it again
+                stop.cancel()
+                raise manager.lost.result()
     finally:
         manager.drain()
         if server is not None:

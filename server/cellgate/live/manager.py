@@ -63,6 +63,8 @@ class Manager:
         self.kernelspecs: dict[str, Kernelspec] = {}
         self.is_draining = False
         self.started = datetime.now(timezone.utc)
+        # When its sandboxes live on and nothing can be known of them any more: whoever serves shall end and begin again.
+        self.lost: asyncio.Future[CellgateError] = asyncio.get_running_loop().create_future()
         self._open_driver = open_driver
         self.directory = directory  # where others keep what belongs to sessions, too
         self._directory = directory / "sessions"
@@ -218,6 +220,10 @@ class Manager:
                     self._driver = None
                     await driver.close()
                 return await (await self._get_driver()).create(spec)
+
+    def lose(self, error: CellgateError) -> None:
+        if not self.lost.done():
+            self.lost.set_result(error)
 
     def forget(self, session: LiveSession) -> None:
         self._sessions.pop(session.id, None)

@@ -37,6 +37,7 @@ RunGateway = Callable[..., Coroutine[Any, Any, None]]  # `cellgate.gateway.serve
 GC_THRESHOLD: Final = (
     10_000  # messages on their way are tuples without cycles: looked at in 700s they cost 6 % of a flood
 )
+WARDEN_SECONDS: Final = 30.0  # until one that is started has spoken; some 200 ms on an idle host
 NAME: Final = "cellgate-gw"  # in `ps`, where the command line is the keeper's
 # Imported by others at their first use: by datetime.strptime, by an executor, by codecs.
 _LATE: Final = (
@@ -142,7 +143,11 @@ class _Warden:
                 pass
         with suppress(OSError):  # what the keeper had to say is read first
             await loop.sock_sendall(self._line, WARDEN)
-        packet = await loop.sock_recv(self._line, MAX_PACKET_BYTES)
+        try:
+            packet = await asyncio.wait_for(loop.sock_recv(self._line, MAX_PACKET_BYTES), WARDEN_SECONDS)
+        except asyncio.TimeoutError:
+            missing = f"a warden that was started said nothing in {WARDEN_SECONDS:g} s"
+            raise DriverUnavailable("native", missing, f"{self._path}.log may say why") from None
         if not packet:
             raise DriverUnavailable("native", "the keeper of this gateway is gone", "start `cellgate serve` again")
         if said := unpack(packet):

@@ -16,6 +16,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any, Final, NamedTuple
@@ -40,6 +41,7 @@ Said = dict[str, Any]  # a packet of the warden, which is believed
 
 # What the warden is started with. A sandbox's processes can read it in /proc, so it is no more than this.
 _ENVIRONMENT: Final = ("PATH", "LANG")
+MAX_UNSENT: Final = 10_000  # commands that wait for a warden which does not read: as many as it lets wait for us
 _HELLO_SECONDS: Final = 10.0  # from the warden's start to its first word; some 200 ms on an idle host
 _LOG_BYTES: Final = 1 << 20  # of what earlier wardens said, kept when another starts; each says next to nothing
 _ERRORS: Final[Mapping[str, type[CellgateError]]] = {
@@ -67,6 +69,7 @@ class NativeDriver:
         self._warden = warden
         self._references = itertools.count(1)
         self._asked: dict[int, _Asked] = {}
+        self._unsent: deque[bytes] = deque()  # while the socket is full
         self._sandboxes: dict[str, NativeSandbox] = {}
         self.hello: asyncio.Future[Said] = self._loop.create_future()
         # Resolves once, with the reason why nothing can be asked any more: the warden is gone, or has another driver.
@@ -179,17 +182,32 @@ class NativeDriver:
 
     def tell(self, **command: object) -> None:
         """Send a command that is not answered. Raises DriverUnavailable."""
+        if self.lost.done():
+            raise self.lost.result()
         command.setdefault("ref", 0)
+        self._unsent.append(pack(command))
+        if len(self._unsent) == 1:  # else the socket is full, and the loop goes on with it
+            self._send_unsent()
+        elif len(self._unsent) > MAX_UNSENT:  # a storm of thousands is obeyed in a second: it hangs
+            self._lose("the warden takes no command any more", lives_on=self._warden is None)
+        if self.lost.done():
+            raise self.lost.result()
+
+    def _send_unsent(self) -> None:
+        """What the socket takes now; it holds some 280 commands. The loop goes on with the rest when it takes more."""
+        try:
+            while self._unsent and not self.lost.done():
+                self._control.send(self._unsent[0])
+                self._unsent.popleft()
+        except BlockingIOError:
+            self._loop.add_writer(self._control, self._send_unsent)
+            return
+        except OSError:
+            self._read()  # its last word says whether it lives on
+            self._lose("the warden ended")
+            return
         if not self.lost.done():
-            try:
-                self._control.send(pack(command))
-                return
-            except BlockingIOError:  # it obeys within microseconds, so it hangs
-                self._lose("the warden takes no command any more", lives_on=self._warden is None)
-            except OSError:
-                self._read()  # its last word says whether it lives on
-                self._lose("the warden ended")
-        raise self.lost.result()
+            self._loop.remove_writer(self._control)
 
     def _read(self) -> None:
         while not self.lost.done():
@@ -278,7 +296,9 @@ class NativeDriver:
         if self.lost.done():
             return
         self._loop.remove_reader(self._control)
+        self._loop.remove_writer(self._control)
         self._control.close()
+        self._unsent.clear()
         error = DriverUnavailable("native", why, "connect again" if lives_on else "restart cellgate")
         self.lost.set_result(error)
         if not self.hello.done():

@@ -460,17 +460,21 @@ class Warden:
             host_birth.setblocking(False)
             passed.callback(guest_birth.close)
             entrances = group.entrances()
+            for fd in entrances:
+                passed.callback(os.close, fd)
             ready, init_ready = os.pipe()
+            passed.callback(os.close, ready)
+            passed.callback(os.close, init_ready)
             started, kernel_started = os.pipe()
             undo.callback(os.close, started)
-            for fd in (ready, init_ready, kernel_started, *entrances):
-                passed.callback(os.close, fd)
+            passed.callback(os.close, kernel_started)
             calls = make_sandbox(zygote.root, limits, len(entrances), self._filter, is_host_root=self._is_host_root)
             job = InitJob(uid, zygote.root_namespace, entrances, init_ready, self._own)
             pid = self._program.spawn_as_init(calls.pack(job.numbers), job.descriptors, self._own_pids)
-            undo.pop_all()  # from here on the sandbox owns it
+            undo.callback(_end_child, pid)
             init = os.pidfd_open(pid)
             passed.callback(os.close, init)
+            undo.pop_all()  # from here on the sandbox owns it
             sandbox = _Sandbox(
                 name, uid, zygote.template, limits, group, host_birth, pid, time.monotonic(), birth, started, None
             )
@@ -644,6 +648,12 @@ def _check(command: commands.Create) -> None:
 def unavailable(error: CellgateError) -> bytes:
     """The only packet of a warden that cannot serve whoever asks."""
     return pack({"unavailable": error.code, **commands.describe(error)})
+
+
+def _end_child(pid: int) -> None:
+    """One that nobody knows of yet."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def remember(ended: dict[str, dict[str, object]], sandbox_id: str, how: dict[str, object], most: int) -> None:

@@ -12,7 +12,12 @@ shell = InteractiveShell.instance(colors="Linux")
 if sys.argv[1] == "quick":
     from cellgate_kernel.tracebacks import quicken
     quicken(shell.compile._filename_map)
-for code in ("1/0", "def f(n):\\n    return f(n - 1) if n else json.loads('{')\\nimport json\\nf(3)", "1 +", "def g(): g()\\ng()"):
+for code in (
+    "1/0",
+    "def f(n):\\n    return f(n - 1) if n else json.loads('{')\\nimport json\\nf(3)",
+    "1 +",
+    "def g(): g()\\ng()",
+):
     for _ in range(2):
         shell.run_cell(code, store_history=True)
 import inspect, json

@@ -97,6 +97,7 @@ class Reader:
         self.client = client
         self.delivered = start  # everything before this has surely been received
         self.is_over = False
+        self.counts = True  # what it confirms; not of a second connection of the same client
         self._sink = sink
         self._cursor = Cursor(journal, start)
         self._sought = f'"{after}"'.encode("utf-8", "replace") if after else b""  # as a header has it
@@ -105,7 +106,7 @@ class Reader:
         self._dialect = dialect
         self._limit_bytes = limit_bytes
         self._say_gap = say_gap
-        self._remember = remember
+        self._remember_place = remember
         self._later = later
         self._is_live = False
         self._is_called = False  # `later` will call `catch_up`
@@ -225,6 +226,10 @@ class Reader:
             self._sought_bytes = 0
         self._seek_end = self._seek_from
         self._cursor.seq = self._seek_from = max(self._seek_from - SEEK_RECORDS, 1)
+
+    def _remember(self, position: int, *, is_sure: bool = True) -> None:
+        if self.counts:
+            self._remember_place(position, is_sure=is_sure)
 
     def _frames(self, records: Sequence[Record]) -> list[Frame]:
         """Those that are for this client."""

@@ -76,6 +76,10 @@ class Host(Protocol):
         """Raises CellgateError."""
         ...
 
+    def lose(self, error: CellgateError) -> None:
+        """The driver lets nobody know any more how its sandboxes fare."""
+        ...
+
     def forget(self, session: LiveSession) -> None:
         """Nothing is left of it."""
         ...
@@ -218,6 +222,7 @@ class LiveSession:
         if former is not None:
             if twin := self._twins.pop(client, None):
                 twin.part(Parting.REPLACED)
+            former.counts = False
             self._twins[client] = former
         place = self._cursors.find(client)
         if place is None:
@@ -249,6 +254,7 @@ class LiveSession:
         elif is_current:
             del self._readers[reader.client]
             if twin := self._twins.pop(reader.client, None):
+                twin.counts = True
                 self._readers[reader.client] = twin
             else:
                 self.session.left(reader.client)
@@ -263,6 +269,7 @@ class LiveSession:
         if other := self._twins.pop(reader.client, None):
             if other is reader:
                 other, self._readers[reader.client] = self._readers[reader.client], reader
+            other.counts, reader.counts = False, True
             other.part(Parting.REPLACED)
         self._do(self.session.request(reader.client, message, self._host.now()))
 
@@ -448,7 +455,9 @@ class LiveSession:
         """Nothing comes over the link before the caller waits for something. Raises SandboxGone."""
         hear = partial(self._hear, incarnation)
         connection = await KernelConnection.open(sandbox, setup, on_messages=hear, link=link, on_hello=on_hello)
-        kernel = self._kernels[incarnation] = _Kernel(sandbox, connection)
+        kernel = self._kernels[incarnation] = _Kernel(sandbox, connection, is_held=self.session.is_degraded)
+        if kernel.is_held:
+            connection.pause()
         is_waited_for = partial(self._waits_for, incarnation)
         kernel.tasks = [
             self._loop.create_task(watch(sandbox, connection, is_waited_for=is_waited_for)),
@@ -510,6 +519,7 @@ class LiveSession:
             certificate: DeathCertificate = await kernel.sandbox.wait()
         except CellgateError as error:
             log.warning("session %s: nothing can be known of its sandbox any more: %s", self.id, error)
+            self._host.lose(error)
             return
         if kernel.is_held:
             kernel.is_held = False

@@ -63,7 +63,7 @@ class Manager:
         self.kernelspecs: dict[str, Kernelspec] = {}
         self.is_draining = False
         self.started = datetime.now(timezone.utc)
-        # When its sandboxes live on and nothing can be known of them any more: whoever serves shall end and begin again.
+        # When its sandboxes live on and nothing can be known of them any more: who serves shall end, and begin again.
         self.lost: asyncio.Future[CellgateError] = asyncio.get_running_loop().create_future()
         self._open_driver = open_driver
         self.directory = directory  # where others keep what belongs to sessions, too

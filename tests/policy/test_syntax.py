@@ -89,6 +89,17 @@ def test_a_module_covers_what_its_language_writes_below_it():
         assert not judge(code, language, policy).allowed
 
 
+def test_a_language_whose_grammar_is_not_installed_is_unread(monkeypatch):
+    monkeypatch.delitem(READERS, "r")
+    assert found("system('ls')", "r") == {"unread"}
+
+
+def test_what_is_not_installed_is_known_as_that(monkeypatch):
+    for module in ("tree_sitter_cobol", "tree_sitter_language_pack.bindings.cobol", "no_such_pack.bindings.r"):
+        monkeypatch.setitem(trees.LANGUAGES, "r", (module, "language"))
+        assert not trees.is_installed("r")
+
+
 # -- places ------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 from tree_sitter import Language, Node, Parser, Query, QueryCursor
 
@@ -42,8 +43,10 @@ _BROKEN = "[(ERROR) (MISSING)] @seen"
 
 def is_installed(language: str) -> bool:
     """Whether its grammar is; nothing is loaded for the answer."""
-    module = LANGUAGES[language][0]
-    return find_spec(module.partition(".")[0]) is not None and find_spec(module) is not None
+    package, *within = LANGUAGES[language][0].split(".")
+    spec = find_spec(package)
+    places = (spec and spec.submodule_search_locations) or ()
+    return spec is not None and (not within or any(any(Path(place).glob("/".join(within) + ".*")) for place in places))
 
 
 @dataclass

@@ -95,7 +95,7 @@ def test_a_language_whose_grammar_is_not_installed_is_unread(monkeypatch):
 
 
 def test_what_is_not_installed_is_known_as_that(monkeypatch):
-    for module in ("tree_sitter_cobol", "tree_sitter_language_pack.bindings.cobol", "no_such_pack.bindings.r"):
+    for module in ("tree_sitter_none", "tree_sitter_language_pack.bindings.none", "no_such_pack.bindings.r"):
         monkeypatch.setitem(trees.LANGUAGES, "r", (module, "language"))
         assert not trees.is_installed("r")
 

@@ -219,9 +219,6 @@ class Composer:
         self._numbers = itertools.count()
         self._tail = f'","username":"kernel","session":"{self.session}","version":"{PROTOCOL_VERSION}","date":"'
 
-    def next_id(self) -> str:
-        return f"{self.session}_{next(self._numbers)}"
-
     def header(self, message_type: str) -> bytes:
         if not message_type.isidentifier():  # user code may send what it likes
             message_type = dumps(message_type)[1:-1].decode()

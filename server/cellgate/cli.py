@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from cellgate import doctor, run, serve, show_settings, validate
 from cellgate.errors import CellgateError, UsageError
-from cellgate.exits import ExitStatus, exits_as_text, status_of_error
+from cellgate.exits import EndedBySignal, ExitStatus, exits_as_text, status_of_error
 from cellgate.terminal import one_line
 
 __all__ = ["main"]
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = COMMANDS[args.command].execute(args)
         sys.stdout.flush()
         return int(status)
-    except run.EndedBySignal as ended:
+    except EndedBySignal as ended:
         _die_by(ended.number)
     except KeyboardInterrupt:  # before anything was begun
         _die_by(signal.SIGINT)

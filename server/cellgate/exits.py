@@ -8,7 +8,23 @@ from enum import IntEnum
 from cellgate.errors import CellgateError, Fault
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 
-__all__ = ["ExitStatus", "exits_as_markdown", "exits_as_text", "is_clean_exit", "status_of_error", "status_of_run"]
+__all__ = [
+    "EndedBySignal",
+    "ExitStatus",
+    "exits_as_markdown",
+    "exits_as_text",
+    "is_clean_exit",
+    "status_of_error",
+    "status_of_run",
+]
+
+
+class EndedBySignal(Exception):
+    """The command itself was told to end, and has cleaned up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.number = number
 
 
 class ExitStatus(IntEnum):

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 
 from cellgate.errors import LimitError, UsageError
-from cellgate.exits import ExitStatus, exits_as_text, status_of_run
+from cellgate.exits import EndedBySignal, ExitStatus, exits_as_text, status_of_run
 from cellgate.output import Printer
 from cellgate.sandbox.base import Sandbox, SandboxSpec
 from cellgate.sandbox.certificate import Reason
@@ -27,7 +27,7 @@ from cellgate.terminal import one_line
 from cellgate.typed import LineReader
 from cellgate.wire.jupyter import JupyterMessage
 
-__all__ = ["EXITS", "HELP", "EndedBySignal", "add_arguments", "execute"]
+__all__ = ["EXITS", "HELP", "add_arguments", "execute"]
 
 HELP = "run code in a fresh sandbox"
 EXITS = exits_as_text()
@@ -36,14 +36,6 @@ NOTICE_AFTER_SECONDS = 1.0  # a start takes milliseconds; who waits longer wants
 MAX_TIMEOUT_SECONDS = 365 * 24 * 3600  # a year is as good as no limit, and fits every clock
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHORT_FLAGS = {"memory_bytes": "--memory", "cpu_cores": "--cpus"}
-
-
-class EndedBySignal(Exception):
-    """The command itself was told to end, and has cleaned up."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"signal {number}")
-        self.number = number
 
 
 # -- the command line --------------------------------------------------------------------------------

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cellgate.exits import ExitStatus
-from cellgate.run import EndedBySignal
+from cellgate.exits import EndedBySignal, ExitStatus
 from cellgate.sandbox.native import commands
 from cellgate.serve import keeper
 from cellgate.serve.keeper import MAX_FAILURES, Keeper, WardenStarter, is_final, pause_before, serving

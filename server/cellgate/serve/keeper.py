@@ -22,8 +22,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from cellgate.errors import DriverUnavailable
-from cellgate.exits import ExitStatus
-from cellgate.run import EndedBySignal
+from cellgate.exits import EndedBySignal, ExitStatus
 from cellgate.sandbox.native.commands import pack, unpack
 from cellgate.sandbox.native.door import somebody_answers
 from cellgate.sandbox.native.driver import start_warden

@@ -44,7 +44,7 @@ LIST_PIECE: Final = 8  # sandboxes in one: some 500 bytes each, 7 KB with a cert
 @dataclass(frozen=True)
 class Drive:
     """Be the driver from now on. Answered by `driving`, or `failed` when another version is spoken. The driver
-    before gets the word `fenced`, and nothing that it sent and that is not read yet will be done."""
+    before gets the word `dismissed`, and nothing that it sent and that is not read yet will be done."""
 
     version: int
 

@@ -8,6 +8,7 @@ import pytest
 
 from cellgate.cli import main
 from cellgate.policy import judge as judging
+from cellgate.policy.facts import LANGUAGES
 from cellgate.validate import SUFFIXES, language_of
 
 
@@ -79,5 +80,5 @@ def test_what_cannot_be_judged_is_denied(file, capsys, monkeypatch):
 
 
 def test_the_language_is_told_by_the_files_name():
-    assert {language_of(f"a{suffix}") for suffix in SUFFIXES} == set(judging.READERS)
+    assert {language_of(f"a{suffix}") for suffix in SUFFIXES} == set(LANGUAGES)
     assert language_of("-") == language_of("script") == "python"

@@ -25,6 +25,7 @@ MAX_CHANGES = 500  # then IPython gives up too, and the cell does not run
 # Lines that IPython may change though Python reads them: pasted prompts, stripped from strings and code alike. And
 # lines that begin like magics: nearly always they are, and Python need not try.
 _CHANGED = re.compile(r"^\s*(?:>>>|\.{3,}:|\[(?:nav|ins)\] In \[|In \[\d|[%!])", re.MULTILINE)
+_LINE_END = re.compile(r"\r\n|\r|\n")
 # A magic that is alone on its line, or assigned: the indent, and no `\\` at the end, which would go on.
 _SIGN = re.compile(r"([ \t]*)(?:[\w.\[\], ]+=[ \t]*)?[!%](?!.*\\\r?\n)")
 _CELL_MAGIC = re.compile(r"%%(?!\w+\?)")
@@ -56,7 +57,8 @@ class Transformed:
     """The cell as Python."""
 
     source: str
-    lines: tuple[str, ...]  # of the cell
+    lines: tuple[str, ...]  # of the cell, as IPython splits them
+    count: int  # of the cell's lines, as Python does
     origins: tuple[Origin, ...]  # of each line of `source`
     magic: CellMagic | None = None
 
@@ -64,9 +66,9 @@ class Transformed:
         """Where something in `source` stood in the cell."""
         if not self.origins:
             return Place(1, 0, 1, 0)
-        line, column = self._point(place.line, place.column, at_end=False)
-        end_line, end_column = self._point(place.end_line, place.end_column, at_end=True)
-        return Place(line, column, *max((line, column), (end_line, end_column)))
+        begin = self._point(place.line, place.column, at_end=False)
+        end = self._point(place.end_line, place.end_column, at_end=True)
+        return Place(*begin, *max(begin, end))
 
     def changed(self, place: Place) -> tuple[int, int, str] | None:
         """Of something that the transformers made: line and column in the cell from where on, and what stood there."""
@@ -75,14 +77,17 @@ class Transformed:
             return None
         column = origin.kept + origin.shift
         text = "".join(self.lines[origin.line : origin.end_line + 1])
-        return origin.line + 1, column, text[column:].rstrip("\n")
+        return min(origin.line, self.count - 1) + 1, column, text[column:].rstrip("\n")
 
     def _point(self, line: int, column: int, *, at_end: bool) -> tuple[int, int]:
         origin = self.origins[max(0, min(line, len(self.origins)) - 1)]
-        if origin.kept is not None and (column > origin.kept or (at_end and column == origin.kept)):
-            return (origin.end_line + 1, origin.end_column) if at_end else (origin.line + 1, origin.kept + origin.shift)
-        length = len(self.lines[origin.line].rstrip("\n")) if origin.line < len(self.lines) else 0
-        return origin.line + 1, min(column + origin.shift, length)
+        if origin.kept is None or column < origin.kept or (column == origin.kept and not at_end):
+            line, column = origin.line, column + origin.shift
+        else:
+            line, column = (origin.end_line, origin.end_column) if at_end else (origin.line, origin.kept + origin.shift)
+        # IPython also splits at form feeds and their like, and Python does not: behind one, places are near.
+        line = min(line, self.count - 1)
+        return line + 1, min(column, len(self.lines[line].rstrip("\r\n")))
 
 
 def is_plain_python(code: str) -> bool:
@@ -93,6 +98,7 @@ def is_plain_python(code: str) -> bool:
 def transform(code: str) -> Transformed:
     """What IPython would run. Raises SyntaxError for what it does not run itself."""
     typed = (code if code.endswith("\n") else code + "\n").splitlines(keepends=True)
+    count = len(_LINE_END.findall(code)) + 1
     manager = _manager()
     lines, origins = typed, [Origin(number, 0) for number in range(len(typed))]
     for clean in manager.cleanup_transforms:
@@ -106,17 +112,17 @@ def transform(code: str) -> Transformed:
     if lines and _CELL_MAGIC.match(lines[0]):
         name, _, line = lines[0][2:].rstrip().partition(" ")
         return Transformed(
-            "", tuple(typed), tuple(origins), CellMagic("%%" + name, line, "".join(lines[1:]), origins[0])
+            "", tuple(typed), count, tuple(origins), CellMagic("%%" + name, line, "".join(lines[1:]), origins[0])
         )
     alone = _changed_alone(lines)
     if alone is not None:
         origins = [_changed_line(old, new, at, at, typed) for old, new, at in zip(lines, alone, origins)]
-        return Transformed("".join(alone), tuple(typed), tuple(origins))
+        return Transformed("".join(alone), tuple(typed), count, tuple(origins))
     for _ in range(MAX_CHANGES):
         before = lines
         changed, lines = manager.do_one_token_transform(lines)
         if not changed:
-            return Transformed("".join(lines), tuple(typed), tuple(origins))
+            return Transformed("".join(lines), tuple(typed), count, tuple(origins))
         origins = _after_change(before, lines, origins, typed)
     raise SyntaxError(f"more than {MAX_CHANGES} magics in one cell")
 

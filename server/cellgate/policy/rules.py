@@ -384,7 +384,7 @@ _ROWS = (
         "levels of nesting are more than can be read",
         "Deeply nested code overflows readers; people write none.",
         "name the inner parts",
-        _python("x = " + "(" * 150 + ")" * 150, "x = " + "-" * 100_000 + "1", "x = " + "+".join("1" * 100_000)),
+        _python("x = " + "(" * 150 + ")" * 150, "x = " + "-" * 100_000 + "1"),
         _python("x = " + "(" * 30 + "1" + ")" * 30, "x = '" + "(" * 1000 + "'", "# " + "(" * 1000),
     ),
     Rule(

@@ -292,6 +292,7 @@ SILENT: dict[str, list[str]] = {
         "const s = 'eval(x)'; console.log(`fetch(u)`)",
         "const o = {eval: 1, fetch: 2}; o.fetch",
         "function f(fetch) { return [fetch] }",
+        "function f(ws, net) { ws.send(1); net.connect() }",
         "const net = 3; net + 1",
         "x.exec(/a/); /eval(1)/.test(y)",
         "import {x} from './mine.js'; x()",

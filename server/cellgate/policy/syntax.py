@@ -215,7 +215,8 @@ class _Reader:
         return None, segments
 
     def _names(self, node: Node, *, called: bool, steps: int = 0) -> tuple[str, ...]:
-        """What an expression may mean. Of a name that is bound to what nobody knows, itself when it is called."""
+        """What an expression may mean. A name that is bound to what nobody knows means itself where it is called:
+        a parameter that is called like a builtin somewhere says nothing of elsewhere."""
         return self._names_of(*self._chain(node, gives=True), called=called, steps=steps)
 
     def _names_of(
@@ -234,7 +235,9 @@ class _Reader:
         if root is None:
             return ()
         behind = "".join(segment.sign + segment.name for segment in reversed(segments))
-        meanings = self._meanings(root, steps) or ((root,) if called and root not in self._defined else ())
+        meanings = self._meanings(root, steps) or (
+            (root,) if called and not behind and root not in self._defined else ()
+        )
         return tuple(dict.fromkeys(self._plain(meaning + behind) for meaning in meanings))
 
     def _meanings(self, name: str, steps: int) -> tuple[str, ...]:

@@ -95,6 +95,22 @@ async def test_a_policy_that_is_off_costs_no_process(judges):
     assert nurseries() == before
 
 
+async def test_what_a_message_carries_beside_code_goes_nowhere(judges, monkeypatch):
+    await judges.judge_message("execute_request", {"code": "1", "metadata": object}, STANDARD)
+    monkeypatch.setattr(judges, "_take", None)  # nobody to ask
+    await judges.judge_message("execute_request", {"code": "1", "metadata": "x" * 1000}, STANDARD)
+    content: dict[str, object] = {"data": lambda: "what nobody can pickle"}
+    assert (await judges.judge_message("comm_msg", content, STANDARD)).allowed
+    assert not (await judges.judge_message("comm_msg", content, STRICT)).allowed
+
+
+@pytest.mark.parametrize("msg_type", sorted(judging._CODE_IN))
+def test_of_every_message_that_is_read_all_code_is_passed_on(msg_type):
+    content = {"code": "a", "user_expressions": {"x": "b"}, "arguments": {"expression": "c", "code": "d"}}
+    passed = {key: content[key] for key in judging._CODE_IN[msg_type]}
+    assert judge_message(msg_type, passed, STRICT) == judge_message(msg_type, content, STRICT)
+
+
 async def test_content_without_a_shape_is_denied(judges):
     with pytest.raises(PolicyError):
         await judges.judge_message("execute_request", {"code": 1}, STRICT)

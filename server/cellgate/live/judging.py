@@ -53,6 +53,13 @@ END_SECONDS: Final = 2.0  # for the nursery to end by itself
 NURSERY_NAME: Final = "cellgate-nursery"  # in `ps`; 15 characters are shown
 WORKER_NAME: Final = "cellgate-judge"
 
+_CODE: Final = ("code", "user_expressions")
+_CODE_IN: Final = {  # of messages whose content is read, what of it
+    "execute_request": _CODE,
+    "complete_request": _CODE,
+    "inspect_request": _CODE,
+    "debug_request": ("arguments",),
+}
 _HEAD: Final = struct.Struct("!I")  # the length of a request or a reply
 _ORDER: Final = struct.Struct("!cI")  # to the nursery: what to do, and with which worker
 _START, _END = b"+", b"-"
@@ -101,9 +108,11 @@ class Judges:
         self, msg_type: str, content: Mapping[str, object], policy: Policy, language: str = "python"
     ) -> Verdict:
         """What a policy thinks of a request as Jupyter's clients send it. Raises PolicyError."""
-        if policy.is_off:
+        keys = _CODE_IN.get(msg_type)
+        if policy.is_off or keys is None:  # by its type alone
             return judge_message(msg_type, content, policy, language)
-        return await self._ask("judge_message", msg_type, content, policy, language)
+        code = {key: content[key] for key in keys if key in content}
+        return await self._ask("judge_message", msg_type, code, policy, language)
 
     async def close(self) -> None:
         """End all workers; whoever waits for one has a PolicyError."""

@@ -11,7 +11,7 @@ import pytest
 from cellgate.errors import LinkClosed
 from cellgate.sandbox.base import SandboxSpec
 from cellgate.sandbox.certificate import Reason
-from cellgate.sandbox.connection import KernelConnection, LinkStream, each
+from cellgate.sandbox.connection import MAX_READ_BYTES, READ_BYTES, KernelConnection, LinkStream, _next_read, each
 from cellgate.sandbox.fake import FakeDriver
 from cellgate_kernel.link import Hello, Link, LinkLimits, Message, WindowFull
 from cellgate_kernel.message import Channel, Status, Tag, join_v1
@@ -249,3 +249,19 @@ async def test_a_sandbox_that_breaks_the_protocol_is_ended_for_it():
     assert "unknown_kind" in end.detail
     await connection.aclose()
     await driver.close()
+
+
+@pytest.mark.parametrize(
+    ("size", "messages", "what"),
+    [
+        (READ_BYTES - 1, 1, "a read that was not full"),
+        (READ_BYTES, 4000, "small messages, of which a megabyte would keep the loop"),
+        (READ_BYTES, 0, "a flood of pings"),
+    ],
+)
+def test_little_is_read_at_a_time_after(size: int, messages: int, what: str):
+    assert _next_read(size, messages) == READ_BYTES, what
+
+
+def test_much_is_read_at_a_time_of_large_messages():
+    assert _next_read(READ_BYTES, 1) == _next_read(MAX_READ_BYTES, 16) == MAX_READ_BYTES

@@ -26,8 +26,14 @@ Batch = list[tuple[int, Tag, memoryview]]  # numbers, tags and messages of one r
 OnMessages = Callable[[Batch], None]
 
 READ_BYTES = 64 << 10  # of malloc's own; a larger buffer is mapped and unmapped for each read, which takes it 15 us
-MAX_READ_BYTES = 1 << 20  # after a read that was full: one system call for all that a socket's buffer can hold
+MAX_READ_BYTES = 1 << 20  # after a read full of large messages: one system call for all that a socket's buffer holds
+LARGE_BYTES = 4 << 10  # of a message; a megabyte of the smallest would keep all other sessions waiting for 0.1 s
 MAX_IOVECS = 1024  # Linux takes no more buffers in one sendmsg
+
+
+def _next_read(size: int, messages: int) -> int:
+    """How much to ask for after a read of this size."""
+    return MAX_READ_BYTES if size >= READ_BYTES and 0 < messages * LARGE_BYTES <= size else READ_BYTES
 
 
 def each(on_message: Callable[[int, Tag, memoryview], None]) -> OnMessages:
@@ -152,7 +158,6 @@ class LinkStream:
         if not data:
             self._close(None)
             return
-        self._read_bytes = READ_BYTES if len(data) < READ_BYTES else MAX_READ_BYTES
         self.heard_at = self._loop.time()
         try:
             self._dispatch(data)
@@ -170,6 +175,7 @@ class LinkStream:
         try:
             self._sort(data, batch)
         finally:  # what came before a broken frame was said all the same
+            self._read_bytes = _next_read(len(data), len(batch))
             if batch:
                 self._on_messages(batch)
 

@@ -182,6 +182,7 @@ EVASIONS = {
     "str.format key": "'{x[__builtins__]}'.format(x=y)",
     "format_map": "'{x.__class__}'.format_map({'x': 1})",
     "format put together": "('{0.__cl' + 'ass__}').format(1)",
+    "format of harmless pieces": "s = '{0.' + '_' * 2 + 'class' + '_' * 2 + '}'\ns.format(())",
     "format by another name": "f = '{0.__class__}'.format\nf(1)",
     "string.Formatter": "import string\nstring.Formatter().get_field('0.__class__', ((),), {})",
     # -- the ladder of classes

@@ -109,7 +109,10 @@ _PYTHON_NAMES: dict[str, str | None] = {
     ),
     **_rows(None, "socket.gethostname ssl.SSLError socket.timeout socket.error requests.exceptions httpx.HTTPError"),
     # files
-    **_rows("file_access", "open io.open io.FileIO io.open_code _io.open _io.FileIO codecs.open fileinput linecache"),
+    **_rows(
+        "file_access",
+        "open io.open io.FileIO io.OpenWrapper io.open_code _io.open _io.FileIO codecs.open fileinput linecache",
+    ),
     **_rows("file_access", _LOOKS, "os."),
     **_rows("file_access", _LOOKS, "posix."),
     **_rows("file_access", _PATH_LOOKS, "pathlib.Path()."),

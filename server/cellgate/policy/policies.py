@@ -159,7 +159,7 @@ STANDARD = Policy(
 # not of the standard library are what the template `python-data` imports.
 _COMPUTING = words(
     """__future__ abc array base64 binascii bisect calendar cmath collections colorsys contextlib copy csv dataclasses
-    datetime decimal difflib enum fractions functools graphlib hashlib heapq hmac html itertools json keyword
+    datetime decimal difflib enum fractions functools graphlib hashlib heapq hmac html io itertools json keyword
     math numbers operator pprint queue random re secrets stat statistics string struct textwrap time types
     typing typing_extensions unicodedata uuid warnings zlib zoneinfo numpy pandas matplotlib mpl_toolkits
     IPython.display"""

@@ -75,6 +75,8 @@ def _vocabulary(policy: Policy) -> frozenset[str]:
         told |= {name for name in MODULES if not policy.allows_module(name)}
     if policy.severity("fork_loop"):
         told |= {"fork", "forkpty"}
+    if policy.severity("format_attribute"):
+        told |= {"format", "format_map"}
     told |= {alias for alias, name in ALIASES.items() if told & set(name.split("."))}
     return frozenset(told) | _BY_STRINGS
 

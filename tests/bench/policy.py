@@ -69,6 +69,7 @@ axes[0].hist(frame["balance"], bins=20)
 axes[1].scatter(frame["log"], frame["balance"], alpha=0.5)
 plt.show()
 '''
+WALKED = CELL + "requests.get(url)\n"  # one word of a rule
 MAGICS = CELL + "%matplotlib inline\n!ls -l\nfiles = !cat x\n"
 LARGE = CELL * (100_000 // len(CELL))  # 100 kB of ordinary code
 TEXT = "x = '" + "y" * 100_000 + "'\n"
@@ -94,6 +95,7 @@ def main() -> None:
     print(f"{'cell':>14} {'lines':>6} {'policy':>9} {'p50 ms':>8} {'p99 ms':>8}   of it ast.parse p50")
     for name, code, rounds in (
         ("ordinary", CELL, 1000),
+        ("one finding", WALKED, 500),
         ("3 magics", MAGICS, 300),
         ("100 kB code", LARGE, 20),
         ("100 kB string", TEXT, 100),

@@ -217,6 +217,7 @@ def test_any_text_in_any_language_gets_a_verdict_or_a_policy_error(code, policy,
             "a if b else " * 2000 + "c",
             "x = " + "a(" * 90 + ")" * 90,
             "case " * 1000,
+            "\u202e" * 300_000,
             "𝐞" * 10_000,
         ),
     ],
@@ -227,6 +228,13 @@ def test_hostile_text_gets_a_verdict(code):
         judge(code, "python", STRICT)
     except PolicyError:
         pass
+
+
+def test_what_fails_in_the_judge_itself_denies(monkeypatch):
+    """A reader that trips over hostile text must not let it pass as what does not parse."""
+    monkeypatch.setattr(python._Reader, "_raw_place", lambda *_: int("x"))
+    with pytest.raises(PolicyError):
+        judge("eval(1)", "python", STANDARD)
 
 
 # -- messages

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import takewhile
+from itertools import islice, takewhile
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -35,6 +35,7 @@ MAX_DOTTED_CHARS = 200  # of a name in full
 MAX_RESOLVING = 40  # expressions within expressions while one name is followed
 INSIDE_FACTOR = 4  # code in strings may be so many times as long as the cell: one string may be run more than once
 
+MAX_HIDDEN = 100  # characters that are told; to find a place takes reading all before it
 MAX_OPTIONS = 12  # of a magic, with their values
 
 _BUILTINS = frozenset(dir(builtins)) | {"get_ipython"}
@@ -99,7 +100,7 @@ def _read(code: str, context: _Context, place: Callable[[Place], Place]) -> Read
     lines = _lines(code)
     facts.extend(
         Seen(Kind.PATTERN, "hidden_text", place(_place_at(lines, code, found.start())), f"U+{ord(found[0]):04X}")
-        for found in _HIDDEN.finditer(code)
+        for found in islice(_HIDDEN.finditer(code), MAX_HIDDEN)
     )
     depth = nesting(code)
     if depth > context.bounds.nesting:
@@ -114,8 +115,6 @@ def _read(code: str, context: _Context, place: Callable[[Place], Place]) -> Read
         found.extend(_automagic(code, context, place))
     except (RecursionError, MemoryError):  # the parser's own bounds, met by chains of operators
         nodes, found = 0, [Seen(Kind.LARGE, "nesting", place(Place(1, 0, len(lines), len(lines[-1]))), "too many")]
-    except ValueError as error:  # a NUL, a lone surrogate
-        nodes, found = 0, [Seen(Kind.UNPARSED, "syntax", place(Place(1, 0, 1, 0)), str(error).splitlines()[0])]
     return Reading((*facts, *sorted(found, key=attrgetter("place"))), nodes, depth)
 
 
@@ -123,18 +122,28 @@ def _read_cell(code: str, context: _Context, place: Callable[[Place], Place]) ->
     """Nodes and facts. Raises what the parser raises."""
     if is_plain_python(code):
         try:
-            tree = ast.parse(code)
+            tree = _parse(code)
         except SyntaxError:
             pass
         else:
             seen = _Reader(tree, _lines(code), context, place).facts()
             return seen[0], [*seen[1], *_automagic(code, context, place)]
-    cell = transform(code)
+    try:
+        cell = transform(code)
+    except ValueError as error:
+        raise SyntaxError(str(error)) from error
     if cell.magic is not None:
         return 0, list(_read_cell_magic(cell, cell.magic, context, place))
     return _Reader(
-        ast.parse(cell.source), _lines(cell.source), context, lambda p: place(cell.place(p)), cell, place
+        _parse(cell.source), _lines(cell.source), context, lambda p: place(cell.place(p)), cell, place
     ).facts()
+
+
+def _parse(source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except ValueError as error:  # a NUL, a lone surrogate; all other errors of this kind are ours, and deny
+        raise SyntaxError(str(error)) from error
 
 
 def _read_cell_magic(

@@ -276,7 +276,7 @@ ROWS = (
          "test_what_a_library_confirmed_and_its_owner_never_saw_comes_again_to_who_says_so",
          "test_nothing_is_lost_or_doubled_while_clients_are_cut_off_and_gateways_killed")),
     Row("L2", "clients of one session at different paces",
-        ("test_of_several_clients_each_reads_at_its_own_pace", "test_the_same_client_twice_is_the_newer_one",
+        ("test_of_several_clients_each_reads_at_its_own_pace", "test_the_same_client_twice_is_the_one_that_speaks",
          "test_more_clients_than_a_session_may_have_are_told_to_come_again_later")),
     Row("L3", "the gateway killed anywhere",
         ("test_nothing_is_lost_or_doubled_while_clients_are_cut_off_and_gateways_killed",

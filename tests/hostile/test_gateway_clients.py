@@ -394,11 +394,11 @@ async def test_more_clients_than_a_session_may_have_are_told_to_come_again_later
     assert (await former.run("1+1")).value == "2"
 
 
-async def test_the_same_client_twice_is_the_newer_one(tenant: Tenant):
+async def test_the_same_client_twice_is_the_one_that_speaks(tenant: Tenant):
     former, newer = await tenant.connect("same"), await tenant.connect("same")
+    assert (await newer.run("1+1")).value == "2"
     code, reason = await former.closed()
     assert (code, reason.partition(":")[0]) == (4002, "replaced")
-    assert (await newer.run("1+1")).value == "2"
 
 
 # -- the whole server ---------------------------------------------------------------------------------------

@@ -317,8 +317,10 @@ async def test_requests_of_kinds_that_are_not_offered_are_refused(session: Sessi
 
 
 def test_nothing_on_the_host_unpickles_evaluates_or_marshals():
-    """What a kernel sends is data: no module of the host's imports what would run it."""
+    """What a kernel sends is data: no module of the host's imports what would run it. What the gateway itself says to
+    its own workers is pickled; what they say is not."""
     forbidden = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "yaml"}
+    free = {"judging.py": {"pickle"}}
     for path in Path(cellgate.__file__ or "").parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if path.name == "fake.py":  # a kernel itself, in the process of whoever tests with it
@@ -333,6 +335,7 @@ def test_nothing_on_the_host_unpickles_evaluates_or_marshals():
                 continue
             else:
                 continue
+            names -= free.get(path.name, set())
             assert not names & forbidden, f"{path}: {names & forbidden}"
 
 

@@ -138,15 +138,15 @@ async def test_what_takes_too_long_is_denied_and_the_next_is_judged():
 
 async def test_a_worker_that_does_nothing_is_given_up_too():
     """The limit is CPU time, so that a busy host denies nobody; patience has an end all the same."""
-    judges = Judges(verdict_seconds=0.4)
+    judges = Judges(verdict_seconds=1.0)
     try:
         await judges.judge("x = 1", "python", STANDARD)
         (pid,) = workers()
         os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
-        with pytest.raises(PolicyError, match=r"0\.4 s"):
+        with pytest.raises(PolicyError, match=r"1 s"):
             await judges.judge("x = 2", "python", STANDARD)
-        assert time.monotonic() - began >= 0.4 * judging.PATIENCE
+        assert time.monotonic() - began >= 1.0 * judging.PATIENCE
         assert (await judges.judge("x = 2", "python", STANDARD)).allowed
     finally:
         await judges.close()

@@ -203,7 +203,8 @@ class NotebookHandler(_Handler):
             "type": text_of(fields, "type", max_chars=MAX_ID_CHARS) or row.type,
         }
         asked = table_of(fields, "kernel")
-        is_other = any(asked.get(key) for key in ("id", "name")) and asked.get("id") != former.id
+        wanted = [text_of(asked, key, max_chars=MAX_ID_CHARS) for key in ("id", "name")]
+        is_other = any(wanted) and wanted[0] != former.id
         async with self.kernel(asked, labels) if is_other else nullcontext(former) as live:
             self.notebooks.find(self.principal, notebook_id)  # it may have been deleted in the meantime
             row = replace(row, kernel_id=live.id, **labels)

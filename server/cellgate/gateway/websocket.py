@@ -235,9 +235,11 @@ class _Connection(WebSocketProtocol13):
             self.shut(error.code, str(error))
         except StreamClosedError:
             pass
-        finally:
-            await self._linger()
+        except asyncio.CancelledError:  # the loop ends
             self._abort()
+            raise
+        await self._linger()
+        self._abort()
 
     async def _take(self, data: bytes) -> None:
         self._alive_at = self._loop.time()

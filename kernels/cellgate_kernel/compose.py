@@ -19,7 +19,7 @@ from datetime import date, datetime, timezone
 from json.encoder import encode_basestring
 from typing import Any
 
-from .message import Channel, Status, split_v1
+from .message import OUTCOMES, STATES, Channel, Status, split_v1
 
 __all__ = ["Composer", "Parent", "Request", "RequestError", "cut", "dumps", "escape", "outcome"]
 
@@ -191,17 +191,14 @@ def _object(data: memoryview, name: str) -> dict[str, Any]:
 
 # -- answers ------------------------------------------------------------------------------------------
 
-_OUTCOMES = {"ok": Status.OK, "error": Status.ERROR, "aborted": Status.ABORTED, "abort": Status.ABORTED}
-_STATES = {"starting": Status.STARTING, "busy": Status.BUSY, "idle": Status.IDLE}
-
 
 def outcome(message_type: str, content: Any) -> Status:
     """What a tag says about a content: the state of a `status`, the outcome of a reply."""
     if not isinstance(content, Mapping):
         return Status.NONE
     if message_type == "status":
-        return _STATES.get(content.get("execution_state", ""), Status.NONE)
-    return _OUTCOMES.get(content.get("status", ""), Status.NONE) if message_type.endswith("_reply") else Status.NONE
+        return STATES.get(content.get("execution_state", ""), Status.NONE)
+    return OUTCOMES.get(content.get("status", ""), Status.NONE) if message_type.endswith("_reply") else Status.NONE
 
 
 class Composer:

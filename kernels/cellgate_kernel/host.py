@@ -31,7 +31,7 @@ import msgpack
 from .capture import Capture
 from .compose import Composer, Parent, Request, RequestError, cut, dumps, outcome
 from .link import Acknowledged, Hello, Link, LinkError, Message, Ping, WindowFull
-from .message import MAX_BUFFERS, Channel, MessageError, Status, Tag, join_v1
+from .message import CHANNELS, MAX_BUFFERS, STATES, Channel, MessageError, Status, Tag, join_v1
 from .outbox import LINGER_SECONDS, Outbox, Text
 from .outbox import Message as Outgoing
 
@@ -227,7 +227,7 @@ class Host:
         self.send(
             Channel.IOPUB,
             "status",
-            _STATES[state],
+            STATES[state],
             parent.key if parent else b"",
             self._status_parts(state, parent),
             urgent=state == "idle",
@@ -251,7 +251,7 @@ class Host:
         parts: Sequence[Buffer],
         urgent: bool,
     ) -> Outgoing:
-        body = join_v1(_CHANNEL_NAMES[channel], parts)
+        body = join_v1(CHANNELS[channel], parts)
         body.insert(0, Tag(channel, message_type, status, parent_id).pack())
         size = sum(map(len, body))
         if size < JOIN_BYTES:
@@ -721,10 +721,6 @@ def _leave(code: int) -> NoReturn:
         os.kill(os.getpid(), -code)
         time.sleep(1)  # until it has struck; the main thread takes what this one blocks
     os._exit(code if code >= 0 else 128 - code)
-
-
-_STATES = {"starting": Status.STARTING, "busy": Status.BUSY, "idle": Status.IDLE}
-_CHANNEL_NAMES = (b"shell", b"control", b"stdin", b"iopub")
 
 
 def run(birth_fd: int, prepared: Prepared | None = None, kernel: str = "") -> NoReturn:

@@ -19,6 +19,8 @@ __all__ = [
     "ERROR_CODES",
     "MAX_BUFFERS",
     "MESSAGE_TYPES",
+    "OUTCOMES",
+    "STATES",
     "Channel",
     "MessageError",
     "Status",
@@ -90,6 +92,11 @@ class Status(IntEnum):
     OK = 4
     ERROR = 5
     ABORTED = 6
+
+
+# How messages say it: the execution_state of a `status`, the status of a reply.
+STATES = {"starting": Status.STARTING, "busy": Status.BUSY, "idle": Status.IDLE}
+OUTCOMES = {"ok": Status.OK, "error": Status.ERROR, "aborted": Status.ABORTED, "abort": Status.ABORTED}
 
 
 MAX_PARENT_ID_BYTES = 255  # message ids are uuids of some 40 bytes; one byte of length on the wire

@@ -26,6 +26,8 @@ from cellgate_kernel.message import (
     MAX_BUFFERS,
     MAX_PARENT_ID_BYTES,
     MESSAGE_TYPES,
+    OUTCOMES,
+    STATES,
     Channel,
     MessageError,
     Status,
@@ -511,11 +513,11 @@ def tag_is_true(tag: Tag, v1: memoryview) -> bool:
         if msg_type != "status" and not msg_type.endswith("_reply"):
             return tag.status is Status.NONE
         if len(content) > MAX_OUTCOME_BYTES:
-            return msg_type != "status" and (tag.status is Status.NONE or tag.status in _OUTCOMES.values())
+            return msg_type != "status" and (tag.status is Status.NONE or tag.status in OUTCOMES.values())
         values = _load(content, "content")
         if msg_type == "status":
-            return tag.status is _STATES.get(_word(values.get("execution_state")), Status.NONE)
-        return tag.status is _OUTCOMES.get(_word(values.get("status")), Status.NONE)
+            return tag.status is STATES.get(_word(values.get("execution_state")), Status.NONE)
+        return tag.status is OUTCOMES.get(_word(values.get("status")), Status.NONE)
     except MessageError:
         return False
 
@@ -526,8 +528,6 @@ MAX_OUTCOME_BYTES = 64 << 10  # of a status, and of a reply; most have some hund
 _USUAL_HEADER = re.compile(
     rb'\{"msg_id":"[\w-]*","msg_type":"(\w+)","username":"\w*","session":"[\w-]*","version":"[\d.]*","date":"[\w:.+-]*"\}'
 )
-_STATES = {"starting": Status.STARTING, "busy": Status.BUSY, "idle": Status.IDLE}
-_OUTCOMES = {"ok": Status.OK, "error": Status.ERROR, "aborted": Status.ABORTED, "abort": Status.ABORTED}
 
 
 @lru_cache(maxsize=64)  # each running cell has one, of at most MAX_HEADER_BYTES if it is true
@@ -618,9 +618,9 @@ class Composer:
         )
         status = Status.NONE
         if msg_type == "status":
-            status = _STATES.get(content["execution_state"], Status.NONE)
+            status = STATES.get(content["execution_state"], Status.NONE)
         elif msg_type.endswith("_reply"):
-            status = _OUTCOMES.get(content.get("status", ""), Status.NONE)
+            status = OUTCOMES.get(content.get("status", ""), Status.NONE)
         tag = tag._replace(status=status, parent_id=parent.msg_id.encode() if parent else b"")
         parts = [head, parent.parts[0] if parent else b"{}", *rest]
         return Said(tag, b"".join(join_v1(CHANNELS[channel], parts)))

@@ -278,12 +278,9 @@ async def test_a_state_directory_that_cannot_be_written_is_said_in_one_line():
         assert len(server.log().splitlines()) == 1
 
 
-async def test_clients_beyond_what_the_descriptors_allow_are_turned_away_and_the_others_served(tmp_path: Path):
-    few = tmp_path / "python-with-few-descriptors"
-    few.write_text(f'#!/bin/sh\nulimit -n {DESCRIPTORS}\nexec {sys.executable} "$@"\n')
-    few.chmod(0o755)
+async def test_clients_beyond_what_the_descriptors_allow_are_turned_away_and_the_others_served():
     async with served(start=False) as server:
-        server.python = str(few)
+        server.allow_descriptors(DESCRIPTORS)
         await server.start()
         kernel = await new_kernel(server)
         async with websockets.connect(server.channels_url(kernel.id)) as websocket:

@@ -74,6 +74,13 @@ class Server:
 
     # -- its life
 
+    def allow_descriptors(self, count: int) -> None:
+        """It has no more than so many, from its next start on."""
+        few = self.state_dir.with_name("python-with-few-descriptors")
+        few.write_text(f'#!/bin/sh\nulimit -n {count}\nexec {self.python} "$@"\n')
+        few.chmod(0o755)
+        self.python = str(few)
+
     async def start(self, *flags: str) -> None:
         """Returns when it serves. Fails with what it said when it does not."""
         await self.spawn(*flags)

@@ -67,7 +67,7 @@ class Manager:
         self.lost: asyncio.Future[CellgateError] = asyncio.get_running_loop().create_future()
         self._open_driver = open_driver
         self.directory = directory  # where others keep what belongs to sessions, too
-        self._directory = directory / "sessions"
+        self._journals = directory / "sessions"
         self._clock = SteadyClock(time.monotonic())
         self._budget = Budget(settings.server.journal_bytes_total)
         self._sessions: dict[str, LiveSession] = {}
@@ -95,7 +95,7 @@ class Manager:
         try:
             if registry.quarantined:
                 manager._put_journals_aside(registry.quarantined)
-            manager._directory.mkdir(mode=0o700, exist_ok=True)
+            manager._journals.mkdir(mode=0o700, exist_ok=True)
             driver = await manager._get_driver()
             found = find_kernelspecs(driver.templates) if kernelspecs is None else kernelspecs
             manager.kernelspecs = {name: spec for name, spec in found.items() if spec.template in driver.templates}
@@ -232,7 +232,7 @@ class Manager:
         """With the registry that named their sessions: nobody could find them, and they would be cleared away."""
         aside = registry.with_name(registry.name.replace(".sqlite", ""))
         with suppress(FileNotFoundError):
-            self._directory.rename(aside)
+            self._journals.rename(aside)
         log.error("the registry could not be read: it lies now at %s, the journals at %s", registry, aside)
 
     async def _prove(self) -> None:
@@ -291,7 +291,7 @@ class Manager:
             session=core,
             composer=composer,
             journal=journal,
-            cursors=Cursors(self._directory / row.id / CURSORS_NAME, end=journal.next_seq),
+            cursors=Cursors(self._journals / row.id / CURSORS_NAME, end=journal.next_seq),
         )
         return live
 
@@ -301,7 +301,7 @@ class Manager:
         """What the registry, the journals and the driver know, brought together."""
         rows = self.registry.rows()
         wishes = {row.id: Wish.from_json(row.spec) for row in rows}
-        names = [path.name for path in sorted(self._directory.iterdir()) if path.is_dir()]
+        names = [path.name for path in sorted(self._journals.iterdir()) if path.is_dir()]
         opened = ((name, self._open_former_journal(name, wishes.get(name, Wish()))) for name in names)
         journals = {name: journal for name, journal in opened if journal is not None}
         known = {sandbox.id: sandbox for sandbox in await driver.sandboxes()}
@@ -367,7 +367,7 @@ class Manager:
     def _open_journal(self, session_id: str, limits: SessionLimits) -> Journal:
         """Raises OSError."""
         limit = limits.journal_bytes_per_session
-        return Journal.open(self._directory / session_id, limit_bytes=limit, budget=self._budget)
+        return Journal.open(self._journals / session_id, limit_bytes=limit, budget=self._budget)
 
 
 async def _give_up(coming: asyncio.Future[Sandbox]) -> None:

@@ -15,6 +15,7 @@ import os
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 
 from cellgate.errors import StateDirectoryInUse
@@ -39,6 +40,7 @@ CREATE TABLE sessions (
     boot_id TEXT NOT NULL
 ) WITHOUT ROWID
 """
+_ALL = "SELECT * FROM sessions ORDER BY created_monotonic, id"
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,7 @@ class Registry:
     def rows(self) -> list[SessionRow]:
         """All of them, oldest first. One that makes no sense has the state GONE, so that what is left of it is
         cleared away."""
-        found = self._connection.execute("SELECT * FROM sessions ORDER BY created_monotonic, id").fetchall()
-        return [_row(values) for values in found]
+        return [_row(values) for values in self._connection.execute(_ALL).fetchall()]
 
 
 class _Unreadable(Exception):
@@ -126,6 +127,7 @@ class _Unreadable(Exception):
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")  # a damaged row costs no other
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         # What is committed survives the death of the process; a power failure may take the last of it, and with it
@@ -134,13 +136,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         _prepare(connection)
         if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise _Unreadable("quick_check")
-        connection.execute("SELECT * FROM sessions").fetchall()
+        connection.execute(_ALL).fetchall()
     except sqlite3.OperationalError as error:
         connection.close()
         if "locked" in str(error) or "readonly" in str(error) or "disk" in str(error):
             raise OSError(f"{path}: {error}") from error  # the file may be good: no reason to put it aside
         raise _Unreadable(str(error)) from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter: sqlite3 quotes what is damaged
         connection.close()
         raise _Unreadable(str(error)) from error
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -100,3 +101,22 @@ def test_a_directory_that_cannot_be_written_is_the_operators_to_mend(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         Registry.open(tmp_path / "file" / "state")
+
+
+def test_whatever_lies_in_the_file_there_is_a_registry(tmp_path):
+    """Also when the library cannot say what it found there, because that is no text."""
+    registry = Registry.open(tmp_path / "whole")
+    for n in range(20):
+        registry.add(SessionRow(f"s{n}", "ada", {"x": "y" * 100}))
+    registry.close()
+    whole = (tmp_path / "whole" / "sessions.sqlite").read_bytes()
+    dice = random.Random(17)
+    for n in range(150):
+        data = bytearray(whole)
+        schema = range(100, len(data)) if n % 2 else range(3900, 4096)  # the text of the schema ends the first page
+        for _ in range(dice.choice((1, 20, 500))):
+            data[dice.choice(schema)] ^= 1 << dice.randrange(8)
+        (tmp_path / "sessions.sqlite").write_bytes(data)
+        damaged = Registry.open(tmp_path)
+        damaged.rows()
+        damaged.close()

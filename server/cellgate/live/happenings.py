@@ -82,22 +82,25 @@ class KernelStarted:
 
 @dataclass(frozen=True)
 class KernelEnded:
-    """A sandbox ended that was not told to by its session's end or a restart."""
+    """Nothing is left of its sandbox. The numbers are of its whole life."""
 
     who: Who
     incarnation: int
     reason: str  # of `certificate.Reason`
+    cpu_seconds: float
+    memory_peak_bytes: int | None  # None: this driver does not measure it
+    oom_kills: int
 
 
 @dataclass(frozen=True)
 class UsageSampled:
-    """What a session's sandbox uses, as its host counts it. Told every now and then, and of a lifetime: a kernel that
-    is started anew begins with nothing."""
+    """What a session's sandbox uses, as its host counts it: told every now and then. CPU time is since the kernel of
+    this incarnation began."""
 
     who: Who
     incarnation: int
     cpu_seconds: float
-    memory_bytes: int
+    memory_bytes: int | None  # None: this driver does not measure it
 
 
 # -- cells ---------------------------------------------------------------------------------------------
@@ -153,7 +156,6 @@ class ClientJoined:
 @dataclass(frozen=True)
 class ClientLeft:
     who: Who
-    dialect: str
 
 
 @dataclass(frozen=True)

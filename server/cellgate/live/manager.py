@@ -27,6 +27,7 @@ from cellgate.errors import (
     UnknownSession,
 )
 from cellgate.live.cursors import Cursors
+from cellgate.live.happenings import Happenings, SessionCreated
 from cellgate.live.kernelspecs import DEFAULT_KERNEL, Kernelspec, find_kernelspecs, setup_of
 from cellgate.live.session import LiveSession, date_now
 from cellgate.live.wish import Wish, lowered
@@ -60,6 +61,7 @@ class Manager:
     def __init__(self, settings: Settings, open_driver: OpenDriver, directory: Path, registry: Registry) -> None:
         self.settings = settings
         self.registry = registry
+        self.happenings = Happenings()
         self.kernelspecs: dict[str, Kernelspec] = {}
         self.is_draining = False
         self.started = datetime.now(timezone.utc)
@@ -154,7 +156,9 @@ class Manager:
         except sqlite3.Error as error:
             journal.delete()
             raise StorageFull(str(error)) from error
-        return self._live(row, wish, kernelspec, limits, journal)
+        live = self._live(row, wish, kernelspec, limits, journal)
+        self.happenings.tell(SessionCreated(live.who, live.kernel_name))
+        return live
 
     def find(self, principal: str, session_id: str) -> LiveSession:
         """Raises UnknownSession."""

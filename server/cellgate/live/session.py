@@ -24,6 +24,20 @@ from typing import Any, Protocol
 
 from cellgate.errors import CellgateError, Fault, LinkClosed, SandboxGone, SandboxStartFailed, TooManyClients
 from cellgate.live.cursors import Cursors, Place
+from cellgate.live.happenings import (
+    CellAccepted,
+    CellFinished,
+    CellRefused,
+    ClientJoined,
+    ClientLeft,
+    Happening,
+    Happenings,
+    KernelEnded,
+    KernelStarted,
+    SessionEnded,
+    UsageSampled,
+    Who,
+)
 from cellgate.live.reader import Parting, Reader, Sink
 from cellgate.live.wish import Wish
 from cellgate.sandbox.base import Sandbox, SandboxSpec
@@ -32,6 +46,7 @@ from cellgate.sandbox.connection import Batch, KernelConnection
 from cellgate.sandbox.watchdog import watch
 from cellgate.sessions.effects import Append, Close, Destroy, Effect, Interrupt, Kill, Save, Send, StartKernel
 from cellgate.sessions.journal import Gap, Journal
+from cellgate.sessions.news import Accepted, Finished, News
 from cellgate.sessions.records import Record
 from cellgate.sessions.registry import Registry
 from cellgate.sessions.session import Session
@@ -67,6 +82,7 @@ class Host(Protocol):
     """What a session needs of whoever keeps all of them."""
 
     registry: Registry
+    happenings: Happenings
 
     def now(self) -> float:
         """On the one clock that all sessions live by."""
@@ -116,6 +132,7 @@ class LiveSession:
     ) -> None:
         self.id = session_id
         self.principal = principal
+        self.who = Who(principal, session_id)
         self.wish = wish
         self.kernel_name = kernel_name
         self.session = session
@@ -242,6 +259,7 @@ class LiveSession:
             later=self._loop.call_later,
             after=after,
         )
+        self._tell(ClientJoined(self.who, dialect.value))
         return reader
 
     def leave(self, reader: Reader, *, in_order: bool) -> None:
@@ -249,6 +267,7 @@ class LiveSession:
         frontends reconnect, may have turned away from what is on its way."""
         is_current = self._readers.get(reader.client) is reader
         reader.gone(in_order=in_order and is_current and self.session.running is None)
+        self._tell(ClientLeft(self.who))
         if self._twins.get(reader.client) is reader:
             del self._twins[reader.client]
         elif is_current:
@@ -341,9 +360,10 @@ class LiveSession:
                     self._start(kernel.sandbox.kill(effect.reason, effect.detail))
             elif isinstance(effect, Destroy):
                 if destroyed := self._kernels.pop(effect.incarnation, None):
-                    self._start(self._destroy(destroyed))
+                    self._start(self._destroy(effect.incarnation, destroyed))
             elif isinstance(effect, Close):
                 self._start(self._clear_away())
+                self._tell(SessionEnded(self.who, effect.reason.value))
         assert self.journal.next_seq == self.session.next_seq, "the session and its journal count alike"
         if self.session.state is not self._was:
             self._was = self.session.state
@@ -352,6 +372,8 @@ class LiveSession:
                 if not waiting.done():
                     waiting.set_result(None)
         self._plan_tick()
+        for news in self.session.take_news():
+            self._tell(self._happening(news))
 
     def _append(self, records: Sequence[Record]) -> None:
         first = self.journal.append(records)
@@ -423,6 +445,7 @@ class LiveSession:
             self._unsaved = effect
 
     async def _start_kernel(self, incarnation: int) -> None:
+        began = self._host.now()
         sandbox: Sandbox | None = None
         try:
             coming, self._coming = self._coming, None
@@ -443,6 +466,8 @@ class LiveSession:
             self._do(self.session.start_failed(incarnation, sentence, self._host.now()))
         else:
             self._do(self.session.kernel_started(incarnation, sandbox.id, self._host.now()))
+            seconds = self._host.now() - began
+            self._tell(KernelStarted(self.who, incarnation, sandbox.driver, sandbox.template, seconds))
 
     async def _attach(
         self,
@@ -476,12 +501,14 @@ class LiveSession:
         finally:
             self._do(self.session.interrupt_sent(incarnation, self._host.now()))
 
-    async def _destroy(self, kernel: _Kernel) -> None:
+    async def _destroy(self, incarnation: int, kernel: _Kernel) -> None:
         for task in kernel.tasks:
             task.cancel()
         kernel.connection.close()
         try:
-            await kernel.sandbox.destroy()
+            end = await kernel.sandbox.destroy()
+            peak = end.memory_peak_bytes
+            self._tell(KernelEnded(self.who, incarnation, end.reason.value, end.cpu_seconds, peak, end.oom_kills))
         except CellgateError as error:  # the warden is driven by another gateway now, which clears away
             log.warning("session %s: its sandbox could not be destroyed: %s", self.id, error)
 
@@ -530,6 +557,7 @@ class LiveSession:
     async def _sample(self, incarnation: int, sandbox: Sandbox) -> None:
         usage = await sandbox.usage()
         self.session.usage(incarnation, usage.cpu_seconds, self._host.now())
+        self._tell(UsageSampled(self.who, incarnation, usage.cpu_seconds, usage.memory_bytes))
 
     def _tick(self) -> None:
         self._timer = None
@@ -547,6 +575,16 @@ class LiveSession:
                 self._timer.cancel()
             self._timer_at = due
             self._timer = self._loop.call_later(delay + 0.001, self._tick)
+
+    def _happening(self, news: News) -> Happening:
+        if isinstance(news, Accepted):
+            return CellAccepted(self.who, news.cell, news.code)
+        if isinstance(news, Finished):
+            wall = 0.0 if news.sent_at is None else self._host.now() - news.sent_at
+            return CellFinished(
+                self.who, news.cell, news.reason.value, wall, news.output_messages, news.output_bytes
+            )
+        return CellRefused(self.who, news.reason.value, news.code)
 
     # -- helpers -------------------------------------------------------------------------------------
 
@@ -571,6 +609,9 @@ class LiveSession:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("session %s: a task failed", self.id, exc_info=error)
+
+    def _tell(self, happening: Happening) -> None:
+        self._host.happenings.tell(happening)
 
     def _say_gap(self, gap: Gap) -> bytes:
         text = f"{gap.records} messages of this session are no longer kept, and left out here"

@@ -72,6 +72,7 @@ class OutputCap(Generic[Item]):
         self._told = self._told_bytes = 0  # of what was dropped, by a Truncated
         self._tail: deque[tuple[Item, int]] = deque()
         self._tail_bytes = 0
+        self._passed = self._passed_bytes = 0  # of tails
         if state:
             try:
                 (
@@ -85,6 +86,13 @@ class OutputCap(Generic[Item]):
     def is_cutting(self) -> bool:
         """Whether the head is full: from now on the journal gets a CUT record with each batch."""
         return self._is_cutting
+
+    @property
+    def seen(self) -> tuple[int, int]:
+        """Messages and bytes of all that came, passed or not. After a crash without the tails that passed before."""
+        messages = self._messages + self._essentials + self._passed + self._dropped + len(self._tail)
+        size = self._bytes + self._essential_bytes + self._passed_bytes + self._dropped_bytes + self._tail_bytes
+        return messages, size
 
     def take(self, item: Item, size: int, *, essential: bool = False) -> Sequence[Item | Truncated]:
         """What passes now, in order: `item` while the head has room, nothing while it is held. Essential (an
@@ -114,6 +122,8 @@ class OutputCap(Generic[Item]):
             passing.append(Truncated(here, here_bytes, self._dropped, self._dropped_bytes))
             self._told, self._told_bytes = self._dropped, self._dropped_bytes
         passing.extend(item for item, _ in self._tail)
+        self._passed += len(self._tail)
+        self._passed_bytes += self._tail_bytes
         self._tail.clear()
         self._tail_bytes = 0
         return passing

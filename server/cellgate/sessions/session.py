@@ -26,6 +26,7 @@ from cellgate.sessions.clocks import Expiry, Life, Urge, urge_of, urges_at
 from cellgate.sessions.effects import Close, Destroy, Effect, Interrupt, Kill, Save, Send, StartKernel
 from cellgate.sessions.journal import Recovery
 from cellgate.sessions.limits import SessionLimits
+from cellgate.sessions.news import News
 from cellgate.sessions.output_cap import CapLimits, OutputCap
 from cellgate.sessions.records import Kind, Record
 from cellgate.sessions.states import SESSION_MOVES, CellMove, CellReason, Move, Phase, State, moved
@@ -150,6 +151,10 @@ class Session:
         if self._background.is_cutting:
             times.append(self._background_since + BACKGROUND_SECONDS)
         return min(times)
+
+    def take_news(self) -> list[News]:
+        """What there is to tell since the last time; to be asked once the effects are carried out."""
+        return self._log.take_news()
 
     # -- beginnings -----------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any
 from cellgate.sessions.asked import Question
 from cellgate.sessions.cells import Cell
 from cellgate.sessions.effects import Append, Effect
+from cellgate.sessions.news import Accepted, Finished, News, Refused
 from cellgate.sessions.output_cap import OutputCap, Truncated
 from cellgate.sessions.records import Kind, Record
 from cellgate.sessions.states import CellReason
@@ -32,6 +33,7 @@ class Transcript:
         self._date = date
         self._effects: list[Effect] = []
         self._records: list[Record] | None = None  # of the Append at the end of the effects
+        self._news: list[News] = []
 
     def speak_as(self, session: str) -> None:
         """In the place of the kernel that names itself so."""
@@ -57,11 +59,17 @@ class Transcript:
         effects, self._effects, self._records = self._effects, [], None
         return effects
 
+    def take_news(self) -> list[News]:
+        """All since the last time."""
+        news, self._news = self._news, []
+        return news
+
     # -- of cells -------------------------------------------------------------------------------------
 
     def accept(self, cell: Cell) -> None:
         """To be called with the cell's key being `next_seq`."""
         self.record(Record(Kind.REQUEST, cell.key, 0, cell.client, cell.message.tag, cell.message.v1))
+        self._news.append(Accepted(cell.key, cell.message.content["code"]))
 
     def progress(self, cell: Cell | None, received: int) -> None:
         """How far the link has come, and the cell."""
@@ -102,6 +110,7 @@ class Transcript:
     def terminal(self, cell: Cell, reason: CellReason, sentence: str = "", facts: Mapping[str, object] = {}) -> None:
         body = {**facts, "reason": reason.value, "sentence": sentence}
         self.record(Record(Kind.TERMINAL, cell.key, 0, cell.client, cell.message.tag, _dump(body)))
+        self._news.append(Finished(cell.key, reason, cell.sent_at if cell.sent_number else None, *cell.cap.seen))
 
     def terminal_of_damaged(self, request: Record) -> None:
         """For a cell whose request cannot be read any more: nobody can be answered, but it shall not stay open."""
@@ -119,6 +128,8 @@ class Transcript:
         self._say(self._composer.status("busy", parent=message, date=self._date()), client)
         for said in self._composer.end(message, Ending(reason.value, sentence), date=self._date()):
             self._say(said, client)
+        if message.msg_type == "execute_request":
+            self._news.append(Refused(reason, message.content["code"]))
 
     def end_question(self, question: Question, reason: CellReason, sentence: str) -> None:
         """What the kernel has not said of a request that it was given."""

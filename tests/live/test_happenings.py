@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from cellgate.live.happenings import Happenings, SessionEnded, Who
+import asyncio
+
+import pytest
+
+from cellgate.live.happenings import (
+    CellAccepted,
+    CellFinished,
+    ClientJoined,
+    ClientLeft,
+    Happenings,
+    KernelEnded,
+    KernelStarted,
+    SessionCreated,
+    SessionEnded,
+    Who,
+)
+from cellgate.live.wish import Wish
+from tests.support.live import BOUND, OWNER, Client
 
 ENDED = SessionEnded(Who("ada", "s1"), "session_deleted")
 
@@ -35,3 +52,31 @@ def test_who_listens_no_more_is_told_no_more():
     end()
     happenings.tell(ENDED)
     assert heard == []
+
+
+@pytest.mark.asyncio
+async def test_a_sessions_life_is_told_from_its_creation_to_its_end(manager):
+    told, over = [], asyncio.Event()
+
+    def hear(happening):
+        told.append(happening)
+        if isinstance(happening, KernelEnded):
+            over.set()
+
+    manager.happenings.listen(hear)
+    live = await manager.create(OWNER, Wish())
+    client = Client(live)
+    await client.run("6 * 7")
+    client.leave()
+    await live.delete()
+    await asyncio.wait_for(over.wait(), BOUND)
+    wanted = [SessionCreated, KernelStarted, CellAccepted, CellFinished, SessionEnded, KernelEnded]
+    assert [type(h) for h in told if not isinstance(h, ClientJoined | ClientLeft)] == wanted
+    accepted, finished = (next(h for h in told if isinstance(h, kind)) for kind in (CellAccepted, CellFinished))
+    assert {h.who for h in told} == {Who(OWNER, live.id)}
+    assert (accepted.code, accepted.cell) == ("6 * 7", finished.cell)
+    assert finished.reason == "ok"
+    assert finished.output_messages == 1  # its result
+    assert finished.output_bytes > 0
+    assert 0 < finished.wall_seconds < BOUND
+    assert told[-1].reason == "session_deleted"

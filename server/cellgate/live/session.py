@@ -581,9 +581,7 @@ class LiveSession:
             return CellAccepted(self.who, news.cell, news.code)
         if isinstance(news, Finished):
             wall = 0.0 if news.sent_at is None else self._host.now() - news.sent_at
-            return CellFinished(
-                self.who, news.cell, news.reason.value, wall, news.output_messages, news.output_bytes
-            )
+            return CellFinished(self.who, news.cell, news.reason.value, wall, news.output_messages, news.output_bytes)
         return CellRefused(self.who, news.reason.value, news.code)
 
     # -- helpers -------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The command `cellgate`: reads the command line, hands over to a command, and turns errors into exit statuses.
 
 A command is a module with `HELP`, `EXITS`, `add_arguments(parser)` and `execute(args)`; what it does is decided there.
+Only the one that is named is imported: most of the time that a short command takes would go into the others.
 """
 
 from __future__ import annotations
@@ -13,22 +14,21 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from types import ModuleType
+from importlib import import_module
 from typing import NoReturn
 
-from cellgate import doctor, run, serve, show_settings, validate
+from cellgate.commands.exits import EndedBySignal, ExitStatus, exits_as_text, status_of_error
 from cellgate.errors import CellgateError, UsageError
-from cellgate.exits import EndedBySignal, ExitStatus, exits_as_text, status_of_error
 from cellgate.terminal import one_line
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
 
-COMMANDS: dict[str, ModuleType] = {
-    "serve": serve,
-    "run": run,
-    "validate": validate,
-    "doctor": doctor,
-    "settings": show_settings,
+COMMANDS = {  # each with its module
+    "serve": "cellgate.serve",
+    "run": "cellgate.commands.run",
+    "validate": "cellgate.commands.validate",
+    "doctor": "cellgate.doctor",
+    "settings": "cellgate.commands.show_settings",
 }
 
 
@@ -39,7 +39,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; `{self.prog} --help` tells what would pass")
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """For all commands, or only the one that is named, if there is such a one."""
     parser = _Parser(
         prog="cellgate",
         description="Sandboxed Jupyter kernels.",
@@ -48,13 +49,14 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, command in COMMANDS.items():
-        command.add_arguments(
+    for name in [command] if command in COMMANDS else COMMANDS:
+        module = import_module(COMMANDS[name])
+        module.add_arguments(
             commands.add_parser(
                 name,
-                help=command.HELP,
-                description=command.__doc__,
-                epilog=command.EXITS,
+                help=module.HELP,
+                description=module.__doc__,
+                epilog=module.EXITS,
                 formatter_class=argparse.RawDescriptionHelpFormatter,
                 allow_abbrev=False,
             )
@@ -65,12 +67,13 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit status. A signal or a closed pipe that ends the command ends
     this process as it would any other, once everything is cleaned up."""
-    wants_json = "--json" in (sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    wants_json = "--json" in words
     try:
-        args = make_parser().parse_args(argv)
+        args = make_parser(words[0] if words else None).parse_args(words)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
-            status = COMMANDS[args.command].execute(args)
+            status = import_module(COMMANDS[args.command]).execute(args)
         sys.stdout.flush()
         return int(status)
     except EndedBySignal as ended:

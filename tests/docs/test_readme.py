@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cellgate.cli import COMMANDS, make_parser
-from cellgate.exits import exits_as_markdown
+from cellgate.commands.exits import exits_as_markdown
 from cellgate.sandbox.limits import LIMIT_ROWS, limits_as_markdown
 from cellgate.serve import greeting
 from cellgate.serve.child import about_native

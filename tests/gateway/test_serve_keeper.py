@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cellgate.exits import EndedBySignal, ExitStatus
+from cellgate.commands.exits import EndedBySignal, ExitStatus
 from cellgate.sandbox.native import commands
 from cellgate.serve import keeper
 from cellgate.serve.keeper import MAX_FAILURES, Keeper, WardenStarter, is_final, pause_before, serving

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cellgate.exits import ExitStatus
+from cellgate.commands.exits import ExitStatus
 from tests.native.test_rootless import as_nobody, delegated, nothing_lives_on
 
 __all__ = ["delegated"]  # the fixture

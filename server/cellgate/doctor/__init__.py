@@ -11,10 +11,10 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from cellgate.commands.exits import ExitStatus
+from cellgate.commands.run import Signals
 from cellgate.doctor.report import MAX_WIDTH, Report, Standing, render, to_json, worst
 from cellgate.errors import DriverUnavailable, SandboxStartFailed
-from cellgate.exits import ExitStatus
-from cellgate.run import Signals
 from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS, open_driver
 
 # This is the command; for whoever else wants the report there is `cellgate.doctor.examine.examine(driver)`.

@@ -10,7 +10,7 @@ import os
 import secrets
 from contextlib import ExitStack
 
-from cellgate.exits import ExitStatus
+from cellgate.commands.exits import ExitStatus
 from cellgate.settings import Settings, add_setting_flags, gather_settings
 
 # This is the command; `keeper.py` is the process that stays, `child.py` the one that serves.

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from cellgate.commands.exits import ExitStatus, status_of_error
 from cellgate.errors import CellgateError, DriverUnavailable, UsageError
-from cellgate.exits import ExitStatus, status_of_error
 from cellgate.sandbox.base import Driver
 from cellgate.sandbox.drivers import open_driver
 from cellgate.sandbox.native import linux

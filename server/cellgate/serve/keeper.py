@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
+from cellgate.commands.exits import EndedBySignal, ExitStatus
 from cellgate.errors import DriverUnavailable
-from cellgate.exits import EndedBySignal, ExitStatus
 from cellgate.sandbox.native.commands import pack, unpack
 from cellgate.sandbox.native.door import somebody_answers
 from cellgate.sandbox.native.driver import start_warden

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from cellgate.cli import main
+from cellgate.commands.validate import SUFFIXES, language_of
 from cellgate.policy import judge as judging
 from cellgate.policy.facts import LANGUAGES
-from cellgate.validate import SUFFIXES, language_of
 
 
 @pytest.fixture

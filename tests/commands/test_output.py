@@ -7,8 +7,8 @@ import io
 
 import pytest
 
-from cellgate.output import Printer, as_text
-from cellgate.run import joined_streams
+from cellgate.commands.output import Printer, as_text
+from cellgate.commands.run import joined_streams
 from cellgate.terminal import one_line
 
 

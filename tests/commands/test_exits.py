@@ -2,8 +2,8 @@
 
 import pytest
 
+from cellgate.commands.exits import ExitStatus, exits_as_markdown, exits_as_text, status_of_error, status_of_run
 from cellgate.errors import DriverUnavailable, LimitError, SandboxGone, SandboxStartFailed, UnknownTemplate, UsageError
-from cellgate.exits import ExitStatus, exits_as_markdown, exits_as_text, status_of_error, status_of_run
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 
 

@@ -6,12 +6,12 @@ import argparse
 import json
 from pathlib import Path
 
+from cellgate.commands.exits import ExitStatus
+from cellgate.commands.run import read_code
 from cellgate.errors import PolicyError, UsageError
-from cellgate.exits import ExitStatus
 from cellgate.policy.facts import LANGUAGES
 from cellgate.policy.policies import POLICIES, Policy, find_policy, parse_policy
 from cellgate.policy.verdicts import as_compiler_output
-from cellgate.run import read_code
 from cellgate.terminal import one_line
 
 __all__ = ["EXITS", "HELP", "add_arguments", "execute"]

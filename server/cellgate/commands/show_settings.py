@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from cellgate.exits import ExitStatus
+from cellgate.commands.exits import ExitStatus
 from cellgate.sandbox.limits import size
 from cellgate.settings import SETTINGS, Settings, add_setting_flags, gather_settings
 from cellgate.terminal import one_line

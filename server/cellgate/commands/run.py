@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from cellgate.commands.exits import EndedBySignal, ExitStatus, exits_as_text, status_of_run
+from cellgate.commands.output import Printer
+from cellgate.commands.typed import LineReader
 from cellgate.errors import LimitError, UsageError
-from cellgate.exits import EndedBySignal, ExitStatus, exits_as_text, status_of_run
-from cellgate.output import Printer
 from cellgate.sandbox.base import Sandbox, SandboxSpec
 from cellgate.sandbox.certificate import Reason
 from cellgate.sandbox.client import ExecuteResult, KernelClient
 from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS, open_driver
 from cellgate.sandbox.limits import LIMIT_ROWS, Limits
 from cellgate.terminal import one_line
-from cellgate.typed import LineReader
 from cellgate.wire.jupyter import JupyterMessage
 
 __all__ = ["EXITS", "HELP", "add_arguments", "execute"]

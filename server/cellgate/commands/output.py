@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from cellgate.exits import is_clean_exit
+from cellgate.commands.exits import is_clean_exit
 from cellgate.terminal import TerminalFilter
 from cellgate.wire.jupyter import JupyterMessage
 

@@ -21,8 +21,8 @@ import psutil
 import pytest
 
 from cellgate.cli import main, make_parser
+from cellgate.commands.run import MAX_CODE_BYTES, read_code, read_limits, read_timeout
 from cellgate.errors import LimitError, UsageError
-from cellgate.run import MAX_CODE_BYTES, read_code, read_limits, read_timeout
 from cellgate.sandbox.limits import LIMIT_ROWS, Limits
 from tests.support.native import skip_without_native
 
@@ -498,6 +498,6 @@ def test_our_own_failure_ends_with_four(monkeypatch, capsys):
     def broken(*_):
         raise RuntimeError("a bug\x1b[2J")
 
-    monkeypatch.setattr("cellgate.run.execute", broken)
+    monkeypatch.setattr("cellgate.commands.run.execute", broken)
     assert main(["run", "-c", "1"]) == 4
     assert "cellgate: error[internal]: a bug\\x1b[2J" in capsys.readouterr().err

@@ -56,16 +56,18 @@ def test_who_listens_no_more_is_told_no_more():
 
 @pytest.mark.asyncio
 async def test_a_sessions_life_is_told_from_its_creation_to_its_end(manager):
-    told, over = [], asyncio.Event()
+    told, begun, over = [], asyncio.Event(), asyncio.Event()
+    events = {KernelStarted: begun, KernelEnded: over}
 
     def hear(happening):
         told.append(happening)
-        if isinstance(happening, KernelEnded):
-            over.set()
+        if event := events.get(type(happening)):
+            event.set()
 
     manager.happenings.listen(hear)
     live = await manager.create(OWNER, Wish())
     client = Client(live)
+    await asyncio.wait_for(begun.wait(), BOUND)
     await client.run("6 * 7")
     client.leave()
     await live.delete()

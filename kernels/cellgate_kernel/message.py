@@ -78,6 +78,10 @@ MESSAGE_TYPES: tuple[str, ...] = (
     "debug_request",
     "debug_reply",
     "debug_event",
+    "files_request",
+    "files_reply",
+    "variables_request",
+    "variables_reply",
 )
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "add_setting_flags",
     "default_state_dir",
     "gather_settings",
+    "limits_of_profile",
     "load_file",
     "profiles_as_markdown",
     "read_settings",
@@ -292,6 +293,13 @@ def read_settings(
     check_together(found)
     sandbox, session, server = (table(**{row.name: found.pop(row.name) for row in table.rows()}) for table in _TABLES)
     return Settings(**found, sandbox=sandbox, session=session, server=server, sources=sources)  # type: ignore[arg-type]
+
+
+def limits_of_profile(name: str) -> dict[str, int | float]:
+    """Every limit in that profile. Raises UsageError."""
+    if name not in PROFILES:
+        raise UsageError(f"profile is {name[:80]!r}; one of {', '.join(PROFILES)} would pass")
+    return {row.name: PROFILES[name].get(row.name, row.default) for row in _LIMIT_ROWS}
 
 
 def default_state_dir(environ: Mapping[str, str], *, is_root: bool) -> Path:

@@ -52,6 +52,22 @@ def test_what_is_no_limit_of_a_session_is_refused(name: str):
     assert len(str(raised.value)) < 250
 
 
+def test_a_profile_lowers_what_it_has_lower_and_raises_nothing():
+    sandbox, session = lowered(Wish(profile="testing"), SANDBOX, SessionLimits(idle_seconds=70))
+    assert (sandbox.pids, session.cell_seconds, session.idle_seconds) == (64, 10.0, 60.0)
+    assert lowered(Wish(profile="testing"), SANDBOX, SessionLimits(idle_seconds=65))[1].idle_seconds == 60.0
+    assert lowered(Wish(profile="development"), sandbox, session) == (sandbox, session)
+
+
+def test_a_limit_that_is_named_counts_before_that_of_the_profile():
+    assert lowered(Wish(profile="testing", limits={"pids": 100}), SANDBOX, SESSION)[0].pids == 100
+
+
+def test_a_profile_that_is_none_is_refused_with_those_there_are():
+    with pytest.raises(UsageError, match="development, testing, production"):
+        lowered(Wish(profile="none"), SANDBOX, SESSION)
+
+
 def test_limits_that_do_not_fit_each_other_are_refused():
     with pytest.raises(LimitError) as raised:
         lowered(Wish(limits={"message_bytes": 1024}), SANDBOX, SESSION)
@@ -60,7 +76,7 @@ def test_limits_that_do_not_fit_each_other_are_refused():
 
 
 def test_a_wish_comes_back_from_the_registry_as_it_was():
-    wish = Wish("bash", {"pids": 32}, {"A": "b"}, {"path": "x.ipynb"})
+    wish = Wish("bash", {"pids": 32}, {"A": "b"}, {"path": "x.ipynb"}, "mine", {"a": [1]}, "testing", "key")
     assert Wish.from_json(json.loads(json.dumps(wish.to_json()))) == wish
     assert Wish.from_json(Wish().to_json()) == Wish()
 

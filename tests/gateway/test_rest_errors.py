@@ -17,15 +17,19 @@ from cellgate.errors import (
     Draining,
     DriverUnavailable,
     Fault,
+    LimitError,
     LinkClosed,
     SandboxGone,
     SandboxStartFailed,
     ServerFull,
     StorageFull,
     TooManySessions,
+    UnknownKernel,
+    UsageError,
 )
-from cellgate.gateway.base import ANSWERS, CODES, MAX_BODY_BYTES, MAX_DRAINED_BYTES, problem_of
+from cellgate.gateway.base import ANSWERS, CODES, MAX_BODY_BYTES, MAX_DRAINED_BYTES, plain_facts, problem_of
 from cellgate.gateway.bodies import MAX_DEPTH, BadJson, read_object, text_of
+from cellgate.sandbox.certificate import DeathCertificate, Reason
 from tests.support.gateway import TOKEN, gateway
 
 SECRET = "/var/lib/cellgate/secret"
@@ -66,7 +70,8 @@ async def test_what_goes_wrong_is_told_by_its_code_and_logged_once_if_it_is_ours
     monkeypatch.setattr(here.manager, "create", fail)
     reply = await here.ask("POST", "/api/kernels")
     said = reply.json()
-    assert said.keys() == {"message", "reason", "code"}
+    assert said.keys() == {"code", "message", "fault", "facts", "reason"}
+    assert said["fault"] == getattr(error, "fault", Fault.OURS).value
     assert (reply.status, said["code"]) == (status, getattr(error, "code", "internal"))
     assert reply.headers.get("Retry-After") == retry
     assert SECRET not in reply.body.decode() and "Traceback" not in reply.body.decode()
@@ -75,6 +80,17 @@ async def test_what_goes_wrong_is_told_by_its_code_and_logged_once_if_it_is_ours
     assert len(logged) == hides_detail
     if found := re.search("under (.{8})$", said["message"]):
         assert f"error {found[1]}: POST /api/kernels" in logged[0]
+
+
+def test_the_facts_of_an_error_are_plain_and_bounded():
+    assert plain_facts(LimitError("pids", 0, "16")) == {"name": "pids", "value": 0, "accepted": "16"}
+    for value in ("x" * 10_000, [["x" * 10_000]], 10**4000, {"a\x1b": 1e300}):
+        told = plain_facts(LimitError("pids", value, "16"))["value"]
+        assert isinstance(told, str) and len(told) <= 200 and told.isprintable()
+    assert plain_facts(UnknownKernel("x", ("a", "b\n"))) == {"name": "x", "known": ["a", "b\\n"]}
+    certificate = DeathCertificate(Reason.OOM)
+    assert plain_facts(SandboxGone("7", certificate))["certificate"] == certificate.to_json()
+    assert plain_facts(UsageError("its text says all")) == {}
 
 
 def every_error(of: type[CellgateError] = CellgateError) -> set[type[CellgateError]]:
@@ -93,7 +109,7 @@ def test_a_fault_of_ours_is_told_in_its_own_words_only_where_they_hold_nothing_o
         problem = problem_of(error if kind.code != "sandbox_gone" else SandboxGone("7"), "0")
         assert problem.code in CODES and CODES[problem.code] == problem.status
         if kind.fault is Fault.OURS and kind.code not in ("server_full", "draining"):
-            assert SECRET not in problem.message
+            assert SECRET not in json.dumps(problem.to_json())
     else:
         assert problem_of(error).code == "internal"
 

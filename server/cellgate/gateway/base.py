@@ -3,7 +3,7 @@ a stable code, faults of ours show no detail, and no page of another origin can 
 
     request ──▶ prepare: Guard.admit ──▶ body (RestHandler) ──▶ the handler's method ──▶ answer
                    │ refused                 │ too large            │ CellgateError
-                   └─────────────────────────┴──────────────────────┴──▶ {"message", "reason", "code"}
+                   └─────────────────────────┴──────────────────────┴──▶ {"code", "message", "fault", "facts", "reason"}
 
 What a request may do is decided by `auth`; what it does, by the handlers.
 """
@@ -15,7 +15,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from http import HTTPStatus
 from types import TracebackType
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from cellgate.errors import CellgateError
+from cellgate.errors import CellgateError, Fault
 from cellgate.gateway.auth import REFUSALS, Asked, Guard, Refusal, Way
 from cellgate.gateway.bodies import TooLarge, read_object
 from cellgate.terminal import one_line
@@ -47,6 +47,7 @@ __all__ = [
     "RestHandler",
     "Services",
     "log_request",
+    "plain_facts",
     "problem_of",
     "timestamp",
 ]
@@ -58,6 +59,9 @@ MAX_BODY_BYTES = 64 << 10  # a request names a kernel, some limits and variables
 MAX_DRAINED_BYTES = 32 << 20  # of a longer body are read, so that its sender hears why it is refused
 RETRY_SECONDS = 5  # until what failed for now may pass, when nobody knows better
 MAX_PATH_CHARS = 200  # of a line in the log
+MAX_FACT_CHARS = 200  # of what somebody sent, in the error that refuses it
+MAX_FACT_ITEMS = 100  # names of what there is: kernels, rules
+MAX_FACT_NUMBER = 1 << 53  # what every reader of JSON can hold
 
 _OURS = "something failed here that is no fault of yours; the server's log says more under {error_id}"
 _NO_KERNEL = "no kernel could be started, through no fault of yours; the server's log says why under {error_id}"
@@ -134,10 +138,18 @@ class Problem:
     code: str
     message: str
     retry_after: int | None = None
+    fault: Fault = Fault.YOURS
+    facts: Mapping[str, object] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """Jupyter's clients read `message` and `reason`; `code` is stable."""
-        return {"message": self.message, "reason": HTTPStatus(self.status).phrase, "code": self.code}
+        return {
+            "code": self.code,
+            "message": self.message,
+            "fault": self.fault.value,
+            "facts": dict(self.facts),
+            "reason": HTTPStatus(self.status).phrase,
+        }
 
 
 def problem_of(error: BaseException | None, error_id: str = "") -> Problem:
@@ -148,11 +160,28 @@ def problem_of(error: BaseException | None, error_id: str = "") -> Problem:
     if isinstance(error, HTTPError) and error.status_code in PLAIN:
         return Problem(error.status_code, *PLAIN[error.status_code])
     if not isinstance(error, CellgateError) or error.code not in ANSWERS:
-        return Problem(500, "internal", _OURS.format(error_id=error_id))
+        return Problem(500, "internal", _OURS.format(error_id=error_id), fault=Fault.OURS)
     status, instead = ANSWERS[error.code]
     retry_after = getattr(error, "retry_seconds", RETRY_SECONDS) if status in (429, 503) else None
-    message = one_line(error.text()) if instead is None else instead.format(error_id=error_id)
-    return Problem(status, error.code, message, retry_after)
+    if instead is not None:  # its facts are for the log, too
+        return Problem(status, error.code, instead.format(error_id=error_id), retry_after, error.fault)
+    return Problem(status, error.code, one_line(error.text()), retry_after, error.fault, plain_facts(error))
+
+
+def plain_facts(error: CellgateError) -> dict[str, object]:
+    """What an error carries, as JSON and of bounded length. What stands in its text need not stand here again."""
+    return {name: _plain(value) for name, value in error.facts().items() if name not in ("problem", "retry_seconds")}
+
+
+def _plain(value: object) -> object:
+    """A value that somebody may have sent, or one of ours."""
+    if value is None or (isinstance(value, (int, float)) and abs(value) < MAX_FACT_NUMBER):
+        return value
+    if isinstance(value, tuple):  # of names
+        return [one_line(str(item)[:MAX_FACT_CHARS]) for item in value[:MAX_FACT_ITEMS]]
+    if (to_json := getattr(value, "to_json", None)) is not None:  # a certificate
+        return to_json()
+    return one_line((value if isinstance(value, str) else repr(value))[:MAX_FACT_CHARS])
 
 
 def timestamp(moment: datetime) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from cellgate.errors import CellgateError
+from cellgate.errors import CellgateError, Fault
 from cellgate.gateway.auth import REFUSALS
 from cellgate.gateway.base import CODES, PLAIN, Handler
 from cellgate.gateway.kernels import ENV_SCHEMA, MAX_PATH_CHARS
@@ -141,7 +141,13 @@ _NOTEBOOK_KERNEL: Schema = {
 _NOTEBOOK_LABELS: Schema = {"name": _LABEL, "type": {"type": ["string", "null"], "maxLength": 64}}
 
 _SCHEMAS: dict[str, Schema] = {
-    "Error": _object({"message": _TEXT, "reason": _TEXT, "code": {"type": "string", "enum": sorted(CODES)}}),
+    "Error": _object({
+        "code": {"type": "string", "enum": sorted(CODES)},
+        "message": {**_TEXT, "description": "what was seen, and what would pass"},
+        "fault": {"type": "string", "enum": [fault.value for fault in Fault]},
+        "facts": {"type": "object"},
+        "reason": {**_TEXT, "description": "the status in HTTP's words, where Jupyter's clients look for it"},
+    }),
     "Page": {"type": "string"},
     "Picture": {"type": "string"},
     "Document": {"type": "object"},

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
 import _thread
+import errno
 import functools
 import os
 import select
@@ -30,6 +31,7 @@ import msgpack
 
 from .capture import Capture
 from .compose import Composer, Parent, Request, RequestError, cut, dumps, outcome
+from .files import Files
 from .link import Acknowledged, Hello, Link, LinkError, Message, Ping, WindowFull
 from .message import CHANNELS, MAX_BUFFERS, STATES, Channel, MessageError, Status, Tag, join_v1
 from .outbox import LINGER_SECONDS, Outbox, Text
@@ -121,10 +123,12 @@ class Host:
     """One per process. `start` it, `wait_for_setup`, then `serve` a kernel."""
 
     def __init__(self, birth: socket.socket, composer: Composer | None = None) -> None:
+        """`birth` brings link streams: as descriptors, or as connections when it listens."""
         self.composer = composer or Composer()
         self._main = threading.main_thread().ident
         self.is_child = False  # a fork made by user code: it must not speak as the kernel
         self._birth = birth
+        self._listens = bool(birth.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
         self._birth.setblocking(False)
         self._birth.set_inheritable(False)
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -133,6 +137,7 @@ class Host:
         self._pusher = 0  # the thread that holds it to write its own output
         self._push_again_at = 0.0
         self.capture = Capture(self.outbox)
+        self.files = Files(self._answer_files, self.capture.log)
         self._link = Link()
         self._stream: socket.socket | None = None
         self._unsent: deque[memoryview] = deque()
@@ -504,6 +509,15 @@ class Host:
 
     def _take_stream(self) -> None:
         """A fresh link stream; the newest replaces what there is."""
+        if self._listens:
+            try:
+                stream, _ = self._birth.accept()
+            except OSError as error:
+                if error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK):  # a cell has closed or replaced it
+                    raise
+                return  # who connected has gone again; or a cell holds every descriptor there may be
+            self._begin_stream(stream)
+            return
         try:
             data, descriptors, _flags, _address = socket.recv_fds(self._birth, 16, 4)
         except BlockingIOError:
@@ -513,13 +527,15 @@ class Host:
         if not data and not descriptors:
             os._exit(EX_LOST)
         for descriptor in descriptors:
-            self._drop_stream()
-            stream = socket.socket(fileno=descriptor)
-            stream.set_inheritable(False)  # as received it would be, by any program that a cell starts
-            stream.setblocking(False)
-            self._stream = stream
-            self._queue_bytes([self._link.open()])
-            self._flush()
+            self._begin_stream(socket.socket(fileno=descriptor))
+
+    def _begin_stream(self, stream: socket.socket) -> None:
+        self._drop_stream()
+        stream.set_inheritable(False)  # as received it would be, by any program that a cell starts
+        stream.setblocking(False)
+        self._stream = stream
+        self._queue_bytes([self._link.open()])
+        self._flush()
 
     def _drop_stream(self) -> None:
         if self._stream is not None:
@@ -601,6 +617,9 @@ class Host:
             self._answer(request, "interrupt_reply", {"status": "ok"})
         elif kind == "shutdown_request":
             self._shutdown(request)
+        elif kind == "files_request" and request.channel is Channel.CONTROL:
+            if why := self.files.take(request):
+                self._put_now(self._refusal(request, "files_failed", why))
         elif request.channel in (Channel.CONTROL, Channel.STDIN):
             if (kernel is None or not kernel.control(request)) and kind.endswith("_request"):
                 self._put_now(self._refusal(request, "NotSupported", f"this kernel does not answer {kind[:100]}"))
@@ -623,6 +642,13 @@ class Host:
                 (Channel.IOPUB, "status", {"execution_state": "idle"}),
             )
         )
+
+    def _answer_files(self, request: Request, content: Mapping[str, Any], data: bytes | None) -> None:
+        """On the thread of the files, which may wait for room."""
+        self.status("busy", request, soon=True)
+        buffers = [] if data is None else [data]
+        self.post(Channel.CONTROL, "files_reply", content, request, buffers=buffers, soon=True)
+        self.status("idle", request)
 
     def _shutdown(self, request: Request) -> None:
         try:
@@ -732,6 +758,7 @@ def run(birth_fd: int, prepared: Prepared | None = None, kernel: str = "") -> No
     ready = prepared.bind(host) if prepared is not None else None  # while the first link is on its way
     setup = host.wait_for_setup()
     setup.apply()
+    host.files.begin(os.getcwd())
     kernel = kernel or setup.kernel
     if kernel != "python":
         from . import bridge

@@ -1,0 +1,46 @@
+"""The start of a kernel host in a container that was made for it, as its only program.
+
+The container's maker mounts one empty tmpfs at `WORKSPACE`, for all that a session writes; the image has links that
+lead there. Streams are connections to a socket that is listened on here. By then the kernel is as ready as it can be:
+whoever can connect need not wait.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Final, NoReturn
+
+from .host import run
+from .python import prepare
+
+__all__ = ["WORKSPACE", "main"]
+
+WORKSPACE: Final = "/workspace"
+DIRECTORIES: Final = ("home", "work", "tmp")  # the image's links to them are /home/user, /work and /tmp
+BACKLOG: Final = 16  # hosts that connect while a cell holds the interpreter; the newest of them counts
+# For process 1 alone, which is to hand interrupts on to the whole process group.
+ENVIRONMENT_OF_INIT: Final = ("TINI_KILL_PROCESS_GROUP",)
+
+
+def main(path: str, template: str) -> NoReturn:
+    """Be the kernel host of this container, for links that are made at `path`."""
+    for name in ENVIRONMENT_OF_INIT:
+        os.environ.pop(name, None)
+    for name in DIRECTORIES:
+        os.mkdir(f"{WORKSPACE}/{name}", 0o700)
+    os.chdir("/work")
+    prepared = prepare(template)
+    run(_listen(path).detach(), prepared)
+
+
+def _listen(path: str) -> socket.socket:
+    """A socket at `path` for everybody who can reach it there: the directory above it is the maker's to close."""
+    listening = socket.socket(socket.AF_UNIX)
+    before = os.umask(0)  # gVisor lets nobody change the mode of a socket that the host sees
+    try:
+        listening.bind(path)
+    finally:
+        os.umask(before)
+    listening.listen(BACKLOG)
+    return listening

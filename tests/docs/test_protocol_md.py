@@ -12,7 +12,7 @@ from cellgate.sandbox.certificate import Reason
 from cellgate.sessions import states
 from cellgate.sessions.clocks import WORKING_CPU_SHARE
 from cellgate.sessions.session import BACKGROUND_SECONDS, RESTART_PAUSES
-from cellgate.wire import jupyter
+from cellgate.wire import jupyter, strict
 from cellgate_kernel import bridge, host, link, message
 
 PAGE = (Path(__file__).parents[2] / "server" / "PROTOCOL.md").read_text()
@@ -111,7 +111,8 @@ def test_why_the_gateway_closes_a_websocket():
 
 
 def test_limits_of_a_clients_message():
-    values = {name: value for name, value in vars(jupyter).items() if re.fullmatch(r"MAX_\w+", name)}
+    names = {**vars(jupyter), **vars(strict)}
+    values = {name: value for name, value in names.items() if re.fullmatch(r"MAX_\w+", name)}
     values = {name: value for name, value in values.items() if not hasattr(message, name)}  # imported from there
     assert {row[0]: int(row[1]) for row in table("limit of a client's message | value")} == values
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cellgate.wire import jupyter
+from cellgate.wire import jupyter, strict
 from cellgate.wire.jupyter import (
     CLIENT_ERRORS,
     PROTOCOL_VERSION,
@@ -168,8 +168,8 @@ def test_200_levels_pass_and_201_do_not():
     def nested(levels):
         return b'{"code":"","x":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
 
-    assert read(v1(content=nested(jupyter.MAX_DEPTH)), Dialect.V1)
-    assert refusal(v1(content=nested(jupyter.MAX_DEPTH + 1)), Dialect.V1) == "bad_json"
+    assert read(v1(content=nested(strict.MAX_DEPTH)), Dialect.V1)
+    assert refusal(v1(content=nested(strict.MAX_DEPTH + 1)), Dialect.V1) == "bad_json"
 
 
 # -- what is refused -----------------------------------------------------------------------------------
@@ -286,7 +286,8 @@ def test_a_message_that_grows_beyond_its_limit_on_its_way_into_v1_is_refused():
 
 
 def test_every_code_that_is_raised_has_its_row_and_every_row_is_raised_here():
-    raised = set(re.findall(r'MessageError\(\s*"(\w+)"', Path(jupyter.__file__).read_text()))
+    sources = [Path(str(module.__file__)).read_text() for module in (jupyter, strict)]
+    raised = {code for source in sources for code in re.findall(r'MessageError\(\s*"(\w+)"', source)}
     assert raised <= set(CLIENT_ERRORS)
     assert {code for _, code in [*V1_REFUSED.values(), *LEGACY_REFUSED.values()]} | {"too_large"} == set(CLIENT_ERRORS)
 

@@ -74,13 +74,13 @@ async def test_no_tag_of_an_honest_kernel_is_taken_for_a_lie(kernel):
 def test_no_kernel_has_the_gateway_read_large_json(monkeypatch: pytest.MonkeyPatch):
     """A reply of 15 MiB of brackets held up everybody for a second, and took half a gigabyte; and then the next."""
     read: list[int] = []
-    load = jupyter._load
+    load = jupyter.load
 
     def load_and_note(data: memoryview, name: str) -> dict[str, object]:
         read.append(len(data))
         return load(data, name)
 
-    monkeypatch.setattr(jupyter, "_load", load_and_note)
+    monkeypatch.setattr(jupyter, "load", load_and_note)
     brackets = b'{"a":[' + b"[]," * 50_000 + b'[]],"status":"ok"}'
     header = b'{"msg_id":"k","msg_type":"%s","username":"","session":"s","version":"5.3","date":"2026"}'
 

@@ -12,15 +12,15 @@ sockets, of the link's frames, or of what a reply means.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
-from typing import Any, NamedTuple, NoReturn, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
+from cellgate.wire.strict import as_object, dump, dump_again, load, read_object
 from cellgate_kernel.message import (
     CHANNELS,
     MAX_BUFFERS,
@@ -103,7 +103,7 @@ def make_message(
         "date": date,
         "version": PROTOCOL_VERSION,
     }
-    parts: list[Buffer] = [_dump(part) for part in (header, parent_header or {}, metadata or {}, content)]
+    parts: list[Buffer] = [dump(part) for part in (header, parent_header or {}, metadata or {}, content)]
     return Tag(channel, msg_type, Status.NONE, msg_id.encode()), [*parts, *buffers]
 
 
@@ -131,7 +131,7 @@ def parse_message(v1: memoryview) -> JupyterMessage:
     """A v1 message as a dictionary; the buffers are views into it. Raises MessageError for whatever is not
     one, be it ever so deeply nested."""
     channel, (header, parent_header, metadata, content, *buffers) = split_v1(v1)
-    head, parent = _load(header, "header"), _load(parent_header, "parent_header")
+    head, parent = load(header, "header"), load(parent_header, "parent_header")
     msg_type, parent_id = head.get("msg_type"), parent.get("msg_id", "")
     if not isinstance(msg_type, str) or not isinstance(parent_id, str):
         raise MessageError("bad_header", "msg_type, and msg_id of the parent, must be text")
@@ -141,32 +141,10 @@ def parse_message(v1: memoryview) -> JupyterMessage:
         header=head,
         parent_header=parent,
         parent_id=parent_id,
-        metadata=_load(metadata, "metadata"),
-        content=_load(content, "content"),
+        metadata=load(metadata, "metadata"),
+        content=load(content, "content"),
         buffers=buffers,
     )
-
-
-def _dump(value: Mapping[str, Any]) -> bytes:
-    # allow_nan: NaN is not JSON, and a strict reader would refuse the whole message.
-    # errors: a lone surrogate in code is the user's to hear about from the compiler, not ours to die of.
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
-def _load(data: memoryview, name: str) -> dict[str, Any]:
-    try:
-        text = str(data, "utf-8")
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            raise
-        except ValueError:  # an int of more than 4300 digits is JSON too, and not worth its message
-            value = json.loads(text, parse_int=float)
-    except (ValueError, RecursionError) as error:
-        raise MessageError("bad_json", f"{name}: {str(error)[:200]}") from error
-    if not isinstance(value, dict):
-        raise MessageError("bad_json", f"{name} must be an object")
-    return value
 
 
 # -- the two subprotocols ------------------------------------------------------------------------------
@@ -218,8 +196,6 @@ def close_code(error: MessageError) -> int:
 MAX_HEADER_BYTES = 8192  # it is sent back with every answer; real ones have some 200
 MAX_GROWTH_BYTES = 64 << 10  # of a message that is made into v1: a table of offsets, and what its header lacked
 MAX_TYPE_CHARS = 64  # the longest in the specification has 22
-MAX_DEPTH = 200  # Python's parsers end near 1000, less what is already on their stack; the kernel must get by too
-MAX_VALUES = 1 << 18  # three bytes of JSON can take 200 once parsed, so that 16 MiB would take 1 GiB
 
 # Where a type belongs when that matters: what is on no shell is no cell, and stdin carries only answers.
 _PLACES = {"execute_request": Channel.SHELL, "input_reply": Channel.STDIN}
@@ -292,22 +268,22 @@ def _read_v1(data: bytes, date: str) -> ClientMessage:
     channel = _read_channel(name.decode())
     if len(head) > MAX_HEADER_BYTES:
         raise MessageError("bad_header", f"{len(head)} bytes; up to {MAX_HEADER_BYTES} would pass")
-    header = _read_object(head, "header")
+    header = read_object(head, "header")
     complete = _complete_header(header, date)
     if complete is not header or not (parent and metadata and content):
-        objects = [_dump_again(complete), *(part or b"{}" for part in (parent, metadata, content))]
+        objects = [dump_again(complete), *(part or b"{}" for part in (parent, metadata, content))]
         return _read_v1(b"".join(join_v1(name, [*objects, *buffers])), date)
     msg_type = header["msg_type"]
     _check_place(channel, msg_type)
-    _read_object(parent, "parent_header")
-    _read_object(metadata, "metadata")
-    values = _read_object(content, "content")
+    read_object(parent, "parent_header")
+    read_object(metadata, "metadata")
+    values = read_object(content, "content")
     _check_content(msg_type, values)
     return ClientMessage(channel, msg_type, header["msg_id"], header, values, data)
 
 
 def _read_legacy_text(data: bytes, date: str) -> ClientMessage:
-    message = _read_object(memoryview(data), "the message")
+    message = read_object(memoryview(data), "the message")
     if message.get("buffers"):  # absent, null, [] and {} are all sent by somebody, and mean none
         raise MessageError("bad_buffers", "a binary frame would pass")
     return _from_legacy(message, [], date)
@@ -326,18 +302,18 @@ def _read_legacy_binary(data: bytes, date: str) -> ClientMessage:
         raise MessageError("bad_offsets", f"offsets must rise from {4 * (count + 1)} to {size}")
     view = memoryview(data)
     message, *buffers = (view[a:b] for a, b in zip(offsets, offsets[1:]))
-    return _from_legacy(_read_object(message, "the message"), buffers, date)
+    return _from_legacy(read_object(message, "the message"), buffers, date)
 
 
 def _from_legacy(message: dict[str, Any], buffers: Sequence[Buffer], date: str) -> ClientMessage:
     """Made into v1 and read as that: one place decides what passes, and sees what the kernel will see."""
-    objects = {name: _as_object(message.get(name), name) for name in ("header", "parent_header", "metadata", "content")}
+    objects = {name: as_object(message.get(name), name) for name in ("header", "parent_header", "metadata", "content")}
     name = message.get("channel")
     if name is None:
         channel = _PLACES.get(_word(objects["header"].get("msg_type")), Channel.SHELL)
     else:
         channel = _read_channel(name)
-    parts = map(_dump_again, objects.values())
+    parts = map(dump_again, objects.values())
     return _read_v1(b"".join(join_v1(CHANNELS[channel], [*parts, *buffers])), date)
 
 
@@ -379,86 +355,6 @@ def _check_content(msg_type: str, content: Mapping[str, Any]) -> None:
             raise MessageError("bad_content", f"{name} of an execute_request must be {wanted.__name__}")
 
 
-# -- JSON that is not ours -----------------------------------------------------------------------------
-
-
-def _read_object(data: memoryview, name: str) -> dict[str, Any]:
-    """Strictly: what two parsers might read differently is refused, for then a policy might judge one thing and the
-    kernel run another. An empty part is an empty object. Raises MessageError."""
-    if bytes(data[:3]) in (b"", b"{}"):
-        return {}
-    try:
-        text = str(data, "utf-8")
-        values = _count_values(text)
-        if values > MAX_VALUES:
-            raise ValueError(f"more than {MAX_VALUES} values")
-        value = _STRICT.decode(text)
-        if values > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
-            raise RecursionError
-    except RecursionError as error:
-        raise MessageError("bad_json", f"{name} nests too deep; {MAX_DEPTH} levels would pass") from error
-    except ValueError as error:
-        raise MessageError("bad_json", f"{name}: {str(error)[:200]}") from error
-    return _as_object(value, name)
-
-
-def _count_values(text: str) -> int:
-    """At least how many values the JSON has, and no fewer than its levels; found without a loop in Python."""
-    values = sum(map(text.count, "[{,"))
-    if values > MAX_VALUES:  # many of them may stand in strings: code is full of commas
-        bare = text.replace("\\\\", "").replace('\\"', "")
-        if bare.count('"') <= 4 * MAX_VALUES:  # a key and a text for each value; more are too many anyway
-            values = sum(map("".join(bare.split('"')[::2]).count, "[{,"))
-    return values
-
-
-def _dump_again(value: Mapping[str, Any]) -> bytes:
-    try:
-        return _dump(value)
-    except ValueError as error:  # 1e999 was read as infinity
-        raise MessageError("bad_json", "a number beyond what a double can hold") from error
-
-
-def _as_object(value: object, name: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise MessageError("bad_json", f"{name} must be an object")
-    return value
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    layer = [value]
-    for _ in range(levels):
-        layer = [
-            inner
-            for outer in layer
-            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
-            if isinstance(inner, (dict, list))
-        ]
-        if not layer:
-            return False
-    return True
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key occurs twice in one object")
-    return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _whole(text: str) -> int | float:
-    return int(text) if len(text) < 4000 else float(text)  # int() refuses more than 4300 digits
-
-
-_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_whole)
-
-
 # -- to clients ----------------------------------------------------------------------------------------
 
 
@@ -469,11 +365,11 @@ def write_frame(v1: Buffer, dialect: Dialect) -> Frame:
     if dialect is Dialect.V1:
         return Frame(v1, True)
     channel, (header, parent, metadata, content, *buffers) = split_v1(memoryview(v1))
-    head = _load(header, "header")
+    head = load(header, "header")
     names = {name: _word(head.get(name)) for name in ("msg_id", "msg_type")}
     text = b"".join(
         [
-            *(b'{"header":', header, b",", _dump(names)[1:-1]),
+            *(b'{"header":', header, b",", dump(names)[1:-1]),
             *(b',"parent_header":', parent or b"{}"),
             *(b',"metadata":', metadata or b"{}"),
             *(b',"content":', content or b"{}"),
@@ -503,7 +399,7 @@ def tag_is_true(tag: Tag, v1: memoryview) -> bool:
     try:
         head = bytes(header)
         usual = _USUAL_HEADER.fullmatch(head)
-        msg_type = usual[1].decode() if usual else _word(_load(header, "header").get("msg_type"))
+        msg_type = usual[1].decode() if usual else _word(load(header, "header").get("msg_type"))
         if channel != CHANNELS[tag.channel] or msg_type != (tag.message_type or msg_type):
             return False
         if not tag.message_type and msg_type in MESSAGE_TYPES:
@@ -514,7 +410,7 @@ def tag_is_true(tag: Tag, v1: memoryview) -> bool:
             return tag.status is Status.NONE
         if len(content) > MAX_OUTCOME_BYTES:
             return msg_type != "status" and (tag.status is Status.NONE or tag.status in OUTCOMES.values())
-        values = _load(content, "content")
+        values = load(content, "content")
         if msg_type == "status":
             return tag.status is STATES.get(_word(values.get("execution_state")), Status.NONE)
         return tag.status is OUTCOMES.get(_word(values.get("status")), Status.NONE)
@@ -534,7 +430,7 @@ _USUAL_HEADER = re.compile(
 def _parent_key(parent: bytes) -> bytes:
     if len(parent) > 2 * MAX_HEADER_BYTES:
         raise MessageError("bad_header", "the parent header is larger than any request's")
-    return _word(_load(memoryview(parent), "parent_header").get("msg_id")).encode("utf-8", "replace")
+    return _word(load(memoryview(parent), "parent_header").get("msg_id")).encode("utf-8", "replace")
 
 
 def _word(value: object) -> str:
@@ -669,7 +565,7 @@ def _reply_type(request: ClientMessage) -> str:
 def session_of(v1: memoryview) -> str:
     """The session that a message's header names, if that is a name; else "". Raises MessageError."""
     _, (header, *_) = split_v1(v1)
-    named = _word(_load(header, "header").get("session"))
+    named = _word(load(header, "header").get("session"))
     return named if _SESSION.fullmatch(named) else ""
 
 

@@ -1,0 +1,116 @@
+"""JSON as the wire has it: read strictly from clients, tolerantly from kernels, and written without what is no JSON.
+
+Pure. Knows nothing of messages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from cellgate_kernel.message import MessageError
+
+__all__ = ["MAX_DEPTH", "MAX_VALUES", "as_object", "dump", "dump_again", "is_deeper", "load", "read_object"]
+
+MAX_DEPTH = 200  # Python's parsers end near 1000, less what is already on their stack; the kernel must get by too
+MAX_VALUES = 1 << 18  # three bytes of JSON can take 200 once parsed, so that 16 MiB would take 1 GiB
+
+
+def dump(value: Mapping[str, Any]) -> bytes:
+    # allow_nan: NaN is not JSON, and a strict reader would refuse the whole message.
+    # errors: a lone surrogate in code is the user's to hear about from the compiler, not ours to die of.
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def load(data: memoryview, name: str) -> dict[str, Any]:
+    try:
+        text = str(data, "utf-8")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # an int of more than 4300 digits is JSON too, and not worth its message
+            value = json.loads(text, parse_int=float)
+    except (ValueError, RecursionError) as error:
+        raise MessageError("bad_json", f"{name}: {str(error)[:200]}") from error
+    if not isinstance(value, dict):
+        raise MessageError("bad_json", f"{name} must be an object")
+    return value
+
+
+def read_object(data: memoryview, name: str) -> dict[str, Any]:
+    """Strictly: what two parsers might read differently is refused, for then a policy might judge one thing and the
+    kernel run another. An empty part is an empty object. Raises MessageError."""
+    if bytes(data[:3]) in (b"", b"{}"):
+        return {}
+    try:
+        text = str(data, "utf-8")
+        values = _count_values(text)
+        if values > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES} values")
+        value = _STRICT.decode(text)
+        if values > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
+            raise RecursionError
+    except RecursionError as error:
+        raise MessageError("bad_json", f"{name} nests too deep; {MAX_DEPTH} levels would pass") from error
+    except ValueError as error:
+        raise MessageError("bad_json", f"{name}: {str(error)[:200]}") from error
+    return as_object(value, name)
+
+
+def _count_values(text: str) -> int:
+    """At least how many values the JSON has, and no fewer than its levels; found without a loop in Python."""
+    values = sum(map(text.count, "[{,"))
+    if values > MAX_VALUES:  # many of them may stand in strings: code is full of commas
+        bare = text.replace("\\\\", "").replace('\\"', "")
+        if bare.count('"') <= 4 * MAX_VALUES:  # a key and a text for each value; more are too many anyway
+            values = sum(map("".join(bare.split('"')[::2]).count, "[{,"))
+    return values
+
+
+def dump_again(value: Mapping[str, Any]) -> bytes:
+    try:
+        return dump(value)
+    except ValueError as error:  # 1e999 was read as infinity
+        raise MessageError("bad_json", "a number beyond what a double can hold") from error
+
+
+def as_object(value: object, name: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise MessageError("bad_json", f"{name} must be an object")
+    return value
+
+
+def is_deeper(value: object, levels: int) -> bool:
+    layer = [value]
+    for _ in range(levels):
+        layer = [
+            inner
+            for outer in layer
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+            if isinstance(inner, (dict, list))
+        ]
+        if not layer:
+            return False
+    return True
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key occurs twice in one object")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _whole(text: str) -> int | float:
+    return int(text) if len(text) < 4000 else float(text)  # int() refuses more than 4300 digits
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_whole)

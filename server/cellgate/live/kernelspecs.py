@@ -15,7 +15,10 @@ from pathlib import Path
 
 import msgpack
 
-__all__ = ["DEFAULT_KERNEL", "Kernelspec", "find_kernelspecs", "setup_of"]
+from cellgate.errors import UnknownKernel
+from cellgate.live.requirements import installed_packages
+
+__all__ = ["DEFAULT_KERNEL", "Kernelspec", "choose_kernelspec", "find_kernelspecs", "setup_of"]
 
 DEFAULT_KERNEL = "python3"  # the name that every Jupyter client knows
 DATA_PACKAGES = ("numpy", "pandas", "matplotlib")  # what the template `python-data` imports
@@ -33,6 +36,7 @@ class Kernelspec:
     bridged: str = ""
     metadata: Mapping[str, object] = field(default_factory=dict)
     resources: Path | None = None  # where its logos lie
+    packages: Mapping[str, str] | None = None  # versions by normal name of what it can import; None: nobody knows
 
 
 def find_kernelspecs(templates: Collection[str], prefix: Path = Path(sys.prefix)) -> dict[str, Kernelspec]:
@@ -40,16 +44,32 @@ def find_kernelspecs(templates: Collection[str], prefix: Path = Path(sys.prefix)
     installed = prefix / "share" / "jupyter" / "kernels"
     python = installed / DEFAULT_KERNEL
     logos = python if python.is_dir() else None
-    specs = [Kernelspec(DEFAULT_KERNEL, "Python 3", "python", "python", resources=logos)]
+    packages = installed_packages()  # sandboxes see the interpreter that this program runs in
+    specs = [Kernelspec(DEFAULT_KERNEL, "Python 3", "python", "python", resources=logos, packages=packages)]
     if "python-data" in templates and all(find_spec(name) for name in DATA_PACKAGES):
         title = "Python 3 (numpy, pandas, matplotlib loaded)"
-        specs.append(Kernelspec("python-data", title, "python", "python-data", resources=logos))
+        specs.append(Kernelspec("python-data", title, "python", "python-data", resources=logos, packages=packages))
     known = {spec.name: spec for spec in specs}
     for path in sorted(installed.glob("*/kernel.json")):
         name = path.parent.name.lower()
         if name not in known and (spec := _read(name, path)):
             known[name] = spec
     return known
+
+
+def choose_kernelspec(
+    specs: Mapping[str, Kernelspec], *, kernel: str = "", language: str = "", template: str = ""
+) -> Kernelspec:
+    """The first that is all that is named, the default before others. Raises UnknownKernel."""
+    in_order = sorted(specs.values(), key=lambda spec: spec.name != DEFAULT_KERNEL)
+    for spec in in_order:
+        if (
+            kernel.lower() in ("", spec.name)
+            and language.lower() in ("", spec.language.lower())
+            and (not template or (spec.template == template and not spec.bridged))
+        ):
+            return spec
+    raise UnknownKernel(", ".join(word for word in (kernel, language, template) if word), tuple(specs))
 
 
 def setup_of(spec: Kernelspec, env: Mapping[str, str]) -> bytes:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cellgate.errors import CellgateError, Fault, UsageError
 
-__all__ = ["MAX_DEPTH", "BadJson", "TooLarge", "read_object", "table_of", "text_of"]
+__all__ = [
+    "MAX_DEPTH",
+    "BadJson",
+    "TooLarge",
+    "check_names",
+    "code_of",
+    "flag_of",
+    "list_of",
+    "number_of",
+    "read_object",
+    "table_of",
+    "text_of",
+]
 
 MAX_DEPTH = 16  # what we read has three levels
 
@@ -83,6 +95,57 @@ def table_of(fields: Mapping[str, object], name: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise UsageError(f"{name} is {_kind(value)}; an object would pass")
     return value
+
+
+def list_of(fields: Mapping[str, object], name: str, *, most: int) -> list[object]:
+    """The items of the list in a field; none when it is not there. Raises UsageError."""
+    value = fields.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise UsageError(f"{name} is {_kind(value)}; a list would pass")
+    if len(value) > most:
+        raise UsageError(f"{name} has {len(value)} items; up to {most} would pass")
+    return value
+
+
+def code_of(fields: Mapping[str, object], name: str, *, max_bytes: int) -> str:
+    """The text of as many lines as it has that must be there: code, or what a program reads. Raises UsageError."""
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise UsageError(f"{name} is {_kind(value) if name in fields else 'missing'}; text would pass")
+    if (size := len(value.encode("utf-8", "replace"))) > max_bytes:
+        raise UsageError(f"{name} has {size} bytes; up to {max_bytes} would pass")
+    return value
+
+
+def flag_of(fields: Mapping[str, object], name: str, *, default: bool = False) -> bool:
+    """Raises UsageError."""
+    value = fields.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} is {_kind(value)}; true or false would pass")
+    return value
+
+
+def number_of(fields: Mapping[str, object], name: str, *, least: float, most: float) -> float | None:
+    """None when it is not there. Raises UsageError."""
+    value = fields.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UsageError(f"{name} is {_kind(value)}; a number from {least:g} to {most:g} would pass")
+    if not least <= value <= most:
+        raise UsageError(f"{name} is {repr(value)[:40]}; a number from {least:g} to {most:g} would pass")
+    return value
+
+
+def check_names(fields: Mapping[str, object], known: Collection[str]) -> None:
+    """A name that nobody looks at is a spelling mistake, or meant for another version. Raises UsageError."""
+    for name in fields:
+        if name not in known:
+            raise UsageError(f"{name[:80]!r} is not looked at here; of {', '.join(known)} any would pass")
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from cellgate.errors import (
     CellgateError,
@@ -74,6 +75,7 @@ class Manager:
         self._budget = Budget(settings.server.journal_bytes_total)
         self._sessions: dict[str, LiveSession] = {}
         self._coming: list[str] = []  # principals whose sessions are admitted, and not among those yet
+        self._keys: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._driver: Driver | None = None
         self._opening = asyncio.Lock()
         self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
@@ -133,6 +135,23 @@ class Manager:
             await live.delete()
             raise StorageFull("its journal")
         return live
+
+    async def create_once(self, principal: str, wish: Wish) -> tuple[LiveSession, bool]:
+        """The same; or, if this principal has a session with the wish's idempotency key already, that one, whatever
+        else is asked for now. Whether it is new. A client that was not answered so may ask again."""
+        key = wish.idempotency_key
+        if not key:
+            return await self.create(principal, wish), True
+        async with self._keys.setdefault((principal, key), asyncio.Lock()):
+            for live in self.sessions(principal):
+                if live.wish.idempotency_key == key:
+                    return live, False
+            return await self.create(principal, wish), True
+
+    def change(self, live: LiveSession, wish: Wish) -> None:
+        """A session is asked for differently now: its name, its metadata, its limits of time. Raises LimitError,
+        UsageError, StorageFull."""
+        live.change(wish, lowered(wish, self.settings.sandbox, self.settings.session)[1])
 
     def _new(
         self, principal: str, wish: Wish, kernelspec: Kernelspec, limits: tuple[Limits, SessionLimits]
@@ -296,6 +315,7 @@ class Manager:
             composer=composer,
             journal=journal,
             cursors=Cursors(self._journals / row.id / CURSORS_NAME, end=journal.next_seq),
+            created=row.created,
         )
         return live
 

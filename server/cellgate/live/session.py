@@ -22,7 +22,15 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, Protocol
 
-from cellgate.errors import CellgateError, Fault, LinkClosed, SandboxGone, SandboxStartFailed, TooManyClients
+from cellgate.errors import (
+    CellgateError,
+    Fault,
+    LinkClosed,
+    SandboxGone,
+    SandboxStartFailed,
+    StorageFull,
+    TooManyClients,
+)
 from cellgate.live.cursors import Cursors, Place
 from cellgate.live.happenings import (
     CellAccepted,
@@ -40,12 +48,13 @@ from cellgate.live.happenings import (
 )
 from cellgate.live.reader import Parting, Reader, Sink
 from cellgate.live.wish import Wish
-from cellgate.sandbox.base import Sandbox, SandboxSpec
+from cellgate.sandbox.base import Sandbox, SandboxSpec, Usage
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sandbox.connection import Batch, KernelConnection
 from cellgate.sandbox.watchdog import watch
 from cellgate.sessions.effects import Append, Close, Destroy, Effect, Interrupt, Kill, Save, Send, StartKernel
 from cellgate.sessions.journal import Gap, Journal
+from cellgate.sessions.limits import SessionLimits
 from cellgate.sessions.news import Accepted, Finished, News
 from cellgate.sessions.records import Record
 from cellgate.sessions.registry import Registry
@@ -129,12 +138,15 @@ class LiveSession:
         composer: Composer,
         journal: Journal,
         cursors: Cursors,
+        created: float = 0.0,
     ) -> None:
+        """`created` is in seconds since 1970, for people."""
         self.id = session_id
         self.principal = principal
         self.who = Who(principal, session_id)
         self.wish = wish
         self.kernel_name = kernel_name
+        self.created = datetime.fromtimestamp(created, timezone.utc)
         self.session = session
         self.journal = journal
         self.failure: CellgateError | None = None  # why its last kernel could not be started
@@ -173,6 +185,25 @@ class LiveSession:
             quiet = timedelta(seconds=self._host.now() - active_at)
             self._activity = active_at, datetime.now(timezone.utc) - quiet
         return self._activity[1]
+
+    @property
+    def expires(self) -> tuple[datetime, str]:
+        """When it ends if nothing happens until then, and why: idle or lifetime."""
+        expiry = self.session.expiry()
+        return datetime.now(timezone.utc) + timedelta(seconds=expiry.at - self._host.now()), expiry.why
+
+    @property
+    def limits(self) -> dict[str, int | float]:
+        """All of them, by name."""
+        return {**self._spec.limits.to_mapping(), **self.session.limits.to_mapping()}
+
+    async def usage(self) -> Usage | None:
+        """What its sandbox uses, as the host counts it; None while it has none."""
+        kernel = self._kernels.get(self.session.incarnation)
+        if kernel is not None:
+            with suppress(CellgateError):  # it has just ended
+                return await kernel.sandbox.usage()
+        return None
 
     @property
     def connections(self) -> int:
@@ -291,6 +322,16 @@ class LiveSession:
             other.counts, reader.counts = False, True
             other.part(Parting.REPLACED)
         self._do(self.session.request(reader.client, message, self._host.now()))
+
+    def change(self, wish: Wish, limits: SessionLimits) -> None:
+        """What it is called, and for how long it may what. Raises StorageFull, and nothing has changed."""
+        try:
+            self._host.registry.rewrite(self.id, wish.to_json())
+        except sqlite3.Error as error:
+            raise StorageFull(str(error)) from error
+        self.wish = wish
+        self.session.limits = limits
+        self._plan_tick()
 
     async def interrupt(self) -> None:
         self._do(self.session.interrupt(self._host.now()))

@@ -110,6 +110,11 @@ class Registry:
                 (state.value, incarnation, sandbox_id, session_id),
             )
 
+    def rewrite(self, session_id: str, spec: Mapping[str, object]) -> None:
+        """It is asked for differently now. Does nothing for one that is forgotten."""
+        with self._connection:
+            self._connection.execute("UPDATE sessions SET spec = ? WHERE id = ?", (json.dumps(dict(spec)), session_id))
+
     def forget(self, session_id: str) -> None:
         """When nothing of it is left. Does nothing twice."""
         with self._connection:

@@ -134,6 +134,10 @@ class Session:
         """When it was last known to work."""
         return self._life.active_at
 
+    def expiry(self) -> Expiry:
+        """When it will end, and why, if nothing happens until then."""
+        return self._life.expiry(self.limits)
+
     @property
     def received(self) -> int:
         """The highest number of the kernel's messages that was handed in: `Link(sent=None, received=...)`."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cellgate.access.scopes import scopes_as_markdown
 from cellgate.gateway import auth, bodies
 from cellgate.gateway.app import ROUTES
 from cellgate.gateway.base import MAX_BODY_BYTES
@@ -23,6 +24,10 @@ def test_routes():
 
 def test_error_codes():
     assert rendered("codes") == codes_as_markdown()
+
+
+def test_scopes():
+    assert rendered("scopes") == scopes_as_markdown()
 
 
 def test_the_ways_to_show_who_one_is():

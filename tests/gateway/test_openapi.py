@@ -9,6 +9,7 @@ import time
 import pytest
 
 from cellgate import errors
+from cellgate.access.scopes import Scope
 from cellgate.gateway import auth
 from cellgate.gateway.app import ROUTES
 from cellgate.gateway.auth import MAX_GUESSES, REFUSALS
@@ -47,7 +48,9 @@ def test_every_operation_is_in_the_document_and_no_other_is_answered():
 def test_what_is_open_to_anybody_says_so():
     for route in ROUTES:
         for method in route.operations:
-            assert (DOCUMENT["paths"][route.path][method.lower()]["security"] == []) == route.handler.is_anonymous
+            security = DOCUMENT["paths"][route.path][method.lower()]["security"]
+            assert (security == []) == route.handler.is_anonymous
+            assert all(list(way.values()) == [[route.operations[method].scope]] for way in security)
 
 
 def test_every_reference_leads_somewhere_and_every_operation_has_its_own_id():
@@ -128,6 +131,9 @@ async def provoke(
         sent, path = sent and wrong, path + ("" if sent else "?permissions=%7B%22a%22:1%7D")
     elif code == "not_found":
         names = names | {"file_name": "none"}
+    elif code == "missing_scope":
+        scope = route.operations[method].scope
+        token = here.token("owner", Scope.ADMIN if scope is not Scope.ADMIN else Scope.OBSERVE)
     elif code == "wrong_token" or code == "too_many_guesses":
         token, sent = "wrong", b"token=wrong" if path == "/login" else sent
         patch.setattr(here.guard, "_guesses", auth._Guesses())

@@ -42,7 +42,7 @@ async def test_a_person_without_a_cookie_comes_to_the_login_and_from_there_back(
 @pytest.mark.parametrize(
     ("path", "headers", "status", "sentence"),
     [
-        ("/?token=wrong", {}, 401, "not the token"),
+        ("/?token=wrong", {}, 401, "no token of this server"),
         ("/login", {"Host": "evil.example"}, 403, "has another name"),
         ("/login?next=%ff", {}, 400, "makes sense"),
     ],
@@ -80,8 +80,8 @@ async def test_somebody_who_followed_a_link_to_it_is_logged_in_too(here):
 @pytest.mark.parametrize(
     ("form", "headers", "status", "sentence"),
     [
-        ({"token": "wrong"}, {}, 401, "not the token"),
-        ({}, {}, 401, "not the token"),
+        ({"token": "wrong"}, {}, 401, "no token of this server"),
+        ({}, {}, 401, "no token of this server"),
         ({"token": TOKEN}, {"Origin": "https://evil.example"}, 403, "another origin"),
         ({"token": TOKEN}, {"Host": "evil.example"}, 403, "has another name"),
     ],

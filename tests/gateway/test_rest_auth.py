@@ -7,7 +7,9 @@ import time
 
 import pytest
 
+from cellgate.access.scopes import Scope, with_implied
 from cellgate.gateway.app import ROUTES
+from cellgate.gateway.status import StatusHandler
 from tests.support.gateway import Gateway, gateway
 
 ANONYMOUS = {"/login", "/logout", "/healthz", "/api"}
@@ -58,6 +60,34 @@ async def test_every_other_operation_refuses_whoever_shows_no_token_or_a_wrong_o
         assert reply.headers["Www-Authenticate"] == "Bearer"
         assert kernel_id not in reply.body.decode()
     assert [live.id for live in here.manager.sessions("owner")] == [kernel_id]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
+def test_every_operation_but_those_names_the_scope_it_wants(route):
+    for operation in route.operations.values():
+        assert (operation.scope is None) == route.handler.is_anonymous
+
+
+@pytest.mark.parametrize(("route", "method"), GUARDED)
+async def test_every_other_operation_refuses_a_token_of_any_other_scope(here, route, method):
+    wanted = route.operations[method].scope
+    path = filled(route.path, await kernel_of(here))
+    upgrade = UPGRADE if path.endswith("/channels") else {}
+    body = b"{}" if method in ("POST", "PATCH") else None
+    for scope in Scope:
+        if wanted not in with_implied([scope]):
+            reply = await here.ask(method, path, body, token=here.token("owner", scope), headers=upgrade)
+            assert (reply.status, reply.code) == (403, "missing_scope")
+
+
+async def test_a_route_without_a_scope_is_open_to_nobody(here, monkeypatch):
+    """Who forgets to name one opens nothing."""
+    scopes = here.services.scopes
+    monkeypatch.setitem(scopes, (StatusHandler, "GET"), None)
+    assert (await here.ask("GET", "/api/status")).code == "missing_scope"
+    monkeypatch.delitem(scopes, (StatusHandler, "GET"))
+    assert (await here.ask("GET", "/api/status")).code == "missing_scope"
+    assert (await here.ask("HEAD", "/api/status")).status == 403
 
 
 @pytest.mark.parametrize(("route", "method"), GUARDED)

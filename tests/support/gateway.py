@@ -7,9 +7,10 @@ async with gateway(tmp_path) as here:
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
@@ -17,8 +18,11 @@ from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders
 from tornado.netutil import bind_sockets
 
+from cellgate.access.scopes import ALL_SCOPES, Scope, with_implied
+from cellgate.access.tokens import Token, make_token
 from cellgate.gateway.app import make_app
 from cellgate.gateway.auth import Guard
+from cellgate.gateway.base import Services
 from cellgate.live.manager import Manager
 from cellgate.sandbox.base import Driver
 from cellgate.sandbox.fake import FakeDriver
@@ -49,7 +53,9 @@ class Reply:
 class Gateway:
     manager: Manager
     guard: Guard
+    services: Services
     port: int
+    tokens: list[Token] = field(default_factory=list)  # that were made
 
     @property
     def origin(self) -> str:
@@ -80,6 +86,13 @@ class Gateway:
             raise ConnectionError(str(response.error))
         return Reply(response.code, response.headers, response.body)
 
+    def token(self, principal: str, *scopes: Scope) -> str:
+        """One that is made for this principal, with these scopes or all."""
+        token, text = make_token(principal, with_implied(scopes) or ALL_SCOPES, now=time.time())
+        self.tokens.append(token)
+        self.guard.take(self.tokens)
+        return text
+
     def cookie(self, now: float) -> dict[str, str]:
         """The headers of a request from our own page, after a login at that time."""
         return {"Cookie": f"{self.guard.cookie_name}={self.guard.make_cookie(now)}", "Origin": self.origin}
@@ -97,11 +110,12 @@ async def gateway(
     settings = read_settings(flags={"profile": "testing", **flags}, environ={}, file={})
     manager = await Manager.open(settings, open_driver, directory=directory)
     guard = Guard(TOKEN, allowed_origins=settings.allowed_origins, host=settings.host)
-    server = HTTPServer(make_app(manager, guard, settings), max_body_size=1 << 20)
+    app = make_app(manager, guard, settings)
+    server = HTTPServer(app, max_body_size=1 << 20)
     sockets = bind_sockets(0, "127.0.0.1")
     try:
         server.add_sockets(sockets)
-        yield Gateway(manager, guard, sockets[0].getsockname()[1])
+        yield Gateway(manager, guard, app.settings["services"], sockets[0].getsockname()[1])
     finally:
         server.stop()
         await server.close_all_connections()

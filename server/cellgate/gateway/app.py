@@ -8,6 +8,7 @@ import logging
 
 from tornado.web import Application
 
+from cellgate.access.scopes import Scope
 from cellgate.gateway.auth import Guard
 from cellgate.gateway.base import Nowhere, Services, log_request
 from cellgate.gateway.channels import ChannelsHandler
@@ -43,7 +44,8 @@ _BEGINS = (  # and of one that is asked for
 ROUTES: tuple[Route, ...] = (
     Route("/", HomeHandler, {
         "GET": Operation(
-            "what this server is, for people; with `?token=` sets the cookie", {200: "Page", 303: ""}, media="text/html"
+            "what this server is, for people; with `?token=` sets the cookie", {200: "Page", 303: ""},
+            media="text/html", scope=Scope.OBSERVE,
         ),
     }),
     Route("/login", LoginHandler, {
@@ -59,51 +61,63 @@ ROUTES: tuple[Route, ...] = (
         "GET": Operation("whether new sessions are taken", {200: "Health"}, ("draining",)),
     }),
     Route("/api", ApiHandler, {"GET": Operation("the version of Jupyter's API", {200: "Api"})}),
-    Route("/api/status", StatusHandler, {"GET": Operation("how much goes on", {200: "Status"})}),
+    Route("/api/status", StatusHandler, {"GET": Operation("how much goes on", {200: "Status"}, scope=Scope.OBSERVE)}),
     Route("/api/me", MeHandler, {
-        "GET": Operation("who asks, and may do what", {200: "Me"}, ("usage",), query={"permissions": _TEXT}),
+        "GET": Operation(
+            "who asks, and may do what", {200: "Me"}, ("usage",), query={"permissions": _TEXT}, scope=Scope.OBSERVE
+        ),
     }),
     Route("/api/kernels", KernelsHandler, {
-        "GET": Operation("your kernels", {200: "Kernels"}),
-        "POST": Operation("start a kernel", {201: "Kernel"}, ("bad_limit", *_BEGINS), body="KernelWish"),
+        "GET": Operation("your kernels", {200: "Kernels"}, scope=Scope.OBSERVE),
+        "POST": Operation(
+            "start a kernel", {201: "Kernel"}, ("bad_limit", *_BEGINS), body="KernelWish", scope=Scope.EXECUTE
+        ),
     }),
     Route("/api/kernels/{kernel_id}", KernelHandler, {
-        "GET": Operation("one kernel", {200: "Kernel"}, _UNKNOWN),
-        "DELETE": Operation("end it", {204: ""}, _UNKNOWN),
+        "GET": Operation("one kernel", {200: "Kernel"}, _UNKNOWN, scope=Scope.OBSERVE),
+        "DELETE": Operation("end it", {204: ""}, _UNKNOWN, scope=Scope.EXECUTE),
     }),
     Route("/api/kernels/{kernel_id}/interrupt", InterruptHandler, {
-        "POST": Operation("interrupt what runs", {204: ""}, _UNKNOWN),
+        "POST": Operation("interrupt what runs", {204: ""}, _UNKNOWN, scope=Scope.EXECUTE),
     }),
     Route("/api/kernels/{kernel_id}/restart", RestartHandler, {
-        "POST": Operation("lose all variables, keep the id", {200: "Kernel"}, (*_UNKNOWN, *_STARTS)),
+        "POST": Operation(
+            "lose all variables, keep the id", {200: "Kernel"}, (*_UNKNOWN, *_STARTS), scope=Scope.EXECUTE
+        ),
     }),
     Route("/api/kernels/{kernel_id}/channels", ChannelsHandler, {
         "GET": Operation(
             "a websocket for Jupyter's messages", {101: "", 426: ""}, _UNKNOWN,
-            query={"session_id": _TEXT, "after": _TEXT},
+            query={"session_id": _TEXT, "after": _TEXT}, scope=Scope.EXECUTE,
         ),
     }),
-    Route("/api/kernelspecs", KernelspecsHandler, {"GET": Operation("which kernels there are", {200: "Kernelspecs"})}),
+    Route("/api/kernelspecs", KernelspecsHandler, {
+        "GET": Operation("which kernels there are", {200: "Kernelspecs"}, scope=Scope.OBSERVE),
+    }),
     Route("/api/kernelspecs/{kernel_name}", KernelspecHandler, {
-        "GET": Operation("one of them", {200: "Kernelspec"}, ("unknown_kernel",)),
+        "GET": Operation("one of them", {200: "Kernelspec"}, ("unknown_kernel",), scope=Scope.OBSERVE),
     }),
     Route("/kernelspecs/{kernel_name}/{file_name}", LogoHandler, {
-        "GET": Operation("its logo", {200: "Picture"}, ("not_found",), media="image/*"),
+        "GET": Operation("its logo", {200: "Picture"}, ("not_found",), media="image/*", scope=Scope.OBSERVE),
     }),
     Route("/api/sessions", NotebooksHandler, {
-        "GET": Operation("which notebook uses which kernel", {200: "Notebooks"}),
+        "GET": Operation("which notebook uses which kernel", {200: "Notebooks"}, scope=Scope.OBSERVE),
         "POST": Operation(
-            "a notebook, and a kernel for it", {201: "Notebook"}, (*_UNKNOWN, *_BEGINS), body="NotebookWish"
+            "a notebook, and a kernel for it", {201: "Notebook"}, (*_UNKNOWN, *_BEGINS), body="NotebookWish",
+            scope=Scope.EXECUTE,
         ),
     }),
     Route("/api/sessions/{session_id}", NotebookHandler, {
-        "GET": Operation("one notebook", {200: "Notebook"}, _UNKNOWN),
+        "GET": Operation("one notebook", {200: "Notebook"}, _UNKNOWN, scope=Scope.OBSERVE),
         "PATCH": Operation(
-            "rename it, or give it another kernel", {200: "Notebook"}, (*_UNKNOWN, *_BEGINS), body="NotebookChange"
+            "rename it, or give it another kernel", {200: "Notebook"}, (*_UNKNOWN, *_BEGINS), body="NotebookChange",
+            scope=Scope.EXECUTE,
         ),
-        "DELETE": Operation("forget it, and end its kernel", {204: ""}, _UNKNOWN),
+        "DELETE": Operation("forget it, and end its kernel", {204: ""}, _UNKNOWN, scope=Scope.EXECUTE),
     }),
-    Route("/v1/openapi.json", DocumentHandler, {"GET": Operation("these routes, for programs", {200: "Document"})}),
+    Route("/v1/openapi.json", DocumentHandler, {
+        "GET": Operation("these routes, for programs", {200: "Document"}, scope=Scope.OBSERVE),
+    }),
 )  # fmt: skip
 
 
@@ -118,6 +132,7 @@ def make_app(manager: Manager, guard: Guard, settings: Settings, logos: Logos | 
         notebooks=Notebooks(manager.directory / "notebooks.json"),
         logos=read_logos(manager.kernelspecs.values()) if logos is None else logos,
         document=json.dumps(document(ROUTES, settings)).encode(),
+        scopes={(route.handler, method): row.scope for route in ROUTES for method, row in route.operations.items()},
     )
     return Application(
         [(route.pattern, route.handler) for route in ROUTES],

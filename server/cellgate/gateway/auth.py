@@ -1,24 +1,28 @@
 """Decides who a request comes from, and whether its sender could be a page that misuses somebody's browser.
 
-Whoever shows the server's token is its owner: in a header, in the query, or by a cookie that stands for it. A token in
-a header or a query was put there by somebody who knows it. A cookie is sent by a browser unasked, so that with one
-it also counts which page sent the request. A wrong token costs its address a guess.
+Whoever shows the server's token is its owner, and whoever shows one that the operator made is whom that was made for:
+in a header, in the query, or by a cookie that stands for it. A token in a header or a query was put there by somebody
+who knows it. A cookie is sent by a browser unasked, so that with one it also counts which page sent the request. A
+wrong token costs its address a guess.
 
-Pure: takes what a request says and the time, knows no HTTP library. Which routes need nobody is said in their table.
+Pure: takes what a request says and the time, knows no HTTP library. What a route wants, a scope or nobody at all, is
+said in their table.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import ipaddress
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
+
+from cellgate.access.scopes import ALL_SCOPES, Scope
+from cellgate.access.tokens import TOKEN, Token, digest_of
 
 __all__ = [
     "COOKIE_SECONDS",
@@ -32,7 +36,7 @@ __all__ = [
     "Way",
 ]
 
-OWNER = "owner"  # the one principal: everybody who has the token
+OWNER = "owner"  # the principal of everybody who has the server's own token
 COOKIE_SECONDS = 7 * 86400  # as long as a session may live by default; a browser then asks for the token again
 MAX_GUESSES = 20  # wrong tokens from one address in a row: somebody pasted the wrong line more than once
 GUESS_SECONDS = 3.0  # until another is looked at; 10,000 guesses take eight hours, and there are 2**256 tokens
@@ -56,8 +60,12 @@ WAYS: dict[Way, str] = {
 # Each refusal: its HTTP status, and a sentence that says what would pass.
 REFUSALS: dict[str, tuple[int, str]] = {
     "unauthorized": (401, "this server wants its token: `Authorization: token TOKEN`, `?token=TOKEN`, or a login pass"),
-    "wrong_token": (401, "that is not the token of this server; the one it printed when it started would pass"),
+    "wrong_token": (
+        401,
+        "that is no token of this server; the one it printed when it started, or one its operator made, would pass",
+    ),
     "too_many_guesses": (429, "too many wrong tokens came from this address; the right one passes at any time"),
+    "missing_scope": (403, "this token may not do that; one with the scope that the route names would pass"),
     "foreign_origin": (403, "this page is of another origin; the server's own, or one of allowed_origins, would pass"),
     "no_origin": (403, "a cookie without Origin proves nothing here; a token in the Authorization header would pass"),
     "foreign_host": (403, "this server has another name; localhost, its address, or a host of allowed_origins passes"),
@@ -69,7 +77,7 @@ _FORM_TYPES = {"text/plain", "application/x-www-form-urlencoded", "multipart/for
 _CREDENTIALS = re.compile(r"(?:token|bearer) +(\S+)", re.IGNORECASE)
 _ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.IGNORECASE)
 _HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.IGNORECASE)
-_COOKIE = re.compile(r"([0-9]{1,12})\.([0-9a-f]{64})")
+_COOKIE = re.compile(r"([0-9]{1,12})\.([a-z0-9]{0,8})\.([0-9a-f]{64})")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -96,10 +104,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Principal:
-    """Who a request comes from, and how that was shown."""
+    """Who a request comes from, how that was shown, and what it opens."""
 
     name: str
     way: Way
+    scopes: frozenset[Scope] = ALL_SCOPES
+    token: str = ""  # the id of the one it stands for; "" for the server's own
 
 
 @dataclass(frozen=True)
@@ -119,11 +129,12 @@ class Refusal:
 
 
 class Guard:
-    """Made once from the settings. Remembers wrong guesses, and nothing else."""
+    """Made once from the settings. Remembers wrong guesses, and which tokens there are."""
 
     def __init__(self, token: str, *, allowed_origins: Iterable[str] = (), host: str = "127.0.0.1") -> None:
-        self._token = _digest(token)
-        # From the token alone, so that a server which is started again with it knows its cookies, and one with
+        self._own = Token("", digest_of(token), OWNER, ALL_SCOPES)
+        self._tokens: dict[str, Token] = {"": self._own}
+        # From its own token alone, so that a server which is started again with it knows its cookies, and one with
         # another token knows none of them.
         self._key = hmac.digest(token.encode(), b"cellgate cookie 1", "sha256")
         # Cookies are shared by all ports of a host: each server's has a name of its own.
@@ -133,29 +144,39 @@ class Guard:
         self._is_local = host == "localhost" or _is_loopback(host)
         self._guesses = _Guesses()
 
+    def take(self, tokens: Iterable[Token]) -> None:
+        """These count from now on, and no others besides the server's own."""
+        self._tokens = {token.id: token for token in tokens} | {"": self._own}
+
     def admit(self, asked: Asked, now: float) -> Principal | Refusal:
         """Who this is, or why it goes no further. `now` is in seconds since 1970."""
         found = _CREDENTIALS.fullmatch(asked.authorization or "")
-        shown = ((Way.HEADER, found and found[1]), (Way.QUERY, asked.query_token))
-        way = next((way for way, token in shown if token and self._is_token(token)), None)
-        if way is None and asked.cookie and self._is_cookie(asked.cookie, now):
-            way = Way.COOKIE
-        if way is None:
-            is_guess = any(token for _, token in shown) or (asked.cookie and not self._is_cookie(asked.cookie, 0))
+        shown = {Way.HEADER: found[1] if found else None, Way.QUERY: asked.query_token}
+        way, token = self._first_good(shown, now)
+        if token is None and asked.cookie:
+            token = self._find_by_cookie(asked.cookie, now)
+        if token is None:
+            is_guess = any(shown.values()) or (asked.cookie and not self._find_by_cookie(asked.cookie, 0))
             return self._guessed(asked.remote, now) if is_guess else Refusal("unauthorized")
         refusal = self._misused(asked) if way is Way.COOKIE else None
         if asked.is_websocket and asked.origin is not None and not self.trusts_origin(asked.origin, asked.host):
             refusal = Refusal("foreign_origin")  # whoever opened it: what comes back can be read by the page
-        return refusal or Principal(OWNER, way)
+        return refusal or _principal(token, way)
 
     def admit_login(self, asked: Asked, token: str, now: float) -> Principal | Refusal:
         """The same for a token that was typed into the login page."""
         refusal = self.welcome(asked)
         if refusal is None and asked.origin is not None and not self.trusts_origin(asked.origin, asked.host):
             refusal = Refusal("foreign_origin")
-        if refusal is None and not self._is_token(token):
-            refusal = self._guessed(asked.remote, now)
-        return refusal or Principal(OWNER, Way.COOKIE)
+        if refusal is not None:
+            return refusal
+        found = self._find(token, now)
+        return self._guessed(asked.remote, now) if found is None else _principal(found, Way.COOKIE)
+
+    def still_admits(self, principal: Principal, now: float) -> bool:
+        """Whether whoever was let in would be let in now. Cookies expire, and keep no connection from going on."""
+        token = self._tokens.get(principal.token)
+        return token is not None and token.is_good(now)
 
     def welcome(self, asked: Asked) -> Refusal | None:
         """Whether a browser may be shown the login page: not under a name that somebody else made point here, so that
@@ -173,20 +194,35 @@ class Guard:
         """Whether the settings name it. Never true for `null`, which is every sandboxed page at once."""
         return _origin(origin) in self._allowed
 
-    def make_cookie(self, now: float) -> str:
-        """The value of a cookie that stands for the token until it expires."""
+    def make_cookie(self, now: float, token_id: str = "") -> str:
+        """The value of a cookie that stands for this token until it expires."""
         expires = str(int(now) + COOKIE_SECONDS)
-        return f"{expires}.{self._sign(expires)}"
+        return f"{expires}.{token_id}.{self._sign(expires, self._tokens[token_id])}"
 
-    def _sign(self, expires: str) -> str:
-        return hmac.digest(self._key, f"{OWNER} {expires}".encode(), "sha256").hex()
+    def _sign(self, expires: str, token: Token) -> str:
+        """By what is kept of the token, too: one that is made again under the same id has other cookies."""
+        return hmac.digest(self._key, f"{token.id} {expires} ".encode() + token.digest, "sha256").hex()
 
-    def _is_token(self, shown: str) -> bool:
-        return hmac.compare_digest(_digest(shown), self._token)
+    def _first_good(self, shown: Mapping[Way, str | None], now: float) -> tuple[Way, Token | None]:
+        for way, text in shown.items():
+            if text and (token := self._find(text, now)):
+                return way, token
+        return Way.COOKIE, None
 
-    def _is_cookie(self, shown: str, now: float) -> bool:
+    def _find(self, shown: str, now: float) -> Token | None:
+        """The token of this text, if it opens anything."""
+        made = TOKEN.fullmatch(shown)
+        token = self._tokens.get(made[1]) if made else None
+        token = token or self._own  # which may look like a made one
+        return token if hmac.compare_digest(digest_of(shown), token.digest) and token.is_good(now) else None
+
+    def _find_by_cookie(self, shown: str, now: float) -> Token | None:
+        """The same for a cookie."""
         found = _COOKIE.fullmatch(shown)
-        return bool(found and hmac.compare_digest(self._sign(found[1]), found[2]) and now < int(found[1]))
+        token = self._tokens.get(found[2]) if found else None
+        if found is None or token is None or not hmac.compare_digest(self._sign(found[1], token), found[3]):
+            return None
+        return token if now < int(found[1]) and token.is_good(now) else None
 
     def _guessed(self, remote: str, now: float) -> Refusal:
         wait = self._guesses.failed(remote, now)
@@ -267,5 +303,5 @@ def _network(remote: str) -> str:
     return str(address) if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
 
 
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+def _principal(token: Token, way: Way) -> Principal:
+    return Principal(token.principal, way, token.scopes, token.id)

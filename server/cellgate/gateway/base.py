@@ -1,8 +1,8 @@
 """What all answers over HTTP have in common: nobody is heard before it is known who asks, an error has one shape and
 a stable code, faults of ours show no detail, and no page of another origin can use an answer that was not meant for it.
 
-    request ──▶ prepare: Guard.admit ──▶ body (RestHandler) ──▶ the handler's method ──▶ answer
-                   │ refused                 │ too large            │ CellgateError
+    request ──▶ prepare: Guard.admit, scope ──▶ body (RestHandler) ──▶ the handler's method ──▶ answer
+                   │ refused                        │ too large            │ CellgateError
                    └─────────────────────────┴──────────────────────┴──▶ {"code", "message", "fault", "facts", "reason"}
 
 What a request may do is decided by `auth`; what it does, by the handlers.
@@ -14,7 +14,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from http import HTTPStatus
@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from cellgate.access.scopes import Scope
 from cellgate.errors import CellgateError, Fault
-from cellgate.gateway.auth import REFUSALS, Asked, Guard, Refusal, Way
+from cellgate.gateway.auth import REFUSALS, Asked, Guard, Principal, Refusal, Way
 from cellgate.gateway.bodies import TooLarge, read_object
 from cellgate.terminal import one_line
 
@@ -120,6 +121,7 @@ class Services:
     notebooks: Notebooks
     logos: Logos
     document: bytes  # what /v1/openapi.json answers
+    scopes: Mapping[tuple[type[Handler], str], Scope | None]  # by handler and method: what one must have
 
 
 class Refused(Exception):
@@ -203,8 +205,7 @@ class Handler(RequestHandler):
     """Base of every handler, those of websockets too: the Guard comes before anything else, unless `is_anonymous`."""
 
     is_anonymous: ClassVar[bool] = False
-    principal: str  # who asks, and how that was shown; not there for anonymous routes
-    way: Way
+    caller: Principal  # who asks; not there for anonymous routes
 
     _error_id = ""
 
@@ -215,6 +216,15 @@ class Handler(RequestHandler):
     @property
     def manager(self) -> Manager:
         return self.services.manager
+
+    @property
+    def principal(self) -> str:
+        """Whose sessions are meant."""
+        return self.caller.name
+
+    @property
+    def way(self) -> Way:
+        return self.caller.way
 
     def asked(self) -> Asked:
         """What the Guard wants to know of this request."""
@@ -241,7 +251,15 @@ class Handler(RequestHandler):
             answer = self.services.guard.admit(self.asked(), time.time())
             if isinstance(answer, Refusal):
                 raise Refused(answer)
-            self.principal, self.way = answer.name, answer.way
+            self.caller = answer
+            if not self._is_within(answer.scopes):
+                raise Refused(Refusal("missing_scope"))
+
+    def _is_within(self, scopes: Collection[Scope]) -> bool:
+        """Whether the table of routes opens this to one who has these. What the table does not name is open to nobody;
+        what this path does not do is answered so to everybody."""
+        method = "GET" if self.request.method == "HEAD" else self.request.method or ""
+        return method not in self.methods() or self.services.scopes.get((type(self), method)) in scopes
 
     def is_allowed_origin(self, origin: str) -> bool:
         """For websockets: the Guard has decided that, with all else."""

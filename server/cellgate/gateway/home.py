@@ -20,7 +20,7 @@ _CONNECT = """<p>This server runs notebook kernels, each in a sandbox of its own
 <pre>{url}/?token=TOKEN</pre>
 <p>Or by hand:</p>
 <pre>curl -X POST -H 'Authorization: token TOKEN' {url}/api/kernels</pre>
-<p>TOKEN is in the line that the server printed when it started.</p>
+<p>TOKEN is in the line that the server printed when it started, or whoever runs it gave you one.</p>
 <h2>Sessions</h2>
 {sessions}
 <p><a href="/logout">Log out</a></p>
@@ -32,7 +32,7 @@ _HEADING = "<tr><th>id</th><th>kernel</th><th>state</th><th>clients</th><th>note
 class HomeHandler(PageHandler):
     def get(self) -> None:
         if self.way is Way.QUERY:  # a URL that holds the token stays in no history, and in no page's sight
-            self.set_login_cookie(time.time())
+            self.set_login_cookie(self.caller, time.time())
             self.go_on("/")
             return
         url = f"{self.request.protocol}://{self.request.host}"

@@ -13,7 +13,7 @@ from cellgate.gateway.pages import PageHandler, local_path
 
 __all__ = ["LoginHandler", "LogoutHandler"]
 
-_FORM = """<p>The token is in the line that the server printed when it started.</p>
+_FORM = """<p>The token is in the line that the server printed when it started, or whoever runs it gave you one.</p>
 <form method="post" action="/login">
 <input type="text" name="username" value="{owner}" autocomplete="username" hidden>
 <label>Token <input type="password" name="token" autocomplete="current-password" autofocus required></label>
@@ -50,7 +50,7 @@ class LoginHandler(PageHandler):
         if isinstance(answer, Refusal):
             self.show_problem(problem_of(Refused(answer)), _form(path))
             return
-        self.set_login_cookie(now)
+        self.set_login_cookie(answer, now)
         self.redirect(path, status=303)
 
     def _sent(self) -> dict[str, str]:

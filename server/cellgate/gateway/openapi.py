@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from cellgate.access.scopes import Scope
 from cellgate.errors import CellgateError, Fault
 from cellgate.gateway.auth import REFUSALS
 from cellgate.gateway.base import CODES, PLAIN, Handler
@@ -23,7 +24,7 @@ _OF_CHANGES = ["no_origin", "simple_form"]  # refused only of what may change so
 
 @dataclass(frozen=True)
 class Operation:
-    """What one method of a route does."""
+    """What one method of a route does. Without a scope it lets nobody in, unless the handler `is_anonymous`."""
 
     summary: str
     answers: Mapping[int, str]  # by status, the schema of what is answered; "" for nothing
@@ -32,6 +33,7 @@ class Operation:
     query: Mapping[str, Schema] = field(default_factory=dict)
     media: str = "application/json"  # of what is answered
     body_media: str = "application/json"
+    scope: Scope | None = None  # what one must have
 
 
 @dataclass(frozen=True)
@@ -104,11 +106,18 @@ def _operation(route: Route, method: str) -> dict[str, object]:
     return {
         "summary": operation.summary,
         "operationId": f"{method.lower()}{re.sub(r'[^a-z0-9]+', '_', route.path.lower()).rstrip('_')}",
-        "security": [] if route.handler.is_anonymous else [{"header": []}, {"query": []}],
+        "security": _security(route, operation),
         "parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in operation.query.items()],
         **({"requestBody": _body(operation)} if operation.body else {}),
         "responses": answers,
     }
+
+
+def _security(route: Route, operation: Operation) -> list[dict[str, list[str]]]:
+    if route.handler.is_anonymous:
+        return []
+    scopes = [operation.scope.value] if operation.scope else []
+    return [{"header": scopes}, {"query": scopes}]
 
 
 def _body(operation: Operation) -> dict[str, object]:
@@ -214,12 +223,13 @@ def _kernel_wish(settings: Settings) -> Schema:
 
 def routes_as_markdown(routes: Iterable[Route]) -> str:
     """A line for each operation."""
-    lines = ["| method | path | what it does | answers |", "|---|---|---|---|"]
+    lines = ["| method | path | scope | what it does | answers |", "|---|---|---|---|---|"]
     for route in routes:
         for method, operation in route.operations.items():
             own = {CODES[code] for code in operation.codes}
             statuses = ", ".join(str(int(status)) for status in (*operation.answers, *sorted(own)))
-            lines.append(f"| {method} | `{route.path}` | {operation.summary} | {statuses} |")
+            scope = operation.scope or ""
+            lines.append(f"| {method} | `{route.path}` | {scope} | {operation.summary} | {statuses} |")
     return "\n".join(lines) + "\n"
 
 

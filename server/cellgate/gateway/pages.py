@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from tornado.web import HTTPError
 
-from cellgate.gateway.auth import COOKIE_SECONDS
+from cellgate.gateway.auth import COOKIE_SECONDS, Principal
 from cellgate.gateway.base import Problem, RestHandler, problem_of
 
 __all__ = ["PageHandler", "local_path"]
@@ -85,13 +85,13 @@ class PageHandler(RestHandler):
         else:
             self.redirect(path, status=303)
 
-    def set_login_cookie(self, now: float) -> None:
-        """Unreadable for scripts, and sent with no request that another site makes. Over TLS, when the page that asks
-        came over it, over TLS alone."""
+    def set_login_cookie(self, principal: Principal, now: float) -> None:
+        """It stands for the token that was shown. Unreadable for scripts, and sent with no request that another site
+        makes. Over TLS, when the page that asks came over it, over TLS alone."""
         guard = self.services.guard
         self.set_cookie(
             guard.cookie_name,
-            guard.make_cookie(now),
+            guard.make_cookie(now, principal.token),
             max_age=COOKIE_SECONDS,
             path="/",
             httponly=True,

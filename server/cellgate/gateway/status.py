@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from cellgate.access.scopes import Scope
 from cellgate.errors import Draining, UsageError
 from cellgate.gateway.base import RestHandler, timestamp
 from cellgate.gateway.bodies import BadJson, read_object
@@ -11,11 +12,11 @@ from cellgate.gateway.bodies import BadJson, read_object
 __all__ = ["ApiHandler", "DocumentHandler", "HealthHandler", "MeHandler", "StatusHandler"]
 
 JUPYTER_VERSION = "2.21.0"  # of jupyter_server, whose answers ours are like; clients ask for it before they trust us
-_PERMISSIONS = {  # what whoever has the token may do, in jupyter_server's words
-    "api": ("read",),
-    "kernels": ("read", "write", "execute"),
-    "kernelspecs": ("read",),
-    "sessions": ("read", "write"),
+_PERMISSIONS = {  # what there is to be done, in jupyter_server's words, and the scope that it wants
+    "api": {"read": Scope.OBSERVE},
+    "kernels": {"read": Scope.OBSERVE, "write": Scope.EXECUTE, "execute": Scope.EXECUTE},
+    "kernelspecs": {"read": Scope.OBSERVE},
+    "sessions": {"read": Scope.OBSERVE, "write": Scope.EXECUTE},
 }
 
 
@@ -55,7 +56,7 @@ class MeHandler(RestHandler):
         name = self.principal
         names = {"username": name, "name": name, "display_name": name.capitalize(), "initials": name[0].upper()}
         permissions = {
-            resource: [action for action in actions if action in _PERMISSIONS.get(resource, ())]
+            resource: [action for action in actions if _PERMISSIONS.get(resource, {}).get(action) in self.caller.scopes]
             for resource, actions in self._asked_permissions().items()
         }
         self.answer({"identity": {**names, "avatar_url": None, "color": None}, "permissions": permissions})

@@ -1,5 +1,5 @@
-"""A session that is asked for twice with one key is one session, also for the next gateway; and what its owner calls it,
-and for how long it lives, can be changed."""
+"""A session that is asked for twice with one key is one session, also for the next gateway. What its owner calls it
+and how long it lives, can be changed."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cellgate.sandbox.certificate import DeathCertificate, Reason
-from cellgate.sessions.effects import Append, Effect, Send, StartKernel
+from cellgate.sessions.cells import Cell, Judgement, Waiting
+from cellgate.sessions.effects import Append, Effect, Judge, Send, StartKernel
 from cellgate.sessions.journal import Recovery
 from cellgate.sessions.limits import SessionLimits
 from cellgate.sessions.records import Kind, Record
@@ -88,6 +89,7 @@ class Stage:
 
     limits: SessionLimits = LIMITS
     now: float = 1000.0
+    judges: bool = False
     records: list[Record] = field(default_factory=list)
     messages: list[JupyterMessage] = field(default_factory=list)  # what clients see of them
     effects: list[Effect] = field(default_factory=list)
@@ -101,7 +103,8 @@ class Stage:
     def _gateway(self) -> Session:
         self.lives += 1
         composer, seq = Composer(f"gateway{self.lives}"), len(self.records) + 1
-        return Session(self.limits, composer=composer, date=lambda: DATE, next_seq=seq, now=self.now)
+        known = {"composer": composer, "next_seq": seq, "now": self.now, "judges": self.judges}
+        return Session(self.limits, date=lambda: DATE, **known)
 
     def do(self, effects: list[Effect]) -> list[Effect]:
         for effect in effects:
@@ -130,6 +133,14 @@ class Stage:
 
     def ask(self, *messages: ClientMessage, client: bytes = b"a") -> list[Effect]:
         return [e for message in messages for e in self.do(self.session.request(client, message, self.now))]
+
+    def asked(self) -> list[Cell | Waiting]:
+        """Of what verdicts are wanted that were not given yet."""
+        return [effect.item for effect in self.effects if isinstance(effect, Judge) and effect.item.judgement is None]
+
+    def judge(self, judgement: Judgement) -> list[Effect]:
+        """What was first asked for."""
+        return self.do(self.session.judged(self.asked()[0], judgement, self.now))
 
     def hear(self, *messages: tuple[Tag, memoryview]) -> list[Effect]:
         """One read of the link."""

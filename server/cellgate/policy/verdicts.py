@@ -44,6 +44,9 @@ class Finding:
     hint: str  # what would pass
     part: str = "code"  # of a message that has several: "user_expressions.x"
 
+    def to_json(self) -> dict[str, object]:
+        return {**vars(self), "severity": self.severity.value}
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -69,11 +72,10 @@ class Verdict:
 
     def to_json(self) -> dict[str, object]:
         """The names are a promise to programs."""
-        findings = [{**asdict(finding), "severity": finding.severity.value} for finding in self.findings]
         return {
             "allowed": self.allowed,
             "policy": self.policy,
-            "findings": findings,
+            "findings": [finding.to_json() for finding in self.findings],
             "more": self.more,
             "metrics": asdict(self.metrics),
         }

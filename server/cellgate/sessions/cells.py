@@ -15,14 +15,19 @@ import struct
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from cellgate.errors import PolicyError
+from cellgate.policy.verdicts import Verdict
 from cellgate.sessions.output_cap import CapLimits, OutputCap
 from cellgate.sessions.records import Record
 from cellgate.sessions.states import CELL_MOVES, CellMove, CellReason, Phase, moved
 from cellgate.wire.jupyter import ClientMessage
 from cellgate_kernel.message import Status
 
-__all__ = ["MAX_QUEUED_BYTES", "Cell", "Queue", "Waiting"]
+__all__ = ["MAX_QUEUED_BYTES", "Cell", "Judgement", "Queue", "Waiting"]
+
+Judgement = Verdict | PolicyError  # what may be done with it, or why that could not be told
 
 MAX_QUEUED_BYTES = 64 << 20  # of all that waits in one session: thousands of cells, or four of the largest requests
 # Record from which on it runs, number of the link's message that took it to the kernel, phase, outcome.
@@ -34,11 +39,14 @@ _PHASES = tuple(Phase)
 class Cell:
     """One accepted execute_request."""
 
+    overtakes: ClassVar[bool] = False
+
     key: int  # the sequence number of its REQUEST
     client: bytes
     message: ClientMessage
     cap: OutputCap[Record]
     phase: Phase = Phase.WAITING
+    judgement: Judgement | None = None  # the kernel gets it when there is one
     sent_number: int = 0  # of the link's message that took it to the kernel
     sent_at: float = 0.0
     begins_at: int = 0  # the sequence number of what is recorded first of its run, which may be long after `key`
@@ -95,12 +103,14 @@ class Cell:
         return cell
 
 
-@dataclass(frozen=True)
+@dataclass
 class Waiting:
-    """A request other than a cell, behind cells that wait."""
+    """A request other than a cell: behind cells that wait, or one that overtakes them."""
 
     client: bytes
     message: ClientMessage
+    overtakes: bool = False
+    judgement: Judgement | None = None
 
 
 class Queue:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cellgate.sandbox.certificate import Reason
+from cellgate.sessions.cells import Cell, Waiting
 from cellgate.sessions.records import Record
 from cellgate.sessions.states import State
 from cellgate.wire.jupyter import ClientMessage
 
-__all__ = ["Append", "Close", "Destroy", "Effect", "Interrupt", "Kill", "Save", "Send", "StartKernel"]
+__all__ = ["Append", "Close", "Destroy", "Effect", "Interrupt", "Judge", "Kill", "Save", "Send", "StartKernel"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class Send:
     incarnation: int
     number: int
     message: ClientMessage
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Have this judged, and tell the session `judged`. Does not delay what follows."""
+
+    item: Cell | Waiting
 
 
 @dataclass(frozen=True)
@@ -82,4 +90,4 @@ class Close:
     reason: Reason
 
 
-Effect = Append | Send | Interrupt | Kill | Destroy | StartKernel | Save | Close
+Effect = Append | Send | Judge | Interrupt | Kill | Destroy | StartKernel | Save | Close

@@ -1,6 +1,7 @@
 """One session, as a sans-IO core: what happens to it comes in as calls, what is to be done goes out as effects.
 
     a client's request ─┐                        ┌─▶ Append    to the journal, which every client reads
+    a verdict on it ────┤                        ├─▶ Judge
     the kernel's words ─┤                        ├─▶ Send, Interrupt, Kill
     a sandbox's end ────┼─▶ Session ─▶ effects ──┼─▶ StartKernel, Destroy
     time, usage ────────┘                        └─▶ Save, Close
@@ -19,11 +20,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from cellgate.policy.verdicts import Verdict
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sessions.asked import MAX_ASKED, Asked
-from cellgate.sessions.cells import Cell, Queue, Waiting
+from cellgate.sessions.cells import Cell, Judgement, Queue, Waiting
 from cellgate.sessions.clocks import Expiry, Life, Urge, urge_of, urges_at
-from cellgate.sessions.effects import Close, Destroy, Effect, Interrupt, Kill, Save, Send, StartKernel
+from cellgate.sessions.docket import Denial, Docket, Warner, permit
+from cellgate.sessions.effects import Close, Destroy, Effect, Interrupt, Judge, Kill, Save, Send, StartKernel
 from cellgate.sessions.journal import Recovery
 from cellgate.sessions.limits import SessionLimits
 from cellgate.sessions.news import News
@@ -55,6 +58,7 @@ RESTART_PAUSES = (0.0, 0.5, 2.0, 8.0)
 NO_KERNEL = "there is no kernel; a restart would start one"
 _ESSENTIAL = frozenset({"error", "execute_result", "input_request"})
 _OVERTAKING = frozenset({"comm_open", "comm_msg", "comm_close", "kernel_info_request"})
+_ALLOWED = Verdict()  # what nobody judges
 _NO_OUTPUT = frozenset(kind for kind in MESSAGE_TYPES if kind.endswith(("_reply", "_request")))
 
 
@@ -86,9 +90,10 @@ class Session:
         next_seq: int,
         now: float,
         born_at: float | None = None,
+        judges: bool = False,
     ) -> None:
-        """`date` is what messages carry, and decides nothing. `next_seq` is the journal's. Call `begin` or
-        `recover` next."""
+        """`date` is what messages carry, and decides nothing. `next_seq` is the journal's. `judges`: whether the
+        kernel gets only what was judged. Call `begin` or `recover` next."""
         self.limits = limits
         self.state = State.STARTING
         self.incarnation = 0
@@ -103,6 +108,8 @@ class Session:
         self._kernel = _Kernel()
         self._running: Cell | None = None  # what the kernel has
         self._queue = Queue()
+        self._docket = Docket() if judges else None
+        self._warner = Warner()
         self._early: list[Waiting] = []  # what needs no place in the queue and came while there was no kernel
         self._asked_before: dict[bytes, frozenset[bytes]] = {}  # by client: its cells that were pending when it came
         self._failures = 0  # kernels in a row that ended before they were given a cell
@@ -184,6 +191,7 @@ class Session:
                 problems.append(f"cell {request.seq} cannot be read: {error}")
                 self._log.terminal_of_damaged(request)
                 continue
+            self._await_judgement(cell, None)  # the policy may be another by now
             if cell.phase is Phase.WAITING:
                 self._queue.add(cell)
             else:
@@ -212,7 +220,7 @@ class Session:
             cell.sent_at = now
         self._life.active_at = now
         self._feed(now)
-        return self._log.done()
+        return self._done()
 
     def kernel_lost(self, now: float) -> list[Effect]:
         """Instead of `adopted`: there is no sandbox. It ended while there was no gateway, and nobody can say how; or
@@ -231,7 +239,7 @@ class Session:
         else:
             self._kernel.was_given_a_cell = True  # it may have been
             self._lose_kernel(CellReason.SUPERVISOR_LOST, sentence, {}, now)
-        return self._log.done()
+        return self._done()
 
     # -- from clients ---------------------------------------------------------------------------------
 
@@ -245,14 +253,17 @@ class Session:
         """It has ended, and there is no newer one."""
         self._asked_before.pop(client, None)
 
-    def request(self, client: bytes, message: ClientMessage, now: float) -> list[Effect]:
-        """Anything that a client sends. `client` says whom the answers are for."""
+    def request(
+        self, client: bytes, message: ClientMessage, now: float, judgement: Judgement | None = None
+    ) -> list[Effect]:
+        """Anything that a client sends. `client` says whom the answers are for; `judgement` is what is known already of
+        whether it may pass."""
         self._life.active_at = now
         kind = message.msg_type
         if self.state is State.GONE:
             self.ignored["request_after_end"] += 1
         elif kind == "execute_request":
-            self._accept(client, message, now)
+            self._accept(client, message, judgement, now)
         elif kind == "interrupt_request":
             self._log.answer(client, message, {"status": "ok"})
             self._interrupt()
@@ -268,8 +279,18 @@ class Session:
         elif kind == "input_reply":
             self._give_input(message)
         else:
-            self._pass_on(client, message)
-        return self._log.done()
+            self._ask(client, message, judgement)
+        return self._done()
+
+    def judged(self, item: Cell | Waiting, judgement: Judgement, now: float) -> list[Effect]:
+        """What came of a Judge."""
+        if self._docket is None or not self._docket.take(item):
+            return []  # it waits no more
+        item.judgement = judgement
+        if isinstance(item, Waiting) and item.overtakes:
+            self._pass_on(item)
+        self._feed(now)
+        return self._done()
 
     def interrupt(self, now: float) -> list[Effect]:
         """Somebody wants the running cell interrupted."""
@@ -309,9 +330,9 @@ class Session:
         self._save()
         early, self._early = self._early, []
         for waiting in early:
-            self._send_request(waiting)
+            self._pass_on(waiting)
         self._feed(now)
-        return self._log.done()
+        return self._done()
 
     def start_failed(self, incarnation: int, sentence: str, now: float) -> list[Effect]:
         """A StartKernel did not come true, and nothing is left of it."""
@@ -420,7 +441,7 @@ class Session:
 
     # -- a cell's way to the kernel -------------------------------------------------------------------
 
-    def _accept(self, client: bytes, message: ClientMessage, now: float) -> None:
+    def _accept(self, client: bytes, message: ClientMessage, judgement: Judgement | None, now: float) -> None:
         cell_id = message.msg_id.encode()
         is_pending = (self._running is not None and self._running.id == cell_id) or self._queue.has(cell_id)
         if is_pending or cell_id in self._asked_before.get(client, ()):
@@ -432,6 +453,7 @@ class Session:
         cell = Cell(self._log.next_seq, client, message, OutputCap(self._cap_limits))
         self._log.accept(cell)
         self._queue.add(cell)
+        self._await_judgement(cell, judgement)
         self._feed(now)
 
     def _refusal(self, message: ClientMessage) -> tuple[CellReason, str] | None:
@@ -451,45 +473,90 @@ class Session:
     def _feed(self, now: float) -> None:
         """Give the kernel what is next, if it is its turn."""
         queue, kernel = self._queue, self._kernel
-        while kernel.is_linked and (first := queue.first) is not None:
+        while kernel.is_linked and (first := queue.first) is not None and (judgement := first.judgement) is not None:
             if isinstance(first, Waiting):
                 queue.take()
-                self._send_request(first)
+                self._send_request(first, judgement)
                 continue
             if self.state is not State.READY or kernel.is_interrupting or kernel.is_being_killed:
                 return
             queue.take()
+            if (verdict := permit(judgement)) is None:
+                self._deny(first, judgement)
+                continue
             self._move(Move.CELL_SENT)
             self._running = first
             first.move(CellMove.SENT)
             first.sent_at, first.sent_number, first.begins_at = now, kernel.sent + 1, self._log.next_seq
             kernel.was_given_a_cell = True
             self._log.progress(first, 0)
+            if verdict.findings and not first.message.content.get("silent") and (note := self._warner.note(verdict)):
+                self._log.note(*note, first)
             self._send(first.message)
+
+    def _deny(self, cell: Cell, judgement: Judgement) -> None:
+        """When its turn has come: to what stands behind it, it is a cell that failed."""
+        denial = Denial.of(judgement, cell.message)
+        cell.move(CellMove.LOST)
+        cell.outcome = Status.ERROR
+        self._log.end(cell, CellReason.POLICY_DENIED, denial.sentence, denial.facts, denial.traceback)
+        if cell.stops_others:
+            self._cancel_waiting("a cell before it was denied")
+
+    # -- verdicts -------------------------------------------------------------------------------------
+
+    def _await_judgement(self, item: Cell | Waiting, judgement: Judgement | None) -> None:
+        """Whatever the kernel is to get has one, known or not, or waits for one."""
+        if self._docket is None:
+            item.judgement = _ALLOWED
+        elif judgement is not None:
+            item.judgement = judgement
+        else:
+            self._docket.add(item)
+
+    def _done(self) -> list[Effect]:
+        """The effects of a call that may have brought something that is to be judged."""
+        if self._docket is not None:
+            for item in self._docket.due():
+                self._log.do(Judge(item))
+        return self._log.done()
 
     # -- other requests -------------------------------------------------------------------------------
 
-    def _pass_on(self, client: bytes, message: ClientMessage) -> None:
+    def _ask(self, client: bytes, message: ClientMessage, judgement: Judgement | None) -> None:
         """Comms, kernel_info and control go at once, as a kernel lets them overtake its queue; the rest keeps its
         place among the cells."""
         kernel, queue, kind = self._kernel, self._queue, message.msg_type
         overtakes = kind in _OVERTAKING or message.channel is Channel.CONTROL
         may_stay = kind.endswith("_request") or not overtakes  # with the kernel, or in the queue
         waiting = len(kernel.asked) + len(queue) - queue.cells + len(self._early)
+        waiting += self._docket.overtaking if self._docket is not None else 0
         if (may_stay and waiting >= MAX_ASKED) or not queue.has_room(message):
             sentence = f"{waiting} requests wait, of {queue.bytes} bytes; up to {MAX_ASKED} may"
             self._log.refuse(client, message, CellReason.QUEUE_FULL, sentence)
             return
-        if kernel.is_linked and (overtakes or not queue.cells):
-            self._send_request(Waiting(client, message))
-        elif not overtakes:
-            queue.add(Waiting(client, message))
+        item = Waiting(client, message, overtakes)
+        self._await_judgement(item, judgement)
+        if item.judgement is not None or not overtakes:
+            self._pass_on(item)
+
+    def _pass_on(self, item: Waiting) -> None:
+        kernel, queue = self._kernel, self._queue
+        if kernel.is_linked and item.judgement is not None and (item.overtakes or not len(queue)):
+            self._send_request(item, item.judgement)
+        elif not item.overtakes:
+            queue.add(item)
         elif len(self._early) < MAX_ASKED:
-            self._early.append(Waiting(client, message))
+            self._early.append(item)
         else:
             self.ignored["message_before_start"] += 1
 
-    def _send_request(self, waiting: Waiting) -> None:
+    def _send_request(self, waiting: Waiting, judgement: Judgement) -> None:
+        if permit(judgement) is None:
+            denial = Denial.of(judgement, waiting.message)
+            client, message = waiting.client, waiting.message
+            self._log.refuse(client, message, CellReason.POLICY_DENIED, denial.sentence, denial.facts)
+            return
         self._kernel.asked.add(waiting.client, waiting.message, self._kernel.sent + 1)
         self._send(waiting.message)
 
@@ -711,7 +778,8 @@ class Session:
     def _give_up(self, sentence: str) -> None:
         """There will be no kernel unless somebody asks."""
         self._cancel_waiting(sentence)
-        for waiting in [*self._early, *self._queue.take_rest()]:
+        unjudged = self._docket.clear() if self._docket is not None else ()
+        for waiting in [*self._early, *unjudged, *self._queue.take_rest()]:
             self._log.refuse(waiting.client, waiting.message, CellReason.BACKEND_ERROR, sentence)
         self._early = []
         self._move(Move.GAVE_UP)
@@ -725,6 +793,8 @@ class Session:
             return
         self._end_work(CellReason(reason.value), sentence, {})
         self._cancel_waiting(sentence)
+        if self._docket is not None:
+            self._docket.clear()
         self._move(Move.ENDED)
         self._say_state("dead", sentence, {"reason": reason.value})
         self._start_at = None

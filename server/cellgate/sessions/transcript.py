@@ -7,7 +7,7 @@ client finds everything complete that its kernel did not say. Decides nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cellgate.sessions.asked import Question
@@ -99,11 +99,19 @@ class Transcript:
         """In the kernel's place."""
         self._say(self._composer.status("idle", parent=cell.message, date=self._date()), b"", cell)
 
-    def end(self, cell: Cell, reason: CellReason, sentence: str, facts: Mapping[str, object]) -> None:
+    def end(
+        self,
+        cell: Cell,
+        reason: CellReason,
+        sentence: str,
+        facts: Mapping[str, object],
+        traceback: Sequence[str] = (),
+    ) -> None:
         """All that a cell is owed which the kernel has not replied to."""
         if not cell.is_busy:  # it was not given to the kernel, or that died before it said so
             self._say(self._composer.status("busy", parent=cell.message, date=self._date()), b"", cell)
-        for said in self._composer.end(cell.message, Ending(reason.value, sentence, facts), date=self._date()):
+        ending = Ending(reason.value, sentence, facts, traceback)
+        for said in self._composer.end(cell.message, ending, date=self._date()):
             self._say(said, b"" if said.tag.channel is Channel.IOPUB else cell.client, cell)
         self.terminal(cell, reason, sentence, facts)
 
@@ -123,10 +131,17 @@ class Transcript:
         for said in self._composer.reply(message, content, date=self._date()):
             self._say(said, client)
 
-    def refuse(self, client: bytes, message: ClientMessage, reason: CellReason, sentence: str) -> None:
+    def refuse(
+        self,
+        client: bytes,
+        message: ClientMessage,
+        reason: CellReason,
+        sentence: str,
+        facts: Mapping[str, object] = {},
+    ) -> None:
         """Answer in full what was not accepted."""
         self._say(self._composer.status("busy", parent=message, date=self._date()), client)
-        for said in self._composer.end(message, Ending(reason.value, sentence), date=self._date()):
+        for said in self._composer.end(message, Ending(reason.value, sentence, facts), date=self._date()):
             self._say(said, client)
         if message.msg_type == "execute_request":
             self._news.append(Refused(reason, message.content["code"]))

@@ -476,6 +476,7 @@ class Ending:
     reason: str  # one of ERROR_NAMES
     sentence: str
     facts: Mapping[str, object] = field(default_factory=dict)
+    traceback: Sequence[str] = ()  # lines, where the sentence does not say all
     execution_count: int | None = None
 
 
@@ -540,11 +541,11 @@ class Composer:
 
     def end(self, request: ClientMessage, ending: Ending, *, date: str) -> list[Said]:
         """What ends a request that the kernel did not answer: `error` if it is a cell, the reply if its type has one,
-        and idle."""
+        `comm_close` if it would have opened a comm, and idle."""
         name = ERROR_NAMES[ending.reason]
         metadata = {"cellgate": {**ending.facts, "reason": ending.reason}}
         failure: dict[str, Any] = {"ename": name, "evalue": ending.sentence}
-        failure["traceback"] = [f"\x1b[31m{name}\x1b[0m: {ending.sentence}"]
+        failure["traceback"] = [f"\x1b[31m{name}\x1b[0m: {ending.sentence}", *ending.traceback]
         reply: dict[str, Any] = {"status": "error", **failure} if name else {"status": "aborted"}
         said = []
         if request.msg_type == "execute_request":
@@ -555,6 +556,9 @@ class Composer:
             said.append(
                 self.say(request.channel, _reply_type(request), reply, parent=request, date=date, metadata=metadata)
             )
+        if request.msg_type == "comm_open":
+            gone = {"comm_id": _word(request.content.get("comm_id")), "data": {}}
+            said.append(self.say(Channel.IOPUB, "comm_close", gone, parent=request, date=date, metadata=metadata))
         return [*said, self.status("idle", parent=request, date=date)]
 
 

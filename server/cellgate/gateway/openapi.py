@@ -6,19 +6,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
 
 from cellgate.access.scopes import Scope
 from cellgate.errors import CellgateError, Fault
 from cellgate.gateway.auth import REFUSALS
 from cellgate.gateway.base import CODES, PLAIN, Handler
 from cellgate.gateway.kernels import ENV_SCHEMA, MAX_PATH_CHARS
-from cellgate.sandbox.limits import LimitTable
+from cellgate.gateway.schemas import COUNT, DATE, TEXT, Schema, limits_of, object_of, ref
 from cellgate.settings import Settings
 
 __all__ = ["Operation", "Route", "codes_as_markdown", "document", "routes_as_markdown"]
 
-Schema = Mapping[str, Any]
 _OF_CHANGES = ["no_origin", "simple_form"]  # refused only of what may change something
 
 
@@ -46,8 +44,9 @@ class Route:
 
     @property
     def pattern(self) -> str:
-        """For tornado. Any text may stand for a parameter: the handler knows what there is."""
-        return re.sub(r"\{\w+\}", "([^/]+)", self.path.rstrip("/")) + "/?"
+        """For tornado. Any text may stand for a parameter, in that which is called `path` slashes too: the handler
+        knows what there is."""
+        return re.sub(r"\{\w+\}", "([^/]+)", self.path.rstrip("/").replace("{path}", "(.+)")) + "/?"
 
     def codes(self, method: str) -> list[str]:
         """Every error that an operation may end with."""
@@ -86,7 +85,7 @@ def document(routes: Iterable[Route], settings: Settings) -> dict[str, object]:
 
 def _path(route: Route) -> dict[str, object]:
     names = re.findall(r"\{(\w+)\}", route.path)
-    parameters = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in names]
+    parameters = [{"name": name, "in": "path", "required": True, "schema": TEXT} for name in names]
     methods: dict[str, object] = {method.lower(): _operation(route, method) for method in route.operations}
     return {**({"parameters": parameters} if parameters else {}), **methods}
 
@@ -95,8 +94,8 @@ def _operation(route: Route, method: str) -> dict[str, object]:
     operation = route.operations[method]
     answers: dict[str, object] = {}
     for status, name in operation.answers.items():
-        content = {"content": {operation.media: {"schema": _ref(name)}}} if name else {}
-        headers = {"headers": {"Location": {"schema": _TEXT}}} if status in (201, 303) else {}
+        content = {"content": {operation.media: {"schema": ref(name)}}} if name else {}
+        headers = {"headers": {"Location": {"schema": TEXT}}} if status in (201, 303) else {}
         answers[str(status)] = {"description": HTTPStatus(status).phrase, **headers, **content}
     by_status: dict[int, list[str]] = {}
     for code in route.codes(method):
@@ -122,25 +121,14 @@ def _security(route: Route, operation: Operation) -> list[dict[str, list[str]]]:
 
 def _body(operation: Operation) -> dict[str, object]:
     is_needed = bool(_SCHEMAS.get(operation.body, {}).get("required"))
-    return {"required": is_needed, "content": {operation.body_media: {"schema": _ref(operation.body)}}}
+    return {"required": is_needed, "content": {operation.body_media: {"schema": ref(operation.body)}}}
 
 
 def _error_content(operation: Operation) -> dict[str, object]:
-    content: dict[str, object] = {"application/json": {"schema": _ref("Error")}}
-    return content | ({operation.media: {"schema": _ref("Page")}} if operation.media == "text/html" else {})
+    content: dict[str, object] = {"application/json": {"schema": ref("Error")}}
+    return content | ({operation.media: {"schema": ref("Page")}} if operation.media == "text/html" else {})
 
 
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _object(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None, **more: Any) -> Schema:
-    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}, **more}
-
-
-_TEXT: Schema = {"type": "string"}
-_COUNT: Schema = {"type": "integer", "minimum": 0}
-_DATE: Schema = {"type": "string", "format": "date-time"}
 _NAME: Schema = {"type": ["string", "null"], "maxLength": 100, "pattern": r"^[A-Za-z0-9._-]*$"}
 _LABEL: Schema = {"type": ["string", "null"], "maxLength": MAX_PATH_CHARS}
 _NOTEBOOK_KERNEL: Schema = {
@@ -150,71 +138,61 @@ _NOTEBOOK_KERNEL: Schema = {
 _NOTEBOOK_LABELS: Schema = {"name": _LABEL, "type": {"type": ["string", "null"], "maxLength": 64}}
 
 _SCHEMAS: dict[str, Schema] = {
-    "Error": _object({
+    "Error": object_of({
         "code": {"type": "string", "enum": sorted(CODES)},
-        "message": {**_TEXT, "description": "what was seen, and what would pass"},
+        "message": {**TEXT, "description": "what was seen, and what would pass"},
         "fault": {"type": "string", "enum": [fault.value for fault in Fault]},
         "facts": {"type": "object"},
-        "reason": {**_TEXT, "description": "the status in HTTP's words, where Jupyter's clients look for it"},
+        "reason": {**TEXT, "description": "the status in HTTP's words, where Jupyter's clients look for it"},
     }),
     "Page": {"type": "string"},
     "Picture": {"type": "string"},
+    "Asset": {"type": "string"},
     "Document": {"type": "object"},
-    "Health": _object({"status": {"const": "ok"}}),
-    "Api": _object({"version": _TEXT}),
-    "Status": _object({"started": _DATE, "last_activity": _DATE, "kernels": _COUNT, "connections": _COUNT}),
-    "Me": _object({
-        "identity": _object({"username": _TEXT, "name": _TEXT, "display_name": _TEXT, "initials": _TEXT}),
-        "permissions": {"type": "object", "additionalProperties": {"type": "array", "items": _TEXT}},
+    "Health": object_of({"status": {"const": "ok"}}),
+    "Api": object_of({"version": TEXT}),
+    "Status": object_of({"started": DATE, "last_activity": DATE, "kernels": COUNT, "connections": COUNT}),
+    "Me": object_of({
+        "identity": object_of({"username": TEXT, "name": TEXT, "display_name": TEXT, "initials": TEXT}),
+        "permissions": {"type": "object", "additionalProperties": {"type": "array", "items": TEXT}},
     }),
-    "Kernel": _object({
-        "id": _TEXT,
-        "name": _TEXT,
-        "last_activity": _DATE,
+    "Kernel": object_of({
+        "id": TEXT,
+        "name": TEXT,
+        "last_activity": DATE,
         "execution_state": {"enum": ["starting", "idle", "busy", "restarting", "dead"]},
-        "connections": _COUNT,
+        "connections": COUNT,
     }),
-    "Kernels": {"type": "array", "items": _ref("Kernel")},
-    "Kernelspec": _object({
-        "name": _TEXT,
-        "spec": _object({
-            "argv": {"type": "array"}, "env": {"type": "object"}, "display_name": _TEXT, "language": _TEXT,
-            "interrupt_mode": _TEXT, "metadata": {"type": "object"},
+    "Kernels": {"type": "array", "items": ref("Kernel")},
+    "Kernelspec": object_of({
+        "name": TEXT,
+        "spec": object_of({
+            "argv": {"type": "array"}, "env": {"type": "object"}, "display_name": TEXT, "language": TEXT,
+            "interrupt_mode": TEXT, "metadata": {"type": "object"},
         }),
-        "resources": {"type": "object", "additionalProperties": _TEXT},
+        "resources": {"type": "object", "additionalProperties": TEXT},
     }),
-    "Kernelspecs": _object({
-        "default": _TEXT,
-        "kernelspecs": {"type": "object", "additionalProperties": _ref("Kernelspec")},
+    "Kernelspecs": object_of({
+        "default": TEXT,
+        "kernelspecs": {"type": "object", "additionalProperties": ref("Kernelspec")},
     }),
-    "Notebook": _object({"id": _TEXT, "path": _TEXT, "name": _TEXT, "type": _TEXT, "kernel": _ref("Kernel")}),
-    "Notebooks": {"type": "array", "items": _ref("Notebook")},
-    "NotebookWish": _object(
+    "Notebook": object_of({"id": TEXT, "path": TEXT, "name": TEXT, "type": TEXT, "kernel": ref("Kernel")}),
+    "Notebooks": {"type": "array", "items": ref("Notebook")},
+    "NotebookWish": object_of(
         {"path": {"type": "string", "minLength": 1, "maxLength": MAX_PATH_CHARS}},
         {**_NOTEBOOK_LABELS, "kernel": _NOTEBOOK_KERNEL},
     ),
-    "NotebookChange": _object({}, {"path": _LABEL, **_NOTEBOOK_LABELS, "kernel": _NOTEBOOK_KERNEL}),
-    "LoginForm": _object({"token": _TEXT}, {"next": _TEXT}),
+    "NotebookChange": object_of({}, {"path": _LABEL, **_NOTEBOOK_LABELS, "kernel": _NOTEBOOK_KERNEL}),
+    "LoginForm": object_of({"token": TEXT}, {"next": TEXT}),
 }  # fmt: skip
 
 
 def _kernel_wish(settings: Settings) -> Schema:
-    tables: tuple[LimitTable, ...] = (settings.sandbox, settings.session)
-    limits = {
-        row.name: {
-            "type": "integer" if row.is_whole else "number",
-            "minimum": row.minimum,
-            "maximum": getattr(table, row.name),  # a client may only lower it
-            "description": f"{row.unit}: {row.reason}",
-        }
-        for table in tables
-        for row in table.rows()
-    }
-    return _object({}, {
+    return object_of({}, {
         "name": {**_NAME, "description": "of a kernelspec; the default without one"},
         "path": {**_LABEL, "description": "shown again; decides nothing"},
         "env": {"type": ["object", "null"], **ENV_SCHEMA},
-        "limits": {"type": ["object", "null"], "properties": limits, "additionalProperties": False},
+        "limits": limits_of(settings),
     })  # fmt: skip
 
 

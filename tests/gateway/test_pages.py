@@ -112,11 +112,11 @@ async def test_logout_forgets_the_cookie(here):
     assert re.match(rf'{here.guard.cookie_name}=""; expires=', reply.headers["Set-Cookie"])
 
 
-async def test_the_first_page_says_how_to_connect_and_which_sessions_there_are(here):
+async def test_a_page_says_how_to_connect_and_which_sessions_there_are(here):
     await here.ask("POST", "/api/kernels", {"path": "<script>alert(1)</script>"})
     [live] = here.manager.sessions("owner")
     cookie = here.cookie(time.time())
-    page = (await here.ask("GET", "/", token=None, headers={**cookie, **HTML})).body.decode()
+    page = (await here.ask("GET", "/connect", token=None, headers={**cookie, **HTML})).body.decode()
     assert f"--gateway-url={here.origin}" in page
     assert live.id in page
     assert "&lt;script&gt;" in page and "<script" not in page
@@ -124,8 +124,31 @@ async def test_the_first_page_says_how_to_connect_and_which_sessions_there_are(h
 
 
 async def test_no_host_that_a_client_names_becomes_a_part_of_a_page(here):
-    page = (await here.ask("GET", "/", headers={"Host": "a&lt;b"})).body.decode()  # a name may hold these characters
+    named = {"Host": "a&lt;b"}  # a name may hold these characters
+    page = (await here.ask("GET", "/connect", headers=named)).body.decode()
     assert "http://a&amp;lt;b/api/kernels" in page
+
+
+async def test_the_notebook_page_runs_its_own_scripts_and_no_others(here):
+    reply = await here.ask("GET", "/", headers=HTML)
+    assert "script-src 'self'; style-src 'self';" in reply.headers["Content-Security-Policy"]
+    page = reply.body.decode()
+    assert not re.search(r"<script(?![^>]* src=)|<style| style=| on\w+=", page)
+    for name in re.findall(r'(?:src|href)="(static/[^"]+)"', page):
+        assert (await here.ask("GET", f"/{name}", token=None)).status == 200
+
+
+async def test_a_file_of_the_page_is_sent_once(here):
+    first = await here.ask("GET", "/static/js/main.js", headers={"Accept-Encoding": "gzip"})
+    assert first.headers["X-Consumed-Content-Encoding"] == "gzip", "as tornado's client calls what it has unpacked"
+    assert first.body.decode().startswith("// Puts the page together")
+    again = await here.ask("GET", "/static/js/main.js", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status, again.body) == (304, b"")
+
+
+async def test_an_output_is_shown_in_an_origin_of_nobody(here):
+    policy = (await here.ask("GET", "/static/frame.html")).headers["Content-Security-Policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none';") and "allow-same-origin" not in policy
 
 
 async def test_a_page_runs_no_scripts_and_its_style_is_the_one_that_is_allowed(here):

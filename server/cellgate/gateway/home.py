@@ -1,4 +1,4 @@
-"""The page at /: what this server is, how to connect to it, and which sessions there are."""
+"""The page at /, and that which tells how other clients connect and which sessions there are."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import time
 from collections.abc import Sequence
 from html import escape
 
+from tornado.web import HTTPError
+
+from cellgate.gateway.assets import PAGE_POLICY, send_asset
 from cellgate.gateway.auth import Way
 from cellgate.gateway.pages import PageHandler
 from cellgate.live.session import LiveSession
 
-__all__ = ["HomeHandler"]
+__all__ = ["ConnectHandler", "HomeHandler"]
 
 _CONNECT = """<p>This server runs notebook kernels, each in a sandbox of its own. Any Jupyter client can use them.</p>
 <h2>Connect</h2>
@@ -35,6 +38,17 @@ class HomeHandler(PageHandler):
             self.set_login_cookie(self.caller, time.time())
             self.go_on("/")
             return
+        page = self.services.assets.get("index.html")
+        if page is None:  # an installation without it
+            raise HTTPError(404)
+        self.set_header("Content-Security-Policy", PAGE_POLICY)
+        self.set_header("Cache-Control", "no-cache")
+        self.set_header("Referrer-Policy", "same-origin")
+        send_asset(self, page)
+
+
+class ConnectHandler(PageHandler):
+    def get(self) -> None:
         url = f"{self.request.protocol}://{self.request.host}"
         sessions = self.manager.sessions(self.principal)
         self.show("Cellgate", _CONNECT.format(url=escape(url), sessions=_table(sessions)))

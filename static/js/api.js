@@ -1,0 +1,62 @@
+// The server's REST, as far as the page uses it. Errors carry the server's own sentence.
+
+const at = (path) => new URL(path, document.baseURI);
+
+export class ApiError extends Error {
+  constructor(status, { code, message, facts } = {}) {
+    super(message ?? `the server answered ${status}`);
+    Object.assign(this, { status, code, facts });
+  }
+}
+
+async function ask(method, path, body, headers = {}) {
+  const init = { method, headers, credentials: "same-origin" };
+  if (body !== undefined) {
+    init.headers = { "Content-Type": "application/json", ...headers };
+    init.body = body instanceof Blob ? body : JSON.stringify(body);
+  }
+  const response = await fetch(at(path), init);
+  if (response.status === 401) location.assign(at(`login?next=${encodeURIComponent(location.pathname + location.search)}`));
+  if (!response.ok) throw new ApiError(response.status, await response.json().catch(() => ({})));
+  return response;
+}
+
+const json = async (...request) => (await ask(...request)).json();
+
+export const sessions = {
+  list: () => json("GET", "v1/sessions"),
+  get: (id) => json("GET", `v1/sessions/${id}`),
+  create: (wish) => json("POST", "v1/sessions", wish),
+  change: (id, change) => json("PATCH", `v1/sessions/${id}`, change),
+  end: (id) => ask("DELETE", `v1/sessions/${id}`),
+};
+
+export const languages = () => json("GET", "v1/languages");
+export const profiles = () => json("GET", "v1/profiles");
+export const validate = (code, language) => json("POST", "v1/validate", { code, language });
+
+const fileUrl = (id, path) => `v1/sessions/${id}/files/${path.split("/").map(encodeURIComponent).join("/")}`;
+
+export const files = {
+  list: (id, path) => json("GET", `${fileUrl(id, path)}?list=1`),
+  url: (id, path) => at(fileUrl(id, path)).href,
+  blob: async (id, path) => (await ask("GET", fileUrl(id, path))).blob(),
+  remove: (id, path) => ask("DELETE", fileUrl(id, path)),
+  // fetch cannot tell how far an upload has come.
+  put: (id, path, file, onProgress) => new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("PUT", at(fileUrl(id, path)));
+    request.setRequestHeader("Content-Type", "application/octet-stream");
+    request.upload.onprogress = ({ loaded, total }) => onProgress(loaded / total);
+    request.onload = () => {
+      if (request.status < 300) return resolve();
+      let problem = {};
+      try {
+        problem = JSON.parse(request.responseText);
+      } catch { /* no JSON: the status says it */ }
+      reject(new ApiError(request.status, problem));
+    };
+    request.onerror = () => reject(new Error("the connection broke"));
+    request.send(file);
+  }),
+};

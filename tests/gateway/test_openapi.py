@@ -72,7 +72,8 @@ async def test_every_error_in_the_document_can_be_met(here, monkeypatch, route, 
     kernel_id = (await here.ask("POST", "/api/kernels")).json()["id"]
     body = {"path": "a.ipynb", "kernel": {"id": kernel_id}}
     session_id = (await here.ask("POST", "/api/sessions", body)).json()["id"]
-    names = {"kernel_id": kernel_id, "session_id": session_id, "kernel_name": "python3", "file_name": "logo-svg.svg"}
+    names = {"kernel_id": kernel_id, "session_id": session_id, "kernel_name": "python3"}
+    names |= {"file_name": "logo-svg.svg", "path": "js/main.js"}
     described = DOCUMENT["paths"][route.path][method.lower()]["responses"]
     for code in route.codes(method):
         with monkeypatch.context() as patch:
@@ -130,7 +131,7 @@ async def provoke(
         wrong = b"\xff" if path == "/login" else b'{"name": 7}'
         sent, path = sent and wrong, path + ("" if sent else "?permissions=%7B%22a%22:1%7D")
     elif code == "not_found":
-        names = names | {"file_name": "none"}
+        names = names | {"file_name": "none", "path": "none"}
     elif code == "missing_scope":
         scope = route.operations[method].scope
         token = here.token("owner", Scope.ADMIN if scope is not Scope.ADMIN else Scope.OBSERVE)

@@ -12,7 +12,7 @@ from cellgate.gateway.app import ROUTES
 from cellgate.gateway.status import StatusHandler
 from tests.support.gateway import Gateway, gateway
 
-ANONYMOUS = {"/login", "/logout", "/healthz", "/api"}
+ANONYMOUS = {"/login", "/logout", "/healthz", "/api", "/static/{path}"}
 GUARDED = [
     pytest.param(route, method, id=f"{method} {route.path}")
     for route in ROUTES
@@ -108,9 +108,23 @@ async def test_every_other_operation_refuses_a_strangers_page_with_our_cookie(he
 
 
 async def test_a_path_that_is_not_there_tells_so_only_to_whoever_may_ask(here):
-    for path in ("/api/contents", "/metrics", "/api/kernels/x/y/z", "/static/../etc/passwd", "//evil.example"):
+    for path in ("/api/contents", "/metrics", "/api/kernels/x/y/z", "/statics", "//evil.example"):
         assert (await here.ask("GET", path, token=None)).code == "unauthorized"
         assert (await here.ask("GET", path)).code == "not_found"
+
+
+async def test_the_files_of_the_page_are_open_to_anybody_and_nothing_else_is_reached_by_their_path(here):
+    assert (await here.ask("GET", "/static/js/main.js", token=None)).status == 200
+    for path in (
+        "js",
+        "js/",
+        "../etc/passwd",
+        "%2e%2e/home.py",
+        "/etc/passwd",
+        "bundling/build.mjs",
+        "js/../js/main.js",
+    ):
+        assert (await here.ask("GET", f"/static/{path}", token=None)).code == "not_found"
 
 
 OWNED = [case for case in GUARDED if re.search(r"\{(kernel_id|session_id)\}", str(case.values[0]))]

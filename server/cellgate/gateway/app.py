@@ -9,16 +9,19 @@ import logging
 from tornado.web import Application
 
 from cellgate.access.scopes import Scope
+from cellgate.gateway.assets import AssetHandler, Assets, read_assets
 from cellgate.gateway.auth import Guard
 from cellgate.gateway.base import Nowhere, Services, log_request
 from cellgate.gateway.channels import ChannelsHandler
-from cellgate.gateway.home import HomeHandler
+from cellgate.gateway.home import ConnectHandler, HomeHandler
 from cellgate.gateway.kernels import InterruptHandler, KernelHandler, KernelsHandler, RestartHandler
 from cellgate.gateway.kernelspecs import KernelspecHandler, KernelspecsHandler, LogoHandler, Logos, read_logos
 from cellgate.gateway.login import LoginHandler, LogoutHandler
 from cellgate.gateway.notebooks import NotebookHandler, Notebooks, NotebooksHandler
 from cellgate.gateway.openapi import Operation, Route, document
 from cellgate.gateway.status import ApiHandler, DocumentHandler, HealthHandler, MeHandler, StatusHandler
+from cellgate.gateway.visitors import Visitors
+from cellgate.gateway.v1.routes import BEGINS, STARTS, V1_ROUTES
 from cellgate.live.manager import Manager
 from cellgate.settings import Settings
 
@@ -26,26 +29,17 @@ __all__ = ["ROUTES", "make_app"]
 
 _TEXT = {"type": "string"}
 _UNKNOWN = ("unknown_session",)
-_STARTS = (
-    "driver_unavailable",
-    "link_closed",
-    "sandbox_gone",
-    "sandbox_start_failed",
-)  # what may become of a kernel that is started again
-_BEGINS = (  # and of one that is asked for
-    *_STARTS,
-    "draining",
-    "server_full",
-    "storage_full",
-    "too_many_sessions",
-    "unknown_kernel",
-)
 
 ROUTES: tuple[Route, ...] = (
     Route("/", HomeHandler, {
         "GET": Operation(
-            "what this server is, for people; with `?token=` sets the cookie", {200: "Page", 303: ""},
+            "the page with the notebook; with `?token=` sets the cookie", {200: "Page", 303: ""},
             media="text/html", scope=Scope.OBSERVE,
+        ),
+    }),
+    Route("/connect", ConnectHandler, {
+        "GET": Operation(
+            "how other clients connect, for people", {200: "Page"}, media="text/html", scope=Scope.OBSERVE,
         ),
     }),
     Route("/login", LoginHandler, {
@@ -60,6 +54,9 @@ ROUTES: tuple[Route, ...] = (
     Route("/healthz", HealthHandler, {
         "GET": Operation("whether new sessions are taken", {200: "Health"}, ("draining",)),
     }),
+    Route("/static/{path}", AssetHandler, {
+        "GET": Operation("what the page is made of", {200: "Asset", 304: ""}, ("not_found",), media="*/*"),
+    }),
     Route("/api", ApiHandler, {"GET": Operation("the version of Jupyter's API", {200: "Api"})}),
     Route("/api/status", StatusHandler, {"GET": Operation("how much goes on", {200: "Status"}, scope=Scope.OBSERVE)}),
     Route("/api/me", MeHandler, {
@@ -70,7 +67,7 @@ ROUTES: tuple[Route, ...] = (
     Route("/api/kernels", KernelsHandler, {
         "GET": Operation("your kernels", {200: "Kernels"}, scope=Scope.OBSERVE),
         "POST": Operation(
-            "start a kernel", {201: "Kernel"}, ("bad_limit", *_BEGINS), body="KernelWish", scope=Scope.EXECUTE
+            "start a kernel", {201: "Kernel"}, ("bad_limit", *BEGINS), body="KernelWish", scope=Scope.EXECUTE
         ),
     }),
     Route("/api/kernels/{kernel_id}", KernelHandler, {
@@ -82,7 +79,7 @@ ROUTES: tuple[Route, ...] = (
     }),
     Route("/api/kernels/{kernel_id}/restart", RestartHandler, {
         "POST": Operation(
-            "lose all variables, keep the id", {200: "Kernel"}, (*_UNKNOWN, *_STARTS), scope=Scope.EXECUTE
+            "lose all variables, keep the id", {200: "Kernel"}, (*_UNKNOWN, *STARTS), scope=Scope.EXECUTE
         ),
     }),
     Route("/api/kernels/{kernel_id}/channels", ChannelsHandler, {
@@ -103,34 +100,43 @@ ROUTES: tuple[Route, ...] = (
     Route("/api/sessions", NotebooksHandler, {
         "GET": Operation("which notebook uses which kernel", {200: "Notebooks"}, scope=Scope.OBSERVE),
         "POST": Operation(
-            "a notebook, and a kernel for it", {201: "Notebook"}, (*_UNKNOWN, *_BEGINS), body="NotebookWish",
+            "a notebook, and a kernel for it", {201: "Notebook"}, (*_UNKNOWN, *BEGINS), body="NotebookWish",
             scope=Scope.EXECUTE,
         ),
     }),
     Route("/api/sessions/{session_id}", NotebookHandler, {
         "GET": Operation("one notebook", {200: "Notebook"}, _UNKNOWN, scope=Scope.OBSERVE),
         "PATCH": Operation(
-            "rename it, or give it another kernel", {200: "Notebook"}, (*_UNKNOWN, *_BEGINS), body="NotebookChange",
+            "rename it, or give it another kernel", {200: "Notebook"}, (*_UNKNOWN, *BEGINS), body="NotebookChange",
             scope=Scope.EXECUTE,
         ),
         "DELETE": Operation("forget it, and end its kernel", {204: ""}, _UNKNOWN, scope=Scope.EXECUTE),
     }),
+    *V1_ROUTES,
     Route("/v1/openapi.json", DocumentHandler, {
         "GET": Operation("these routes, for programs", {200: "Document"}, scope=Scope.OBSERVE),
     }),
 )  # fmt: skip
 
 
-def make_app(manager: Manager, guard: Guard, settings: Settings, logos: Logos | None = None) -> Application:
-    """All that is served for this manager, to whom this guard lets in. `logos`: if they were read already."""
+def make_app(
+    manager: Manager,
+    guard: Guard,
+    settings: Settings,
+    logos: Logos | None = None,
+    assets: Assets | None = None,
+) -> Application:
+    """All that is served for this manager, to whom this guard lets in. `logos`, `assets`: if they were read already."""
     # At a lower level it quotes headers that make no sense, and with them perhaps the token.
     logging.getLogger("tornado.general").setLevel(logging.WARNING)
     services = Services(
         manager=manager,
         guard=guard,
+        visitors=Visitors(guard, manager.happenings.tell),
         settings=settings,
         notebooks=Notebooks(manager.directory / "notebooks.json"),
         logos=read_logos(manager.kernelspecs.values()) if logos is None else logos,
+        assets=read_assets() if assets is None else assets,
         document=json.dumps(document(ROUTES, settings)).encode(),
         scopes={(route.handler, method): row.scope for route in ROUTES for method, row in route.operations.items()},
     )

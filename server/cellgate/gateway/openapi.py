@@ -13,6 +13,7 @@ from cellgate.gateway.auth import REFUSALS
 from cellgate.gateway.base import CODES, PLAIN, Handler
 from cellgate.gateway.kernels import ENV_SCHEMA, MAX_PATH_CHARS
 from cellgate.gateway.schemas import COUNT, DATE, TEXT, Schema, limits_of, object_of, ref
+from cellgate.gateway.v1.schemas import v1_schemas
 from cellgate.settings import Settings
 
 __all__ = ["Operation", "Route", "codes_as_markdown", "document", "routes_as_markdown"]
@@ -64,6 +65,7 @@ class Route:
 
 def document(routes: Iterable[Route], settings: Settings) -> dict[str, object]:
     """In OpenAPI 3.1."""
+    schemas = {**_SCHEMAS, "KernelWish": _kernel_wish(settings), **v1_schemas(settings)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -72,9 +74,9 @@ def document(routes: Iterable[Route], settings: Settings) -> dict[str, object]:
             "description": "Notebook kernels in sandboxes, as Jupyter's clients ask for them. Every error has a "
             "stable `code`; what messages on a websocket look like is in PROTOCOL.md.",
         },
-        "paths": {route.path: _path(route) for route in routes},
+        "paths": {route.path: _path(route, schemas) for route in routes},
         "components": {
-            "schemas": {**_SCHEMAS, "KernelWish": _kernel_wish(settings)},
+            "schemas": schemas,
             "securitySchemes": {
                 "header": {"type": "http", "scheme": "bearer"},
                 "query": {"type": "apiKey", "in": "query", "name": "token"},
@@ -83,14 +85,14 @@ def document(routes: Iterable[Route], settings: Settings) -> dict[str, object]:
     }
 
 
-def _path(route: Route) -> dict[str, object]:
+def _path(route: Route, schemas: Mapping[str, Schema]) -> dict[str, object]:
     names = re.findall(r"\{(\w+)\}", route.path)
     parameters = [{"name": name, "in": "path", "required": True, "schema": TEXT} for name in names]
-    methods: dict[str, object] = {method.lower(): _operation(route, method) for method in route.operations}
+    methods: dict[str, object] = {method.lower(): _operation(route, method, schemas) for method in route.operations}
     return {**({"parameters": parameters} if parameters else {}), **methods}
 
 
-def _operation(route: Route, method: str) -> dict[str, object]:
+def _operation(route: Route, method: str, schemas: Mapping[str, Schema]) -> dict[str, object]:
     operation = route.operations[method]
     answers: dict[str, object] = {}
     for status, name in operation.answers.items():
@@ -107,7 +109,7 @@ def _operation(route: Route, method: str) -> dict[str, object]:
         "operationId": f"{method.lower()}{re.sub(r'[^a-z0-9]+', '_', route.path.lower()).rstrip('_')}",
         "security": _security(route, operation),
         "parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in operation.query.items()],
-        **({"requestBody": _body(operation)} if operation.body else {}),
+        **({"requestBody": _body(operation, schemas)} if operation.body else {}),
         "responses": answers,
     }
 
@@ -119,8 +121,8 @@ def _security(route: Route, operation: Operation) -> list[dict[str, list[str]]]:
     return [{"header": scopes}, {"query": scopes}]
 
 
-def _body(operation: Operation) -> dict[str, object]:
-    is_needed = bool(_SCHEMAS.get(operation.body, {}).get("required"))
+def _body(operation: Operation, schemas: Mapping[str, Schema]) -> dict[str, object]:
+    is_needed = bool(schemas[operation.body].get("required"))
     return {"required": is_needed, "content": {operation.body_media: {"schema": ref(operation.body)}}}
 
 

@@ -29,6 +29,7 @@ COMMANDS = {  # each with its module
     "validate": "cellgate.commands.validate",
     "doctor": "cellgate.doctor",
     "settings": "cellgate.commands.show_settings",
+    "token": "cellgate.commands.token",
 }
 
 

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cellgate.access.scopes import Scope
+from cellgate.access.tokens import Token, make_token
 from cellgate.gateway import auth
 from cellgate.gateway.auth import COOKIE_SECONDS, GUESS_SECONDS, MAX_GUESSES, Asked, Guard, Principal, Refusal, Way
 
@@ -231,3 +233,66 @@ def test_every_refusal_says_what_would_pass():
 
 def test_no_text_of_the_guard_holds_the_token():
     assert TOKEN not in repr(vars(guard()))
+
+
+# -- tokens of the operator's making -------------------------------------------------------------------
+
+
+def with_made(principal: str = "ada", **more) -> tuple[Guard, Token, str]:
+    token, text = make_token(principal, {Scope.OBSERVE}, now=NOW, **more)
+    one = guard()
+    one.take([token])
+    return one, token, text
+
+
+def test_a_made_token_opens_for_its_principal_and_its_scopes():
+    one, token, text = with_made()
+    for facts, way in (({"authorization": f"Bearer {text}"}, Way.HEADER), ({"query_token": text}, Way.QUERY)):
+        assert one.admit(Asked(**facts), NOW) == Principal("ada", way, frozenset({Scope.OBSERVE}), token.id)
+    assert one.admit_login(Asked(host="localhost"), text, NOW) == Principal("ada", Way.COOKIE, token.scopes, token.id)
+    assert one.admit(Asked(query_token=TOKEN), NOW) == Principal("owner", Way.QUERY)
+
+
+def test_a_made_token_opens_nothing_when_it_has_expired_or_is_revoked_or_gone():
+    one, token, text = with_made(expires=NOW + 10)
+    asked = Asked(query_token=text)
+    assert code(one.admit(asked, NOW + 9)) == "admitted"
+    assert code(one.admit(asked, NOW + 10)) == "wrong_token"
+    for tokens in ([dataclasses.replace(token, revoked=NOW)], []):
+        one.take(tokens)
+        assert code(one.admit(asked, NOW)) == "wrong_token"
+        assert code(one.admit_login(Asked(host="localhost"), text, NOW)) == "wrong_token"
+
+
+@given(st.text(alphabet="abcdefghijklmnop0123456789_-", min_size=43, max_size=43))
+def test_the_id_of_a_token_opens_nothing(secret):
+    one, token, text = with_made()
+    shown = f"cg_{token.id}_{secret}"
+    assert shown == text or code(one.admit(Asked(query_token=shown), NOW)) == "wrong_token"
+
+
+def test_a_cookie_stands_for_the_token_it_was_made_for():
+    one, token, _ = with_made()
+    asked = Asked(cookie=one.make_cookie(NOW, token.id), host="localhost:8890")
+    assert one.admit(asked, NOW) == Principal("ada", Way.COOKIE, token.scopes, token.id)
+    one.take([dataclasses.replace(token, revoked=NOW)])
+    assert code(one.admit(asked, NOW)) != "admitted"
+    other, _ = make_token("eve", {Scope.ADMIN}, now=NOW)
+    one.take([dataclasses.replace(other, id=token.id)])  # made again under the same id
+    assert code(one.admit(asked, NOW)) == "wrong_token"
+
+
+def test_a_cookie_cannot_be_turned_into_another_tokens():
+    one, token, _ = with_made()
+    other, _ = make_token("eve", {Scope.ADMIN}, now=NOW)
+    one.take([token, other])
+    mine = one.make_cookie(NOW, token.id)
+    for forged in (mine.replace(token.id, other.id), mine.replace(token.id, "")):
+        assert code(one.admit(Asked(cookie=forged, host="localhost"), NOW)) == "wrong_token"
+
+
+def test_a_servers_own_token_may_look_like_a_made_one():
+    own = "cg_abcdefgh_" + "x" * 43
+    one = Guard(own)
+    assert code(one.admit(Asked(query_token=own), NOW)) == "admitted"
+    assert code(one.admit(Asked(query_token=own[:-1] + "y"), NOW)) == "wrong_token"

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from cellgate.commands.exits import ExitStatus
+from cellgate.commands.table import columns
 from cellgate.sandbox.limits import size
 from cellgate.settings import SETTINGS, Settings, add_setting_flags, gather_settings
 from cellgate.terminal import one_line
@@ -57,10 +58,7 @@ def render(settings: Settings) -> str:
     rows = [("SETTING", "VALUE", "UNIT", "FROM")]
     for name, value in settings.values().items():
         rows.append((name, one_line(_text(value, SETTINGS[name].unit)), SETTINGS[name].unit, _origin(settings, name)))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]).rstrip() + "\n" for row in rows
-    )
+    return columns(rows)
 
 
 def _text(value: object, unit: str) -> str:

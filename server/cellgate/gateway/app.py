@@ -22,6 +22,7 @@ from cellgate.gateway.openapi import Operation, Route, document
 from cellgate.gateway.status import ApiHandler, DocumentHandler, HealthHandler, MeHandler, StatusHandler
 from cellgate.gateway.visitors import Visitors
 from cellgate.gateway.v1.routes import BEGINS, STARTS, V1_ROUTES
+from cellgate.gateway.visitors import Visitors
 from cellgate.live.manager import Manager
 from cellgate.settings import Settings
 
@@ -132,6 +133,7 @@ def make_app(
     services = Services(
         manager=manager,
         guard=guard,
+        visitors=Visitors(guard, manager.happenings.tell),
         visitors=Visitors(guard, manager.happenings.tell),
         settings=settings,
         notebooks=Notebooks(manager.directory / "notebooks.json"),

@@ -33,6 +33,7 @@ from cellgate.terminal import one_line
 if TYPE_CHECKING:
     from cellgate.gateway.kernelspecs import Logos
     from cellgate.gateway.notebooks import Notebooks
+    from cellgate.gateway.visitors import Visitors
     from cellgate.live.manager import Manager
     from cellgate.settings import Settings
 
@@ -117,6 +118,7 @@ class Services:
 
     manager: Manager
     guard: Guard
+    visitors: Visitors
     settings: Settings
     notebooks: Notebooks
     logos: Logos
@@ -250,8 +252,10 @@ class Handler(RequestHandler):
         elif not self.is_anonymous:
             answer = self.services.guard.admit(self.asked(), time.time())
             if isinstance(answer, Refusal):
+                self.services.visitors.refuse(answer, self.request.remote_ip or "")
                 raise Refused(answer)
             self.caller = answer
+            self.services.visitors.enter(self, self.request.remote_ip or "", time.time())
             if not self._is_within(answer.scopes):
                 raise Refused(Refusal("missing_scope"))
 
@@ -260,6 +264,13 @@ class Handler(RequestHandler):
         what this path does not do is answered so to everybody."""
         method = "GET" if self.request.method == "HEAD" else self.request.method or ""
         return method not in self.methods() or self.services.scopes.get((type(self), method)) in scopes
+
+    def show_out(self) -> None:
+        """Its caller's token is no longer good: an answer that is still on its way ends here. Websockets override
+        this."""
+        stream = cast(HTTP1Connection, self.request.connection).stream
+        if stream is not None:
+            stream.close()
 
     def is_allowed_origin(self, origin: str) -> bool:
         """For websockets: the Guard has decided that, with all else."""

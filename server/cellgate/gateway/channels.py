@@ -29,6 +29,7 @@ PARTINGS: dict[Parting, tuple[int, str]] = {
     Parting.SESSION_OVER: (4001, "session_over: the session has ended, and everything was delivered"),
     Parting.REPLACED: (4002, "replaced: the same session_id speaks on another connection"),
     Parting.TOO_SLOW: (4008, "too_slow: nothing was taken for too long; connect again to read on"),
+    Parting.UNWELCOME: (4003, "unwelcome: the token that opened this was revoked, or has expired"),
     Parting.GOING_AWAY: (1012, "going_away: the server restarts; connect again to read on"),
 }
 
@@ -94,6 +95,9 @@ class ChannelsHandler(Handler, WebSocket):
     def ended(self, code: int | None, reason: str) -> None:
         if self._reader:
             self._live.leave(self._reader, in_order=code in CLOSED_BY_CLIENT)
+
+    def show_out(self) -> None:
+        self.part(Parting.UNWELCOME)
 
     # -- to the client (Sink) ------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ class LoginHandler(PageHandler):
         path = local_path(form.get("next", "/"))
         answer = self.services.guard.admit_login(self.asked(), form.get("token", "").strip(), now)
         if isinstance(answer, Refusal):
+            self.services.visitors.refuse(answer, self.request.remote_ip or "")
             self.show_problem(problem_of(Refused(answer)), _form(path))
             return
         self.set_login_cookie(answer, now)

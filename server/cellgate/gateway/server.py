@@ -21,11 +21,13 @@ from typing import Any, Final
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
+from cellgate.access.tokens import TokenWatch
 from cellgate.errors import StorageFull
 from cellgate.gateway.app import make_app
 from cellgate.gateway.auth import Guard
 from cellgate.gateway.base import MAX_BODY_BYTES
 from cellgate.gateway.kernelspecs import Logos, read_logos
+from cellgate.gateway.visitors import watch_tokens
 from cellgate.live.kernelspecs import Kernelspec, find_kernelspecs
 from cellgate.live.manager import Manager, OpenDriver
 from cellgate.sandbox.native.warden import TEMPLATES
@@ -65,12 +67,14 @@ async def run_gateway(
     directory: Path,
     *,
     installed: Installed,
+    tokens: Path | None = None,
     end_sessions: bool = False,
     on_serving: Callable[[], object] = lambda: None,
 ) -> None:
     """Serve on these sockets, which are listening already, until SIGTERM or SIGINT. Then nobody new is let in, and
-    sandboxes are kept, or ended with `end_sessions`. Raises what `Manager.open` raises, for an OSError StorageFull; and
-    DriverUnavailable when the driver is lost and its sandboxes live on."""
+    sandboxes are kept, or ended with `end_sessions`. `tokens`: where the operator's are found. Raises what
+    `Manager.open` raises, for an OSError StorageFull; and DriverUnavailable when the driver is lost and its sandboxes
+    live on."""
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -79,9 +83,14 @@ async def run_gateway(
     except OSError as error:
         raise StorageFull(str(error)) from error
     server: HTTPServer | None = None
+    watching: asyncio.Task[None] | None = None
     try:
         guard = Guard(token, allowed_origins=settings.allowed_origins, host=settings.host)
-        server = make_server(make_app(manager, guard, settings, installed.logos))
+        app = make_app(manager, guard, settings, installed.logos)
+        if tokens is not None:
+            watching = asyncio.ensure_future(watch_tokens(TokenWatch(tokens), guard, app.settings["services"].visitors))
+            await asyncio.sleep(0)  # for its first look, before anybody asks
+        server = make_server(app)
         server.add_sockets([Listener(sock) for sock in sockets])
         if not told.is_set():
             on_serving()
@@ -92,6 +101,8 @@ async def run_gateway(
                 raise manager.lost.result()
     finally:
         manager.drain()
+        if watching is not None:
+            watching.cancel()
         if server is not None:
             server.stop()
         try:

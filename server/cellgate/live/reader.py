@@ -42,6 +42,7 @@ class Parting(Enum):
     SESSION_OVER = "session_over"  # everything was delivered, the news of the end included
     REPLACED = "replaced"  # its client has come again on another connection
     TOO_SLOW = "too_slow"  # it took nothing for too long; it may come again and read on
+    UNWELCOME = "unwelcome"  # what let it in does so no longer
     GOING_AWAY = "going_away"  # this gateway ends; the session may live on
 
 

@@ -99,6 +99,7 @@ class GatewayProcess:
             self.token,
             warden.open_driver,
             self.places.gateway,
+            tokens=self.places.tokens,
             end_sessions=self.end_sessions,
             on_serving=lambda: line.send(serving(warden.about)),
         )

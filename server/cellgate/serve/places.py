@@ -2,6 +2,7 @@
 
     state directory     of a root server: root's, 0711         of anybody else: that user's, 0700
     ├── warden/         root's, 0711: the socket and its log   "
+    ├── access/         root's, the gateway reads it, 0750: tokens
     └── gateway/        the gateway's, 0700: registry, journals
 
 Root follows no name through a directory that somebody else may write: it makes `gateway/` and never enters it.
@@ -39,6 +40,11 @@ class Places:
         return self.top / "gateway"
 
     @property
+    def tokens(self) -> Path:
+        """The file of those that the operator makes."""
+        return self.top / "access" / "tokens.sqlite"
+
+    @property
     def warden(self) -> Path:
         """The socket at which the warden is found."""
         return self.top / "warden" / "socket"
@@ -68,6 +74,10 @@ def prepare(state_dir: Path, account: Account | None) -> Places:
         if account is not None:
             _check_way(places.top, account)
         _make(places.warden.parent, mode)
+        _make(places.tokens.parent, 0o700)
+        if account is not None:
+            os.chown(places.tokens.parent, -1, account.gid, follow_symlinks=False)
+            places.tokens.parent.chmod(0o750)
         _make(places.gateway, 0o700, account)
     except OSError as error:
         raise UsageError(f"{state_dir} cannot hold the state: {error}; another directory would pass") from error

@@ -13,7 +13,7 @@ from cellgate.access.scopes import Scope
 from cellgate.gateway import auth
 from cellgate.gateway.app import ROUTES
 from cellgate.gateway.auth import MAX_GUESSES, REFUSALS
-from cellgate.gateway.base import CODES
+from cellgate.gateway.base import CODES, MAX_BODY_BYTES
 from cellgate.gateway.openapi import Route, document
 from cellgate.live.session import LiveSession
 from cellgate.settings import read_settings
@@ -107,6 +107,9 @@ async def provoke(
     """A request to this operation that meets this error. `names` are of what exists."""
     sent: bytes | None = b'{"path": "b", "kernel": {"name": "python3"}}' if method in ("POST", "PATCH") else None
     path, token, headers = route.path, "the-token-of-this-test", {}
+    if path.startswith("/v1/"):
+        sent = sent and b"{}"
+        names = names | {"session_id": names["kernel_id"]}
     cookie = here.cookie(time.time())
     if path == "/login":
         token, headers, sent = "", {"Host": f"127.0.0.1:{here.port}"}, sent and b"token=the-token-of-this-test"
@@ -124,12 +127,12 @@ async def provoke(
         if "{" not in path:
             path += f"?{next(iter(route.operations[method].query))}=%ff"
     elif code == "too_large":
-        sent = b"x" * 70_000
+        sent = b"x" * (getattr(route.handler, "max_body_bytes", MAX_BODY_BYTES) + 1000)
     elif code == "bad_json":
         sent, path = sent and b"{", path + ("" if sent else "?permissions=%7B")
     elif code == "usage":
         wrong = b"\xff" if path == "/login" else b'{"name": 7}'
-        sent, path = sent and wrong, path + ("" if sent else "?permissions=%7B%22a%22:1%7D")
+        sent, path = sent and wrong, path + ("" if sent else "?permissions=%7B%22a%22:1%7D&state=none")
     elif code == "not_found":
         names = names | {"file_name": "none", "path": "none"}
     elif code == "missing_scope":
@@ -165,7 +168,11 @@ async def provoke(
         async def refuse(*_):
             raise FAILURES[code]
 
+        def refuse_now(*_):
+            raise FAILURES[code]
+
         patch.setattr(here.manager, "create", refuse)
+        patch.setattr(here.manager, "change", refuse_now)
         patch.setattr(LiveSession, "restart", refuse)
     return await here.ask(
         method, re.sub(r"\{(\w+)\}", lambda found: names[found[1]], path), sent, token=token, headers=headers

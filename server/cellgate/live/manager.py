@@ -29,6 +29,7 @@ from cellgate.errors import (
 )
 from cellgate.live.cursors import Cursors
 from cellgate.live.happenings import Happenings, SessionCreated
+from cellgate.live.isolation import Isolation
 from cellgate.live.kernelspecs import DEFAULT_KERNEL, Kernelspec, find_kernelspecs, setup_of
 from cellgate.live.session import LiveSession, date_now
 from cellgate.live.wish import Wish, lowered
@@ -75,6 +76,7 @@ class Manager:
         self._budget = Budget(settings.server.journal_bytes_total)
         self._sessions: dict[str, LiveSession] = {}
         self._coming: list[str] = []  # principals whose sessions are admitted, and not among those yet
+        self.isolation = Isolation(self._get_driver, settings.driver)
         self._keys: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._driver: Driver | None = None
         self._opening = asyncio.Lock()
@@ -216,6 +218,7 @@ class Manager:
         self.drain()
         if self._heart:
             self._heart.cancel()
+        await self.isolation.close()
         if end_sessions:
             await asyncio.gather(*(live.delete() for live in self._sessions.values()))
             while self._sessions:

@@ -1,0 +1,62 @@
+"""The part of the table of routes that is for agents; `gateway.app` has the whole."""
+
+from __future__ import annotations
+
+from cellgate.access.scopes import Scope
+from cellgate.gateway.openapi import Operation, Route
+from cellgate.gateway.schemas import TEXT, words_of
+from cellgate.gateway.v1.facts import IsolationHandler, LanguagesHandler, LimitsHandler, ProfilesHandler
+from cellgate.gateway.v1.sessions import InterruptHandler, RestartHandler, SessionHandler, SessionsHandler
+from cellgate.sessions.states import State
+
+__all__ = ["BEGINS", "STARTS", "V1_ROUTES"]
+
+# What may become of a kernel that is started again, and of one that is asked for.
+STARTS = ("driver_unavailable", "link_closed", "sandbox_gone", "sandbox_start_failed")
+BEGINS = (*STARTS, "draining", "server_full", "storage_full", "too_many_sessions", "unknown_kernel")
+
+_UNKNOWN = ("unknown_session",)
+_FILTERS = {
+    "state": words_of(*(state.value for state in State)), "name": TEXT, "kernel": TEXT, "language": TEXT,
+}  # fmt: skip
+
+V1_ROUTES: tuple[Route, ...] = (
+    Route("/v1/sessions", SessionsHandler, {
+        "GET": Operation(
+            "your sessions, those that the query's words fit", {200: "Sessions"}, ("usage",),
+            query=_FILTERS, scope=Scope.OBSERVE,
+        ),
+        "POST": Operation(
+            "a session; of requests with one idempotency key, one", {201: "Session", 200: "Session"},
+            ("bad_limit", *BEGINS), body="SessionWish", scope=Scope.EXECUTE,
+        ),
+    }),
+    Route("/v1/sessions/{session_id}", SessionHandler, {
+        "GET": Operation("all that is known of one", {200: "Session"}, _UNKNOWN, scope=Scope.OBSERVE),
+        "PATCH": Operation(
+            "its name, its metadata, its limits of time", {200: "Session"},
+            (*_UNKNOWN, "bad_limit", "storage_full"), body="SessionChange", scope=Scope.EXECUTE,
+        ),
+        "DELETE": Operation("end it", {204: ""}, _UNKNOWN, scope=Scope.EXECUTE),
+    }),
+    Route("/v1/sessions/{session_id}/interrupt", InterruptHandler, {
+        "POST": Operation("interrupt what runs", {204: ""}, _UNKNOWN, scope=Scope.EXECUTE),
+    }),
+    Route("/v1/sessions/{session_id}/restart", RestartHandler, {
+        "POST": Operation(
+            "lose all variables, keep the id", {200: "Session"}, (*_UNKNOWN, *STARTS), scope=Scope.EXECUTE
+        ),
+    }),
+    Route("/v1/languages", LanguagesHandler, {
+        "GET": Operation("what can be run, and with which packages", {200: "Languages"}, scope=Scope.OBSERVE),
+    }),
+    Route("/v1/limits", LimitsHandler, {
+        "GET": Operation("what each thing may use at most, and why", {200: "Limits"}, scope=Scope.OBSERVE),
+    }),
+    Route("/v1/profiles", ProfilesHandler, {
+        "GET": Operation("sets of limits by name", {200: "Profiles"}, scope=Scope.OBSERVE),
+    }),
+    Route("/v1/isolation", IsolationHandler, {
+        "GET": Operation("how well sandboxes isolate here, as measured", {200: "Isolation"}, scope=Scope.OBSERVE),
+    }),
+)  # fmt: skip

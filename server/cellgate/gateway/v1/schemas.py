@@ -1,0 +1,93 @@
+"""What agents send and are answered, for the OpenAPI document. Pure."""
+
+from __future__ import annotations
+
+from cellgate.gateway.schemas import COUNT, DATE, TEXT, Schema, limits_of, list_of, object_of, words_of
+from cellgate.gateway.v1 import wishes
+from cellgate.sessions.states import State
+from cellgate.settings import PROFILES, Settings
+
+__all__ = ["v1_schemas"]
+
+_NUMBER: Schema = {"type": "number"}
+_ANY_OBJECT: Schema = {"type": "object"}
+_NUMBERS: Schema = {"type": "object", "additionalProperties": _NUMBER}
+_WORD: Schema = {"type": ["string", "null"], "maxLength": 100, "pattern": r"^[A-Za-z0-9._+ -]*$"}
+_NAME: Schema = {"type": ["string", "null"], "maxLength": wishes.MAX_NAME_CHARS}
+_METADATA: Schema = {"type": ["object", "null"], "description": f"up to {wishes.MAX_METADATA_BYTES} bytes as JSON"}
+_ENV: Schema = {
+    "type": ["object", "null"],
+    "maxProperties": wishes.MAX_ENV,
+    "propertyNames": {"pattern": f"^{wishes.ENV_NAME.pattern}$"},
+    "additionalProperties": {"type": "string", "maxLength": wishes.MAX_VALUE_CHARS},
+}
+
+_SHORT = {
+    "id": TEXT,
+    "name": TEXT,
+    "metadata": _ANY_OBJECT,
+    "kernel": TEXT,
+    "language": TEXT,
+    "state": words_of(*(state.value for state in State)),
+    "incarnation": COUNT,
+    "created": DATE,
+    "last_activity": DATE,
+    "clients": COUNT,
+}
+_FULL = {
+    **_SHORT,
+    "template": TEXT,
+    "profile": TEXT,
+    "limits": _NUMBERS,
+    "env": list_of(TEXT),
+    "idempotency_key": {"type": ["string", "null"]},
+    "tier": {"type": ["string", "null"]},
+    "expires": object_of({"at": DATE, "why": words_of("idle", "lifetime")}),
+    "queue": object_of({"running": {"type": ["string", "null"]}, "waiting": COUNT}),
+    "events": object_of({"first": COUNT, "last": COUNT}),
+    "usage": {"type": ["object", "null"]},
+}
+
+
+def v1_schemas(settings: Settings) -> dict[str, Schema]:
+    return {
+        "SessionWish": object_of({}, {
+            "kernel": {**_WORD, "description": "a kernelspec's name; the default without one"},
+            "language": {**_WORD, "description": "the first kernel of it"},
+            "template": {**_WORD, "description": "what is loaded already"},
+            "profile": {"type": ["string", "null"], "enum": [*PROFILES, None]},
+            "limits": limits_of(settings),
+            "env": _ENV,
+            "name": _NAME,
+            "metadata": _METADATA,
+            "idempotency_key": {"type": ["string", "null"], "maxLength": wishes.MAX_KEY_CHARS},
+        }, additionalProperties=False),
+        "SessionChange": object_of({}, {
+            "name": _NAME, "metadata": _METADATA, "limits": limits_of(settings, *wishes.CHANGEABLE_LIMITS),
+        }, additionalProperties=False),
+        "Session": object_of(_FULL),
+        "Sessions": object_of({"sessions": list_of(object_of(_SHORT))}),
+        "Languages": object_of({"languages": list_of(object_of({
+            "name": TEXT,
+            "kernels": list_of(object_of({
+                "name": TEXT, "title": TEXT, "template": TEXT, "is_bridged": {"type": "boolean"},
+                "packages": {"type": ["object", "null"], "additionalProperties": TEXT},
+            })),
+        }))}),
+        "Limits": object_of({"limits": list_of(object_of({
+            "name": TEXT, "of": words_of("sandbox", "session", "server"),
+            "value": _NUMBER, "least": _NUMBER, "unit": TEXT, "why": TEXT,
+        }))}),
+        "Profiles": object_of({"default": TEXT, "profiles": {"type": "object", "additionalProperties": _NUMBERS}}),
+        "Isolation": object_of({
+            "driver": TEXT,
+            "standing": words_of("ok", "missing", "unmeasured"),
+            "tier": words_of("untrusted", "trusted", "none"),
+            "verdict": TEXT,
+            "findings": list_of(object_of({
+                "id": TEXT, "layer": TEXT, "title": TEXT, "promised": {"type": "boolean"},
+                "mark": words_of("holds", "weaker", "missing", "unknown"), "seen": TEXT,
+            })),
+            "caveats": list_of(TEXT),
+        }),
+    }  # fmt: skip

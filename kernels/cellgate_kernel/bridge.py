@@ -243,6 +243,9 @@ class Bridge:
         if isinstance(request, dict):
             self._ask(Channel.CONTROL, request["msg_type"], request["content"])
             return
+        if request.type == "variables_request":  # of ours alone; others would pass over it in silence
+            self._host.refuse(request, "NotSupported", "only Cellgate's own Python kernel tells its variables")
+            return
         if request.channel is Channel.SHELL and request.type.endswith("_request"):
             self._pending[request.id] = request
         self._send(request.channel, [bytes(part) for part in request.parts])

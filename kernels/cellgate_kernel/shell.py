@@ -43,6 +43,7 @@ from .compose import Parent, Request, RequestError, dumps
 from .host import Host, Setup
 from .message import Channel
 from .streams import Stream
+from .variables import Seen, changes, describe, detail, look, names
 
 __all__ = ["SandboxKernel", "SandboxShell", "current", "follow_threads", "remember_signatures"]
 
@@ -350,6 +351,8 @@ class SandboxKernel(IPythonKernel):
         self._stdin_replies: SimpleQueue[Request] = SimpleQueue()
         self._info: Mapping[str, Any] | None = None
         self._exit_code = 0
+        self._seen: Seen | None = None  # the namespace before the cell, where its reply is to tell what has changed
+        self.shell_handlers["variables_request"] = self.variables_request
 
     @property
     def _supports_kernel_subshells(self) -> bool:
@@ -613,6 +616,37 @@ class SandboxKernel(IPythonKernel):
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+    # -- variables -----------------------------------------------------------------------------------------
+
+    def _variables(self) -> dict[str, Any]:
+        return names(self.shell.user_ns, self.shell.user_ns_hidden)
+
+    async def variables_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """All variables in a line each, or one in detail."""
+        content = parent["content"]
+        variables = self._variables()
+        name, count = content.get("name"), content.get("max", 1000 if content.get("name") is None else 20)
+        if not isinstance(count, int) or not (name is None or isinstance(name, str)):
+            raise RequestError("content: `max` must be a whole number, `name` text")
+        if name is None:
+            told = describe(variables, count)
+        elif name in variables:
+            told = {"variables": [detail(name, variables[name], count)], "more": 0}
+        else:
+            told = {"variables": [], "more": 0}
+        self.session.send(stream, "variables_reply", {"status": "ok", **told}, parent)
+
+    async def execute_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        wish = parent["metadata"].get("cellgate")
+        self._seen = look(self._variables()) if isinstance(wish, dict) and wish.get("diff") is True else None
+        await super().execute_request(stream, ident, parent)
+
+    def finish_metadata(self, parent: Any, metadata: dict[str, Any], reply_content: Any) -> dict[str, Any]:
+        finished: dict[str, Any] = super().finish_metadata(parent, metadata, reply_content)
+        if self._seen is not None:
+            finished.setdefault("cellgate", {})["diff"] = changes(self._seen, look(self._variables()))
+        return finished
 
     # -- input ---------------------------------------------------------------------------------------------
 

@@ -236,6 +236,19 @@ def is_stopped(process: psutil.Process) -> bool:
     return bool(process.status() == psutil.STATUS_STOPPED)
 
 
+def test_files_are_there_beside_any_kernel_and_variables_are_refused(stock):
+    cell = stock.execute("print('begun', flush=True); import time; time.sleep(600)")
+    wait_for_output(stock, "begun")
+    asked = stock.request("files_request", {"op": "stat", "path": ""}, Channel.CONTROL)
+    reply = stock.next(Channel.CONTROL)
+    assert (reply["parent_header"]["msg_id"], reply["content"]["type"]) == (asked, "directory")
+    stock.interrupt()
+    stock.finish(cell)
+    reply, _ = stock.finish(stock.request("variables_request", {}))
+    assert reply["content"]["ename"] == "NotSupported"
+    assert stock.run("2+2")[0]["content"]["status"] == "ok"
+
+
 def test_a_kernel_whose_output_nobody_takes_is_stopped_and_loses_nothing():
     """It stands still, instead of filling memory or dropping beyond ZMQ's mark, until there is room."""
     with LinkedKernel("--kernel", "python3", auto_ack=False) as kernel:

@@ -20,7 +20,6 @@ from cellgate.gateway.login import LoginHandler, LogoutHandler
 from cellgate.gateway.notebooks import NotebookHandler, Notebooks, NotebooksHandler
 from cellgate.gateway.openapi import Operation, Route, document
 from cellgate.gateway.status import ApiHandler, DocumentHandler, HealthHandler, MeHandler, StatusHandler
-from cellgate.gateway.visitors import Visitors
 from cellgate.gateway.v1.routes import BEGINS, STARTS, V1_ROUTES
 from cellgate.gateway.visitors import Visitors
 from cellgate.live.manager import Manager
@@ -133,7 +132,6 @@ def make_app(
     services = Services(
         manager=manager,
         guard=guard,
-        visitors=Visitors(guard, manager.happenings.tell),
         visitors=Visitors(guard, manager.happenings.tell),
         settings=settings,
         notebooks=Notebooks(manager.directory / "notebooks.json"),

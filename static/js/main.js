@@ -133,14 +133,26 @@ async function look() {
   const asked = open;
   const info = await api.sessions.get(open.info.id).catch(() => null);
   if (!info || asked !== open) return;
-  const { usage = {}, limits = {} } = info;
+  const { limits, expires } = info;
+  const usage = info.usage ?? {};
   gauge("memory", usage.memory_bytes, limits.memory_bytes, bytes);
-  gauge("disk", usage.disk_bytes, limits.work_bytes ?? limits.disk_bytes, bytes);
-  gauge("cpu", usage.cpu_percent, 100 * (limits.cpus ?? 1), (n) => `${Math.round(n)} %`);
-  const left = info.ends_in_seconds;
-  $("left").textContent = left === undefined || left === null ? "" : left < SOON ? `ends in ${duration(left)}` : `${duration(left)} left`;
-  $("left").classList.toggle("bad", left < SOON);
-  $("keep").hidden = !(left < SOON);
+  gauge("disk", usage.disk_bytes, limits.workspace_bytes, bytes);
+  gauge("cpu", cpuOf(usage), 100 * limits.cpu_cores, (n) => `${Math.round(n)} %`);
+  const left = expires ? Date.parse(expires.at) / 1000 - Date.now() / 1000 : null;
+  $("left").textContent = left === null ? "" : left < SOON ? `ends in ${duration(left)}` : `${duration(left)} left`;
+  const isSoon = left !== null && left < SOON;
+  $("left").classList.toggle("bad", isSoon);
+  $("keep").hidden = !isSoon;
+}
+
+// Percent of one processor since the last look.
+let before = null;
+function cpuOf({ cpu_seconds: used }) {
+  if (used === undefined) return null;
+  const now = { of: open.info.id, used, at: performance.now() / 1000 };
+  const share = before?.of === now.of ? Math.max(0, (100 * (used - before.used)) / (now.at - before.at)) : null;
+  before = now;
+  return share;
 }
 
 function gauge(name, value, limit, words) {
@@ -263,7 +275,7 @@ addEventListener("visibilitychange", look);
 async function offer() {
   const fill = (id, names) => $(id).replaceChildren(...names.map((name) => el("option", { value: name === names[0] ? "" : name }, name)));
   const [all, profiles] = await Promise.all([api.languages().catch(() => null), api.profiles().catch(() => null)]);
-  fill("kernel", (all?.kernels ?? all?.languages ?? [{ name: "python3" }]).map((one) => one.kernel ?? one.name));
+  fill("kernel", (all?.languages ?? []).flatMap(({ kernels }) => kernels.map(({ name }) => name)));
   fill("profile", ["as the server", ...Object.keys(profiles?.profiles ?? {})]);
 }
 

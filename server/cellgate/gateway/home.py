@@ -33,7 +33,7 @@ _HEADING = "<tr><th>id</th><th>kernel</th><th>state</th><th>clients</th><th>note
 
 
 class HomeHandler(PageHandler):
-    def get(self) -> None:
+    async def get(self) -> None:
         if self.way is Way.QUERY:  # a URL that holds the token stays in no history, and in no page's sight
             self.set_login_cookie(self.caller, time.time())
             self.go_on("/")
@@ -44,7 +44,7 @@ class HomeHandler(PageHandler):
         self.set_header("Content-Security-Policy", PAGE_POLICY)
         self.set_header("Cache-Control", "no-cache")
         self.set_header("Referrer-Policy", "same-origin")
-        send_asset(self, page)
+        await send_asset(self, page)
 
 
 class ConnectHandler(PageHandler):

@@ -1,0 +1,27 @@
+"""PROTOCOL.md on files and variables says what the code does."""
+
+from __future__ import annotations
+
+import re
+
+from cellgate_kernel import archives, files
+from tests.docs.test_protocol_md import table
+
+
+def test_the_operations():
+    assert [row[0] for row in table("op | is told")] == list(files.OPERATIONS)
+
+
+def test_the_refusals():
+    assert dict(table("refusal | meaning")) == files.ERRORS
+
+
+def test_every_refusal_that_is_raised_is_in_the_table():
+    source = open(files.__file__).read()
+    raised = set(re.findall(r'(?:FilesError|_refusal)\(\s*"(\w+)"', source)) | set(files._BY_ERRNO.values())
+    assert raised <= set(files.ERRORS)
+
+
+def test_the_limits():
+    written = {row[0]: int(row[1]) for row in table("limit of the files | value")}
+    assert written == {name: getattr(files, name, getattr(archives, name, None)) for name in written}

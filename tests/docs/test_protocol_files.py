@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from cellgate_kernel import archives, files
 from tests.docs.test_protocol_md import table
@@ -17,7 +18,7 @@ def test_the_refusals():
 
 
 def test_every_refusal_that_is_raised_is_in_the_table():
-    source = open(files.__file__).read()
+    source = Path(files.__file__).read_text()
     raised = set(re.findall(r'(?:FilesError|_refusal)\(\s*"(\w+)"', source)) | set(files._BY_ERRNO.values())
     assert raised <= set(files.ERRORS)
 

@@ -23,6 +23,7 @@ from cellgate.errors import LimitError, UsageError
 from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS
 from cellgate.sandbox.limits import KiB, LimitRow, Limits, MiB, size
 from cellgate.sessions.limits import DAY, HOUR, ServerLimits, SessionLimits, check_together
+from cellgate.wire.local import default_state_dir
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -38,7 +39,6 @@ __all__ = [
     "Source",
     "SourceKind",
     "add_setting_flags",
-    "default_state_dir",
     "gather_settings",
     "limits_of_profile",
     "load_file",
@@ -300,13 +300,6 @@ def limits_of_profile(name: str) -> dict[str, int | float]:
     if name not in PROFILES:
         raise UsageError(f"profile is {name[:80]!r}; one of {', '.join(PROFILES)} would pass")
     return {row.name: PROFILES[name].get(row.name, row.default) for row in _LIMIT_ROWS}
-
-
-def default_state_dir(environ: Mapping[str, str], *, is_root: bool) -> Path:
-    if is_root:  # whose home is closed to the user that the server becomes
-        return Path("/var/lib/cellgate")
-    state = environ.get("XDG_STATE_HOME", "")
-    return (Path(state) if state.startswith("/") else Path("~/.local/state").expanduser()) / "cellgate"
 
 
 def _take(name: str, value: object, source: Source, found: dict[str, Any], sources: dict[str, Source]) -> None:

@@ -23,13 +23,13 @@ from cellgate.settings import (
     SETTINGS,
     SourceKind,
     add_setting_flags,
-    default_state_dir,
     gather_settings,
     load_file,
     profiles_as_markdown,
     read_settings,
     readable,
 )
+from cellgate.wire.local import default_state_dir
 
 TABLES = (Limits, SessionLimits, ServerLimits)
 ROWS = [row for table in TABLES for row in table.rows()]

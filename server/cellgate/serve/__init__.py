@@ -8,10 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import stat
 from contextlib import ExitStack
 
 from cellgate.commands.exits import ExitStatus
+from cellgate.errors import UsageError
 from cellgate.settings import Settings, add_setting_flags, gather_settings
+from cellgate.wire.local import LocalServer
 
 # This is the command; `keeper.py` is the process that stays, `child.py` the one that serves.
 __all__ = ["EXITS", "HELP", "add_arguments", "execute"]
@@ -26,6 +29,9 @@ exit status:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--end-sessions", action="store_true", help="end the sandboxes when this server is told to end")
+    parser.add_argument(
+        "--end-with-stdin", action="store_true", help="end when standard input does: when whoever started it is gone"
+    )
     add_setting_flags(parser)
 
 
@@ -57,13 +63,29 @@ def execute(args: argparse.Namespace) -> ExitStatus:
             load_everything(),
             end_sessions=args.end_sessions,
         )
+        local = LocalServer.of_this_process(address_url(settings.host, sockets[0].getsockname()[1]), token)
+        stack.callback(local.remove, places.top)
+
+        def on_serving(pid: int, about: str) -> None:
+            local.write(places.top)
+            print(greeting(settings, url, pid, about, args.end_sessions), flush=True)
+
         keeper = Keeper(
             gateway,
             warden=WardenStarter(str(places.warden), account.uid if account else None),
             sockets=sockets,
-            on_serving=lambda pid, about: print(greeting(settings, url, pid, about, args.end_sessions), flush=True),
+            on_serving=on_serving,
+            ends_with=_pipe() if args.end_with_stdin else None,
         )
         return keeper.run()
+
+
+def _pipe() -> int:
+    """Standard input, as something that ends. Raises UsageError."""
+    mode = os.fstat(0).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(0)):
+        raise UsageError("standard input is no pipe, so it says nothing of who started this; a pipe would pass")
+    return 0
 
 
 def greeting(settings: Settings, url: str, pid: int, about: str, end_sessions: bool) -> str:

@@ -81,13 +81,15 @@ class Keeper:
         warden: WardenStarter | None = None,
         sockets: list[socket.socket] | None = None,
         on_serving: Callable[[int, str], None] = lambda pid, about: None,
+        ends_with: int | None = None,
     ) -> None:
         """`sockets` are closed as soon as nobody new is to be served; `on_serving` is called for the first gateway
-        that serves, with its process id."""
+        that serves, with its process id. When the pipe `ends_with` comes to its end, that is as a SIGTERM."""
         self._gateway = gateway
         self._warden = warden
         self._sockets = sockets or []
         self._on_serving = on_serving
+        self._ends_with = ends_with
         self._selector = selectors.DefaultSelector()
         self._child = 0
         self._end: _End | None = None  # of the child, once it is reaped
@@ -101,6 +103,8 @@ class Keeper:
         """Returns how the last gateway ended. Raises EndedBySignal when the end had to be at once."""
         failures = 0
         with self._signals():
+            if self._ends_with is not None:
+                self._selector.register(self._ends_with, selectors.EVENT_READ, self._on_pipe)
             while True:
                 began = time.monotonic()
                 code, was_told = self._live()
@@ -276,6 +280,12 @@ class Keeper:
                 os.kill(self._child, signal.SIGTERM)
         else:
             self._kill()
+
+    def _on_pipe(self) -> None:
+        assert self._ends_with is not None  # it is what is heard
+        if not os.read(self._ends_with, 1024):
+            self._selector.unregister(self._ends_with)
+            self._take(signal.SIGTERM)
 
     def _kill(self) -> None:
         self._kill_at = None

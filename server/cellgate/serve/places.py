@@ -3,6 +3,7 @@
     state directory     of a root server: root's, 0711         of anybody else: that user's, 0700
     ├── warden/         root's, 0711: the socket and its log   "
     ├── access/         root's, the gateway reads it, 0750: tokens
+    ├── server.json     its own, 0600, while it serves: `cellgate.wire.local`
     └── gateway/        the gateway's, 0700: registry, journals
 
 Root follows no name through a directory that somebody else may write: it makes `gateway/` and never enters it.

@@ -1,0 +1,221 @@
+"""The same client for programs without an event loop: each call is carried out on a loop in a thread of the client's
+own, and waited for. Who is interrupted while it waits, say by Ctrl-C, cancels the call, and with it the cell.
+
+    with Client(url, token) as client, client.session() as session:
+        print(session.run("1+1").result)
+
+Names, arguments and errors are those of the asynchronous classes; a call inside a callback of the same client would
+wait for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+
+from cellgate.client.client import PATIENCE_SECONDS, AsyncClient
+from cellgate.client.files import AsyncFiles
+from cellgate.client.session import AsyncCell, AsyncSession
+
+if TYPE_CHECKING:
+    from cellgate.client.events import Event
+
+__all__ = ["Cell", "Client", "Files", "Session"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+T = TypeVar("T")
+
+
+class Loop:
+    """An event loop in a thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="cellgate client", daemon=True)
+        self._thread.start()
+
+    def call(self, awaitable: Awaitable[R]) -> R:
+        """Its outcome. Whatever takes us out of waiting cancels it, and waits until that is done."""
+
+        async def run() -> R:
+            return await awaitable
+
+        future = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        self.call(_end_all())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class _Blocking(Generic[A]):
+    """What stands before an asynchronous object."""
+
+    def __init__(self, loop: Loop, inner: A) -> None:
+        self._loop = loop
+        self._inner = inner
+
+
+def blocking(method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[Any, P], R]:
+    """The same method, for one that stands before such an object."""
+
+    @functools.wraps(method)
+    def call(self: _Blocking[A], *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._loop.call(method(self._inner, *args, **kwargs))
+
+    return cast("Callable[Concatenate[Any, P], R]", call)
+
+
+def iterating(method: Callable[Concatenate[A, P], AsyncIterator[R]]) -> Callable[Concatenate[Any, P], Iterator[R]]:
+    """The same for what is iterated over. An iterator that is let go of ends the asynchronous one."""
+
+    @functools.wraps(method)
+    def call(self: _Blocking[A], *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
+        inner = method(self._inner, *args, **kwargs)
+        try:
+            with suppress(StopAsyncIteration):
+                while True:
+                    yield self._loop.call(inner.__anext__())
+        finally:
+            if (close := getattr(inner, "aclose", None)) is not None:
+                self._loop.call(close())
+
+    return cast("Callable[Concatenate[Any, P], Iterator[R]]", call)
+
+
+def shown(name: str, kind: type[T]) -> T:
+    """A property of the object behind."""
+    return cast(T, property(lambda self: getattr(self._inner, name)))
+
+
+class Cell(_Blocking[AsyncCell]):
+    __doc__ = AsyncCell.__doc__
+
+    id = shown("id", str)
+    code = shown("code", str)
+    is_done = shown("is_done", bool)
+    events = iterating(AsyncCell.events)
+    result = blocking(AsyncCell.result)
+    cancel = blocking(AsyncCell.cancel)
+    answer = blocking(AsyncCell.answer)
+
+    def __iter__(self) -> Iterator[Event]:
+        return self.events()
+
+
+class Files(_Blocking[AsyncFiles]):
+    __doc__ = AsyncFiles.__doc__
+
+    list = blocking(AsyncFiles.list)
+    read = blocking(AsyncFiles.read)
+    write = blocking(AsyncFiles.write)
+    put = blocking(AsyncFiles.put)
+    get = blocking(AsyncFiles.get)
+    delete = blocking(AsyncFiles.delete)
+
+
+class Session(_Blocking[AsyncSession]):
+    """Made by `Client.session`, `create` or `attach`. Also a context manager, which lets go at its end."""
+
+    id = shown("id", str)
+    client = shown("client", str)
+    state = shown("state", str)
+    incarnation = shown("incarnation", int)
+    seen = shown("seen", int)
+    run = blocking(AsyncSession.run)
+    stream = iterating(AsyncSession.stream)
+    events = iterating(AsyncSession.events)
+    answer = blocking(AsyncSession.answer)
+    cancel = blocking(AsyncSession.cancel)
+    interrupt = blocking(AsyncSession.interrupt)
+    restart = blocking(AsyncSession.restart)
+    touch = blocking(AsyncSession.touch)
+    complete = blocking(AsyncSession.complete)
+    inspect = blocking(AsyncSession.inspect)
+    is_complete = blocking(AsyncSession.is_complete)
+    variables = blocking(AsyncSession.variables)
+    open = blocking(AsyncSession.open)
+    info = blocking(AsyncSession.info)
+    update = blocking(AsyncSession.update)
+    close = blocking(AsyncSession.close)
+    delete = blocking(AsyncSession.delete)
+
+    @property
+    def files(self) -> Files:
+        return Files(self._loop, self._inner.files)
+
+    @functools.wraps(AsyncSession.submit)
+    def submit(self, *args: Any, **kwargs: Any) -> Cell:
+        return Cell(self._loop, self._loop.call(self._inner.submit(*args, **kwargs)))
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Client(_Blocking[AsyncClient]):
+    __doc__ = AsyncClient.__doc__
+
+    url = shown("url", str)
+    open = blocking(AsyncClient.open)
+    sessions = blocking(AsyncClient.sessions)
+    delete = blocking(AsyncClient.delete)
+    run = blocking(AsyncClient.run)
+    validate = blocking(AsyncClient.validate)
+    scripts = blocking(AsyncClient.scripts)
+    ask = blocking(AsyncClient.ask)
+
+    def __init__(self, url: str | None = None, token: str | None = None, *, patience: float = PATIENCE_SECONDS) -> None:
+        super().__init__(Loop(), AsyncClient(url, token, patience=patience))
+
+    @contextmanager
+    @functools.wraps(AsyncClient.session)
+    def session(self, *args: Any, **kwargs: Any) -> Iterator[Session]:
+        inside = self._inner.session(*args, **kwargs)
+        session = self._loop.call(inside.__aenter__())
+        try:
+            yield Session(self._loop, session)
+        finally:
+            self._loop.call(inside.__aexit__(None, None, None))
+
+    @functools.wraps(AsyncClient.create)
+    def create(self, *args: Any, **kwargs: Any) -> Session:
+        return Session(self._loop, self._loop.call(self._inner.create(*args, **kwargs)))
+
+    @functools.wraps(AsyncClient.attach)
+    def attach(self, *args: Any, **kwargs: Any) -> Session:
+        return Session(self._loop, self._loop.call(self._inner.attach(*args, **kwargs)))
+
+    def close(self) -> None:
+        """Let go of everything; no call is possible any more."""
+        self._loop.call(self._inner.close())
+        self._loop.close()
+
+    def __enter__(self) -> Client:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+async def _end_all() -> None:
+    """Of what still runs on this loop: nothing does in order."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

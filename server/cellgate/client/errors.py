@@ -1,0 +1,163 @@
+"""What can go wrong for whoever uses a server, as one tree. Each error has a stable `code`, a `message` that says what
+would have passed, and its `facts`.
+
+    CellgateError            any code that is not known here
+    ├── InvalidRequest       what was asked for makes no sense, or is more than may be asked for
+    ├── Unauthorized         not with this token, or not from here
+    ├── NotFound             no such session, kernelspec, file or script, or it is somebody else's
+    ├── Unavailable          not now: `retry_after` says when it may pass
+    ├── ServerFault          a fault of the server's own
+    ├── NoServer             none was named, none was found, and none could be started
+    ├── ConnectionLost       the server did not answer for longer than the client's patience
+    ├── SessionOver          the session was deleted or has expired
+    ├── Replaced             the same client name speaks on another connection
+    ├── OutcomeLost          how a cell ended is not known any more: its records had to be let go of
+    └── CellFailed           a cell that was run with `check=True` did not end well
+
+The first five are answers of a server, chosen by their code; the others are the client's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from cellgate.wire.result import Result
+
+__all__ = [
+    "CODES",
+    "CellFailed",
+    "CellgateError",
+    "ConnectionLost",
+    "InvalidRequest",
+    "NoServer",
+    "NotFound",
+    "OutcomeLost",
+    "Replaced",
+    "ServerFault",
+    "SessionOver",
+    "Unauthorized",
+    "Unavailable",
+    "error_of",
+]
+
+
+class CellgateError(Exception):
+    """The root."""
+
+    default_code: ClassVar[str] = "internal"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        facts: Mapping[str, Any] | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.facts = dict(facts or {})
+        self.status = status  # of HTTP, where it was an answer over HTTP
+        self.retry_after = retry_after  # seconds
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.code}]"
+
+
+class InvalidRequest(CellgateError):
+    default_code = "usage"
+
+
+class Unauthorized(CellgateError):
+    default_code = "unauthorized"
+
+
+class NotFound(CellgateError):
+    default_code = "not_found"
+
+
+class Unavailable(CellgateError):
+    default_code = "unavailable"
+
+
+class ServerFault(CellgateError):
+    pass
+
+
+class NoServer(CellgateError):
+    default_code = "no_server"
+
+
+class ConnectionLost(CellgateError):
+    default_code = "connection_lost"
+
+
+class SessionOver(CellgateError):
+    default_code = "session_over"
+
+
+class Replaced(CellgateError):
+    default_code = "replaced"
+
+
+class OutcomeLost(CellgateError):
+    default_code = "outcome_lost"
+
+
+class CellFailed(CellgateError):
+    """`result` is what a call without `check` would have returned."""
+
+    default_code = "cell_failed"
+
+    def __init__(self, result: Result) -> None:
+        error = result.error or {}
+        told = f"{error['name']}: {error['value']}" if error else result.sentence or result.reason or result.status
+        super().__init__(told, code=result.reason, facts=result.facts)
+        self.result = result
+
+
+# A code that is not here belongs to a newer server, and is a plain CellgateError.
+CODES: dict[str, type[CellgateError]] = {
+    **dict.fromkeys(
+        ("bad_json", "bad_limit", "bad_request", "method_not_allowed", "policy_error", "too_large", "usage"),
+        InvalidRequest,
+    ),
+    **dict.fromkeys(
+        (
+            "foreign_host",
+            "foreign_origin",
+            "no_origin",
+            "simple_form",
+            "too_many_guesses",
+            "unauthorized",
+            "wrong_token",
+        ),
+        Unauthorized,
+    ),
+    **dict.fromkeys(("not_found", "unknown_kernel", "unknown_session"), NotFound),
+    **dict.fromkeys(
+        (
+            *("draining", "driver_unavailable", "link_closed", "sandbox_gone", "sandbox_start_failed"),
+            *("server_full", "storage_full", "too_many_clients", "too_many_sessions"),
+        ),
+        Unavailable,
+    ),
+    "internal": ServerFault,
+}
+
+
+def error_of(said: Mapping[str, Any], *, status: int | None = None, retry_after: float | None = None) -> CellgateError:
+    """The error that an answer tells. `said` came from a server: any part of it may be missing or odd."""
+    code = str(said.get("code") or "")
+    facts = said.get("facts")
+    return CODES.get(code, CellgateError)(
+        str(said.get("message") or f"the server answered {status}, and did not say why"),
+        code=code or "unknown",
+        facts=facts if isinstance(facts, Mapping) else None,
+        status=status,
+        retry_after=retry_after,
+    )

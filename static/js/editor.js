@@ -26,6 +26,8 @@ const LOOK = cm.EditorView.theme({
   ".cm-placeholder": { color: "var(--faint)" },
 });
 const LANGUAGES = { python: () => cm.python() };
+// CodeMirror brings its style sheet along; the page's policy lets in the one that shows this number of the answer.
+const NONCE = document.querySelector("meta[name=style-nonce]").content;
 const VALIDATE_MS = 400; // after the last key
 
 // `session` has complete(code, cursor), inspect(code, cursor), validate(code); each may answer null.
@@ -45,7 +47,7 @@ export class Editor {
             { key: "Tab", run: (view) => this.#tab(view) },
           ])),
           cm.history(), cm.drawSelection(), cm.highlightSpecialChars(), cm.indentOnInput(), cm.bracketMatching(), cm.closeBrackets(),
-          cm.indentUnit.of("    "), cm.EditorView.lineWrapping, cm.syntaxHighlighting(COLOURS), LOOK,
+          cm.indentUnit.of("    "), cm.EditorView.lineWrapping, cm.syntaxHighlighting(COLOURS), LOOK, cm.EditorView.cspNonce.of(NONCE),
           cm.autocompletion({ override: [(context) => this.#complete(context)], activateOnTyping: false }),
           cm.keymap.of([...cm.completionKeymap, ...cm.closeBracketsKeymap, ...cm.defaultKeymap, ...cm.historyKeymap]),
           cm.placeholder(hint), this.language.of(LANGUAGES[language]?.() ?? []), this.editable.of([]),

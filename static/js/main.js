@@ -105,13 +105,13 @@ function state(notebook, event) {
   $("queue").textContent = notebook.waiting.length ? `${notebook.waiting.length} waiting` : "";
   $("interrupt").disabled = !running || isObserver;
   document.title = `${running ? "● " : ""}${titleOf(open?.info ?? { id: "" })} · Cellgate`;
-  if (event?.type === "state" && event.reason && event.reason !== "restarted") {
+  if (event?.event === "state" && event.reason && event.reason !== "restarted") {
     const words = DEATHS[event.reason] ?? event.sentence ?? event.reason;
     const limit = event.facts?.limit ? ` (${bytes(event.facts.limit)})` : "";
     news(`${words}${limit}. Variables are lost${notebook.state === "dead" ? "" : "; a fresh kernel is ready"}.`, ["Restart", () => open.restart()]);
-  } else if (event?.type === "state" && event.reason === "restarted") {
+  } else if (event?.event === "state" && event.reason === "restarted") {
     news("The kernel was restarted; variables are lost.");
-  } else if (event?.type === "gap" || (event?.type === "notice" && event.cell === undefined)) {
+  } else if (event?.event === "gap" || (event?.event === "notice" && event.cell === undefined)) {
     news(event.text ?? `${event.count} older messages are no longer kept.`, /idle|lifetime|end/.test(event.note ?? "") && ["Keep", () => open.keep()]);
   }
 }

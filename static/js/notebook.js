@@ -97,7 +97,7 @@ export class Notebook {
   // Returns the cells that look different now; null when the order of cells has changed too.
   apply(event) {
     if (event.seq) this.seq = Math.max(this.seq, event.seq);
-    const take = this[`_${event.type}`];
+    const take = this[`_${event.event}`];
     if (!take) return [];
     if (event.cell === undefined) return take.call(this, event) ?? [];
     const before = this.order.length;
@@ -110,7 +110,7 @@ export class Notebook {
 
   #find(event) {
     const known = this.runs.get(event.cell);
-    if (known) return known[0].run === known[1] || event.type === "update_display" ? known : [];
+    if (known) return known[0].run === known[1] || event.event === "update_display" ? known : [];
     const [, id = event.cell, number = "1"] = OURS.exec(event.cell) ?? [];
     let cell = this.cells.get(id);
     if (!cell) {
@@ -217,12 +217,13 @@ export class Notebook {
   }
 
   _state(event) {
-    this.state = event.state;
+    if (!(event.seq <= this.attachedAt)) this.state = event.state; // else it is older than what `attached` said
     if (event.incarnation !== undefined && event.incarnation !== this.incarnation) this.incarnation = event.incarnation;
     this.lastState = event;
   }
 
   _attached(event) {
+    this.attachedAt = event.end;
     this.state = event.state;
     this.incarnation = event.incarnation;
   }

@@ -163,13 +163,13 @@ export class SessionPage {
   // -- what the server tells ------------------------------------------------------------------------------------
 
   #take(event) {
-    if (event.type === "caught_up") {
+    if (event.event === "caught_up") {
       if (!this.isCaughtUp && this.notebook.order.length === 0) this.insert(null, 0);
       this.isCaughtUp = true;
       this.onState(this.notebook);
       return;
     }
-    if (event.type === "refused") {
+    if (event.event === "refused") {
       const [cell, run] = this.notebook.runs.get(event.cell) ?? [];
       if (!run) return;
       run.phase = "finished";
@@ -179,9 +179,9 @@ export class SessionPage {
     const changed = this.notebook.apply(event);
     if (changed === null) this.#layoutSoon();
     else changed.forEach((cell) => this.#touch(cell));
-    if (event.type === "finished" && event.reason === "policy_denied" && event.facts?.findings)
+    if (event.event === "finished" && event.reason === "policy_denied" && event.facts?.findings)
       this.views.get(this.notebook.runs.get(event.cell)?.[0]?.id)?.editor.showFindings(event.facts.findings);
-    if (["attached", "state", "notice", "gap", "started", "finished", "accepted"].includes(event.type)) this.onState(this.notebook, event);
+    if (["attached", "state", "notice", "gap", "started", "finished", "accepted"].includes(event.event)) this.onState(this.notebook, event);
   }
 
   #touch(cell) {

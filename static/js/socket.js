@@ -69,20 +69,22 @@ export class SessionSocket {
   }
 
   #take(event) {
-    if (event.type === "attached") {
+    if (event.event === "attached") {
       this.isOpen = true;
       this.failures = 0;
-    } else if (event.type === "caught_up") {
+    } else if (event.event === "caught_up") {
       for (const request of this.unaccepted.values()) this.#send({ op: "execute", ...request });
       this.onStatus("open");
-    } else if (event.type === "reply" || (event.type === "error" && event.re !== undefined)) {
+      this.onEvent(event);
+      return;
+    } else if (event.event === "reply" || (event.event === "error" && event.re !== undefined)) {
       this.#answer(event);
       return;
     }
     if (event.seq) {
       if (event.seq <= this.seq) return;
       this.seq = event.seq;
-      if (event.type === "accepted") this.unaccepted.delete(event.cell);
+      if (event.event === "accepted") this.unaccepted.delete(event.cell);
     }
     this.onEvent(event);
   }
@@ -90,8 +92,8 @@ export class SessionSocket {
   #answer(event) {
     const [resolve, reject] = this.requests.get(event.re) ?? [];
     this.requests.delete(event.re);
-    if (event.type === "reply") return resolve?.(event);
-    if (this.unaccepted.delete(event.re)) this.onEvent({ type: "refused", cell: event.re, ...event });
+    if (event.event === "reply") return resolve?.(event);
+    if (this.unaccepted.delete(event.re)) this.onEvent({ ...event, event: "refused", cell: event.re });
     reject?.(Object.assign(new Error(event.message), { code: event.code, facts: event.facts }));
   }
 

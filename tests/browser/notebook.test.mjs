@@ -10,11 +10,11 @@ const after = (...events) => {
 };
 const cell = "c-1.1";
 const RUN = [
-  { type: "accepted", cell, client: "ada", code: "print(1)\n2" },
-  { type: "started", cell, count: 3, time: 5 },
-  { type: "stdout", cell, text: "1\n" },
-  { type: "result", cell, data: { "text/plain": "2" }, count: 3 },
-  { type: "finished", cell, status: "ok", reason: "ok", metrics: { wall: 0.1 } },
+  { event: "accepted", cell, client: "ada", code: "print(1)\n2" },
+  { event: "started", cell, count: 3, time: 5 },
+  { event: "stdout", cell, text: "1\n" },
+  { event: "result", cell, data: { "text/plain": "2" }, count: 3 },
+  { event: "finished", cell, status: "ok", reason: "ok", metrics: { wall: 0.1 } },
 ];
 
 test("a run makes its cell", () => {
@@ -37,7 +37,7 @@ test("what somebody types is not lost when their cell is run elsewhere", () => {
   const notebook = new Notebook();
   const mine = notebook.add(new Cell("c-1", "new code"));
   mine.isEdited = true;
-  notebook.apply({ type: "accepted", cell, client: "x", code: "old" });
+  notebook.apply({ event: "accepted", cell, client: "x", code: "old" });
   assert.equal(mine.code, "new code");
 });
 
@@ -55,34 +55,34 @@ test("a deleted cell stays deleted", () => {
 
 test("a display is changed wherever it stands", () => {
   const notebook = after(
-    { type: "display", cell: "c-1.1", data: { "text/plain": "a" }, display_id: "d" },
-    { type: "display", cell: "c-2.1", data: { "text/plain": "a" }, display_id: "d" },
+    { event: "display", cell: "c-1.1", data: { "text/plain": "a" }, display_id: "d" },
+    { event: "display", cell: "c-2.1", data: { "text/plain": "a" }, display_id: "d" },
   );
-  const changed = notebook.apply({ type: "update_display", cell: "c-3.1", data: { "text/plain": "b" }, display_id: "d" });
+  const changed = notebook.apply({ event: "update_display", cell: "c-3.1", data: { "text/plain": "b" }, display_id: "d" });
   assert.equal(changed, null, "there is a new cell");
   for (const id of ["c-1", "c-2"]) assert.equal(notebook.cells.get(id).run.outputs[0].data["text/plain"], "b");
 });
 
 test("clear_output waits for what comes next, if it shall", () => {
-  const notebook = after(...RUN.slice(0, 3), { type: "clear_output", cell, wait: true });
+  const notebook = after(...RUN.slice(0, 3), { event: "clear_output", cell, wait: true });
   const { run } = notebook.cells.get("c-1");
   assert.equal(run.outputs.length, 1);
-  notebook.apply({ type: "stdout", cell, text: "2\n" });
+  notebook.apply({ event: "stdout", cell, text: "2\n" });
   assert.equal(run.outputs[0].screen.text, "2\n");
 });
 
 test("a question is asked until its cell ends", () => {
-  const notebook = after(...RUN.slice(0, 2), { type: "input_request", cell, prompt: "name?", password: false });
+  const notebook = after(...RUN.slice(0, 2), { event: "input_request", cell, prompt: "name?", password: false });
   const { run } = notebook.cells.get("c-1");
   assert.deepEqual(run.input, { prompt: "name?", isPassword: false });
   notebook.apply(RUN[4]);
   assert.equal(run.input, null);
 });
 
-test("events of kinds to come are passed over", () => assert.deepEqual(new Notebook().apply({ type: "news", cell }), []));
+test("events of kinds to come are passed over", () => assert.deepEqual(new Notebook().apply({ event: "news", cell }), []));
 
 test("a notebook file comes back as it went", () => {
-  const notebook = after(...RUN, { type: "error", cell: "c-2.1", name: "E", value: "v", traceback: ["t"] });
+  const notebook = after(...RUN, { event: "error", cell: "c-2.1", name: "E", value: "v", traceback: ["t"] });
   const file = toIpynb(notebook);
   assert.equal(file.nbformat, 4);
   const cells = fromIpynb(JSON.stringify(file));

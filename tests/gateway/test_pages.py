@@ -131,8 +131,10 @@ async def test_no_host_that_a_client_names_becomes_a_part_of_a_page(here):
 
 async def test_the_notebook_page_runs_its_own_scripts_and_no_others(here):
     reply = await here.ask("GET", "/", headers=HTML)
-    assert "script-src 'self'; style-src 'self';" in reply.headers["Content-Security-Policy"]
     page = reply.body.decode()
+    [nonce] = re.findall(r'name="style-nonce" content="([\w-]+)"', page)
+    assert f"script-src 'self'; style-src 'self' 'nonce-{nonce}';" in reply.headers["Content-Security-Policy"]
+    assert nonce not in (await here.ask("GET", "/", headers=HTML)).body.decode()
     assert not re.search(r"<script(?![^>]* src=)|<style| style=| on\w+=", page)
     for name in re.findall(r'(?:src|href)="(static/[^"]+)"', page):
         assert (await here.ask("GET", f"/{name}", token=None)).status == 200

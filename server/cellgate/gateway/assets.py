@@ -1,5 +1,5 @@
 """What a browser loads of the page: the files under `static/`. They are read once, before the gateway gives up its
-rights, and looked up by name: no request reaches a path. There is nothing secret in them, and anybody is given them: the
+rights, and looked up by name: no request reaches a path. There is nothing secret in them, and anybody gets them: the
 frame of an output, whose origin is nobody's, could not show who asks.
 """
 
@@ -38,7 +38,7 @@ PAGE_POLICY = "; ".join(
     [
         "default-src 'none'",
         "script-src 'self'",
-        "style-src 'self'",
+        "style-src 'self' 'nonce-{nonce}'",
         "img-src 'self' data: blob:",
         "font-src 'self'",
         "connect-src 'self'",

@@ -4,6 +4,7 @@
     ├── UsageError           yours    usage                 what was asked for makes no sense
     ├── LimitError           yours    bad_limit             a limit is no number, or out of its range
     ├── PolicyError          yours    policy_error          code that could not be judged
+    ├── NoSubprotocol        yours    no_subprotocol        a websocket that offers nothing that is spoken here
     ├── UnknownTemplate      yours    unknown_template      no such template here
     ├── UnknownSession       yours    unknown_session       no such session, or not yours
     ├── UnknownKernel        yours    unknown_kernel        no kernelspec of this name here
@@ -40,6 +41,7 @@ __all__ = [
     "Fault",
     "LimitError",
     "LinkClosed",
+    "NoSubprotocol",
     "PolicyError",
     "SandboxGone",
     "SandboxStartFailed",
@@ -121,6 +123,18 @@ class PolicyError(CellgateError):
 
     def text(self) -> str:
         return f"this code could not be judged, so it does not run: {self.problem}; simpler code would pass"
+
+
+@dataclass(eq=False)
+class NoSubprotocol(CellgateError):
+    """A websocket that offers no subprotocol of those that are spoken on it."""
+
+    code = "no_subprotocol"
+    fault = Fault.YOURS
+    known: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"this websocket needs a subprotocol; {' or '.join(self.known)} would pass"
 
 
 @dataclass(eq=False)

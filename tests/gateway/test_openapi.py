@@ -113,7 +113,7 @@ async def provoke(
     cookie = here.cookie(time.time())
     if path == "/login":
         token, headers, sent = "", {"Host": f"127.0.0.1:{here.port}"}, sent and b"token=the-token-of-this-test"
-    if path.endswith("/channels"):
+    if path.endswith(("/channels", "/ws")):
         headers = headers | UPGRADE
         cookie = cookie | UPGRADE
     if code == "internal":
@@ -132,7 +132,9 @@ async def provoke(
         sent, path = sent and b"{", path + ("" if sent else "?permissions=%7B")
     elif code == "usage":
         wrong = b"\xff" if path == "/login" else b'{"name": 7}'
-        sent, path = sent and wrong, path + ("" if sent else "?permissions=%7B%22a%22:1%7D&state=none")
+        sent, path = sent and wrong, path + ("" if sent else "?permissions=%7B%22a%22:1%7D&state=none&role=none")
+    elif code == "no_subprotocol":
+        pass  # it offers none
     elif code == "not_found":
         names = names | {"file_name": "none", "path": "none"}
     elif code == "missing_scope":

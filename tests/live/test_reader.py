@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cellgate.live.reader import CHUNK_BYTES, MAX_CHUNKS, SEEK_BYTES, SEEK_RECORDS, Parting, Reader
+from cellgate.live.voices import JupyterVoice
 from cellgate.sessions.journal import MIN_LIMIT_BYTES, Gap, Journal
 from cellgate.sessions.records import Kind, Record
 from cellgate.wire.jupyter import Dialect, Frame, make_message, parse_message
@@ -52,10 +53,9 @@ class Case:
             ME,
             pipe,
             self.journal,
-            dialect=dialect,
+            voice=JupyterVoice(ME, dialect, say_gap),
             start=start,
             limit_bytes=LIMIT_BYTES,
-            say_gap=say_gap,
             remember=self._remember,
             later=lambda _seconds, call: self.waiting.append(call),
             after=after,

@@ -9,6 +9,7 @@ import logging
 from tornado.web import Application
 
 from cellgate.access.scopes import Scope
+from cellgate.gateway.agents import AgentsHandler
 from cellgate.gateway.assets import AssetHandler, Assets, read_assets
 from cellgate.gateway.auth import Guard
 from cellgate.gateway.base import Nowhere, Services, log_request
@@ -111,6 +112,12 @@ ROUTES: tuple[Route, ...] = (
             scope=Scope.EXECUTE,
         ),
         "DELETE": Operation("forget it, and end its kernel", {204: ""}, _UNKNOWN, scope=Scope.EXECUTE),
+    }),
+    Route("/v1/sessions/{session_id}/ws", AgentsHandler, {
+        "GET": Operation(
+            "a websocket for agents", {101: "", 426: ""}, ("no_subprotocol", "usage", *_UNKNOWN),
+            query={"client": _TEXT, "since": _TEXT, "role": _TEXT}, scope=Scope.OBSERVE,
+        ),
     }),
     *V1_ROUTES,
     Route("/v1/openapi.json", DocumentHandler, {

@@ -72,6 +72,7 @@ _NO_KERNEL = "no kernel could be started, through no fault of yours; the server'
 # text where that is for the log alone.
 ANSWERS: dict[str, tuple[int, str | None]] = {
     "bad_json": (400, None),
+    "no_subprotocol": (400, None),
     "unknown_kernel": (404, None),
     "unknown_session": (404, None),
     "too_large": (413, None),

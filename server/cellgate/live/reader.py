@@ -5,24 +5,25 @@
                   ▲                                                            │
                   └───────────────────── has caught up ◀───────────────────────┘
 
-A client costs no more memory than its connection's buffer, however slow it is. What it has surely received is known
-by marks: each carries a position, and comes back only after everything that was sent before it. A client that closes
-its connection in order has received what was sent, too.
+A client costs no more memory than its connection's buffer, however slow it is. What it has surely received it says
+itself, or it is known by marks: each carries a position, and comes back only after everything that was sent before it.
+A client of the second kind that closes its connection in order has received what was sent, too.
 
-Sans-IO: knows the journal, and a `Sink` that takes frames.
+Sans-IO: knows the journal, a `Voice` that makes records into frames, and a `Sink` that takes them.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
-from cellgate.sessions.journal import Cursor, Gap, Journal
+from cellgate.live.voices import Voice
+from cellgate.sessions.journal import Cursor, Journal
 from cellgate.sessions.records import Kind, Record
-from cellgate.wire.jupyter import Dialect, Frame, MessageError, write_frame
+from cellgate.wire.jupyter import Frame, MessageError
 from cellgate_kernel.message import split_v1
 
 __all__ = ["Parting", "Reader", "Sink"]
@@ -83,10 +84,9 @@ class Reader:
         sink: Sink,
         journal: Journal,
         *,
-        dialect: Dialect,
+        voice: Voice,
         start: int,
         limit_bytes: int,
-        say_gap: Callable[[Gap], bytes],
         remember: Remember,
         later: Callable[[float, Callable[[], None]], object],
         after: str = "",
@@ -104,12 +104,12 @@ class Reader:
         self._sought = f'"{after}"'.encode("utf-8", "replace") if after else b""  # as a header has it
         self._sought_bytes = 0
         self._seek_from, self._seek_end = start, journal.next_seq  # the stretch that is searched now
-        self._dialect = dialect
+        self._voice = voice
         self._limit_bytes = limit_bytes
-        self._say_gap = say_gap
         self._remember_place = remember
         self._later = later
         self._is_live = False
+        self._has_caught_up = False
         self._is_called = False  # `later` will call `catch_up`
         self._is_resting = False  # from marks, until `later` calls `_rested`
         self._marked: int | None = None  # the mark that is on its way
@@ -129,7 +129,7 @@ class Reader:
         if not self._is_live or self.is_over:
             return
         self._cursor.seq = first + len(records)
-        if frames := self._frames(records):
+        if frames := self._voice.frames(records, first):
             # At some news (a restart) clients hang up and come again, and shall not hear it twice.
             self._send(frames, mark_now=any(record.kind is _NOTE for record in records))
             if self._sink.buffered_bytes > self._limit_bytes:
@@ -149,15 +149,21 @@ class Reader:
                 self._seek()
                 continue
             reading = self._cursor.read(CHUNK_BYTES)
-            frames = self._frames(reading.records)
+            frames = self._voice.frames(reading.records, reading.next_seq - len(reading.records))
             if reading.gap:
-                frames.insert(0, write_frame(self._say_gap(reading.gap), self._dialect))
+                frames.insert(0, self._voice.gap(reading.gap))
             if frames:
                 self._send(frames)
             if self._cursor.is_at_end:
                 self._is_live = True
+                self._say_caught_up()
                 if self._parting:
                     self._part(self._parting)
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """What is no record, at once; may overtake records."""
+        if not self.is_over and (frame := self._voice.tell(event)):
+            self._sink.send([frame])
 
     def finish(self, why: Parting) -> None:
         """Part when everything that is journalled has been sent."""
@@ -184,10 +190,21 @@ class Reader:
         self._remember(self.delivered)
         self._mark_rest()
 
+    def confirm(self, seq: int) -> bool:
+        """The client says that it has seen all up to this record. False for one that it was not sent."""
+        if seq >= self._cursor.seq:
+            return False
+        if seq >= self.delivered:
+            self.delivered = seq + 1
+            self._remember(self.delivered)
+        return True
+
     def gone(self, *, in_order: bool) -> None:
         """The connection has ended; `in_order` when the client said so itself, having read what came before. One that
         has not answered a mark by then, as it answers all, had not got so far."""
         self.is_over = True
+        if not self._voice.has_marks:
+            return
         if in_order and self._marked is None and not self._sink.buffered_bytes and not self._sought:
             self.delivered = self._cursor.seq
             self._remember(self.delivered, is_sure=False)
@@ -232,23 +249,16 @@ class Reader:
         if self.counts:
             self._remember_place(position, is_sure=is_sure)
 
-    def _frames(self, records: Sequence[Record]) -> list[Frame]:
-        """Those that are for this client."""
-        client, dialect = self.client, self._dialect
-        frames = []
-        for record in records:
-            if (record.kind is _OUTPUT or record.kind is _NOTE) and (not record.client or record.client == client):
-                if dialect is Dialect.V1:
-                    frames.append(Frame(record.body, True))
-                    continue
-                try:
-                    frames.append(write_frame(record.body, dialect))
-                except MessageError:  # a kernel's header that is none cannot be said in the legacy dialect
-                    continue
-        return frames
+    def _say_caught_up(self) -> None:
+        if not self._has_caught_up:
+            self._has_caught_up = True
+            if frame := self._voice.caught_up(self._cursor.seq - 1):
+                self._sink.send([frame])
 
     def _send(self, frames: list[Frame], *, mark_now: bool = False) -> None:
-        if mark_now or (self._marked is None and not self._is_resting):
+        if not self._voice.has_marks:
+            self._sink.send(frames)
+        elif mark_now or (self._marked is None and not self._is_resting):
             self._sink.send(frames, self._next_mark())
         else:
             self._sink.send(frames)

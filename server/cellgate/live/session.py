@@ -47,6 +47,7 @@ from cellgate.live.happenings import (
     Who,
 )
 from cellgate.live.reader import Parting, Reader, Sink
+from cellgate.live.voices import JupyterVoice, Voice
 from cellgate.live.wish import Wish
 from cellgate.sandbox.base import Sandbox, SandboxSpec, Usage
 from cellgate.sandbox.certificate import DeathCertificate, Reason
@@ -260,37 +261,58 @@ class LiveSession:
     # -- from clients --------------------------------------------------------------------------------
 
     def join(self, client: bytes, sink: Sink, dialect: Dialect, *, after: str = "") -> Reader:
-        """Another connection. A client that was here before reads on where it stopped: behind the message whose id
-        it names as `after`, else behind what it has surely received. One that was not begins with the output of the
-        running cell. Whoever joined owes a `leave`. Raises TooManyClients."""
+        """Another connection of a Jupyter client. One that was here before reads on where it stopped: behind the
+        message whose id it names as `after`, else behind what it has surely received. One that was not begins with what
+        is new. Whoever joined owes a `leave`. Raises TooManyClients."""
+        if former := self._come(client):
+            self._twins[client] = former
+        place = self._place_of(client)
+        voice = JupyterVoice(client, dialect, self._say_gap)
+        return self._read(client, sink, voice, place.sure if after else place.position, after)
+
+    def attach(self, client: bytes, sink: Sink, voice: Voice, *, since: int | None = None) -> Reader:
+        """A connection of an agent, in the place of any that it has. It reads what comes behind the record `since`; or
+        behind what it has confirmed. One that was not here before begins with what is new. Whoever attached owes a
+        `leave`. Raises TooManyClients."""
+        if former := self._come(client):
+            former.part(Parting.REPLACED)
+        start = self._place_of(client).sure if since is None else since + 1
+        return self._read(client, sink, voice, start)
+
+    def _come(self, client: bytes) -> Reader | None:
+        """Let a client in; its connection until now, which counts no longer. Raises TooManyClients."""
         former = self._readers.get(client)
         if former is None and len(self._readers) >= self.session.limits.clients_per_session:
             raise TooManyClients(len(self._readers))
         self.session.joined(client)
         if former is not None:
+            former.counts = False
             if twin := self._twins.pop(client, None):
                 twin.part(Parting.REPLACED)
-            former.counts = False
-            self._twins[client] = former
+        return former
+
+    def _place_of(self, client: bytes) -> Place:
         place = self._cursors.find(client)
         if place is None:
             running = self.session.running
             start = self.journal.next_seq if running is None else running.begins_at
             place = Place(start, start)
             self._cursors.remember(client, start)
+        return place
+
+    def _read(self, client: bytes, sink: Sink, voice: Voice, start: int, after: str = "") -> Reader:
         reader = self._readers[client] = Reader(
             client,
             sink,
             self.journal,
-            dialect=dialect,
-            start=place.sure if after else place.position,
+            voice=voice,
+            start=start,
             limit_bytes=self.session.limits.client_outbox_bytes,
-            say_gap=self._say_gap,
             remember=partial(self._cursors.remember, client),
             later=self._loop.call_later,
             after=after,
         )
-        self._tell(ClientJoined(self.who, dialect.value))
+        self._tell(ClientJoined(self.who, voice.name))
         return reader
 
     def leave(self, reader: Reader, *, in_order: bool) -> None:
@@ -332,6 +354,10 @@ class LiveSession:
         self.wish = wish
         self.session.limits = limits
         self._plan_tick()
+
+    def touch(self) -> None:
+        """Somebody wants it to live on."""
+        self.session.touch(self._host.now())
 
     async def interrupt(self) -> None:
         self._do(self.session.interrupt(self._host.now()))

@@ -123,6 +123,16 @@ class Session:
         return self._running
 
     @property
+    def pending(self) -> list[Cell]:
+        """The cells that will still end, in the order in which they run."""
+        waiting = [item for item in self._queue.waiting if isinstance(item, Cell)]
+        return waiting if self._running is None else [self._running, *waiting]
+
+    def is_asking(self, cell_id: str) -> bool:
+        """Whether this cell waits for input."""
+        return self._running is not None and self._running.asks and self._running.message.msg_id == cell_id
+
+    @property
     def next_seq(self) -> int:
         """The number that the journal must give the next record, once all effects are carried out."""
         return self._log.next_seq
@@ -246,8 +256,7 @@ class Session:
     def joined(self, client: bytes) -> None:
         """A connection of this client's has begun. If it had another, it may not know what became of its cells, and ask
         again for those that are pending now: they are the same, also when they have ended by then."""
-        cells = [cell for cell in (self._running, *self._queue.waiting) if isinstance(cell, Cell)]
-        self._asked_before[client] = frozenset(cell.id for cell in cells if cell.client == client)
+        self._asked_before[client] = frozenset(cell.id for cell in self.pending if cell.client == client)
 
     def left(self, client: bytes) -> None:
         """It has ended, and there is no newer one."""
@@ -291,6 +300,10 @@ class Session:
             self._pass_on(item)
         self._feed(now)
         return self._done()
+
+    def touch(self, now: float) -> None:
+        """Somebody is still there, and wants the session to live on."""
+        self._life.active_at = now
 
     def interrupt(self, now: float) -> list[Effect]:
         """Somebody wants the running cell interrupted."""
@@ -766,13 +779,13 @@ class Session:
         if self.state is not State.RESTARTING:
             self._move(Move.RESTARTED)
         self._say_state(state, sentence, facts)
-        self._begin_incarnation(sentence)
+        self._begin_incarnation(sentence, str(facts.get("reason", "")))
         self._log.do(Destroy(former))
 
-    def _begin_incarnation(self, why: str) -> None:
+    def _begin_incarnation(self, why: str, reason: str = "") -> None:
         self._forget_kernel()
         self.incarnation += 1
-        self._log.incarnation(self.incarnation, why)
+        self._log.incarnation(self.incarnation, self.state, why, reason)
         self._save()
 
     def _give_up(self, sentence: str) -> None:
@@ -812,7 +825,8 @@ class Session:
         self._life.forget_samples()
 
     def _say_state(self, state: str, sentence: str, facts: Mapping[str, object]) -> None:
-        self._log.state(state, {**facts, "sentence": sentence, "incarnation": self.incarnation})
+        facts = {**facts, "sentence": sentence, "incarnation": self.incarnation, "state": self.state.value}
+        self._log.state(state, facts)
 
     def _move(self, move: Move) -> None:
         self.state = moved(SESSION_MOVES, self.state, move)

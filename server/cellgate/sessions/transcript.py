@@ -16,7 +16,7 @@ from cellgate.sessions.effects import Append, Effect
 from cellgate.sessions.news import Accepted, Finished, News, Refused
 from cellgate.sessions.output_cap import OutputCap, Truncated
 from cellgate.sessions.records import Kind, Record
-from cellgate.sessions.states import CellReason
+from cellgate.sessions.states import CellReason, State
 from cellgate.wire.jupyter import ClientMessage, Composer, Ending, Said
 from cellgate_kernel.message import Channel
 
@@ -164,9 +164,10 @@ class Transcript:
 
     # -- of the session -------------------------------------------------------------------------------
 
-    def incarnation(self, number: int, why: str) -> None:
+    def incarnation(self, number: int, state: State, why: str, reason: str) -> None:
         """A kernel begins; numbers of its link do, too."""
-        self.record(Record(Kind.INCARNATION, body=_dump({"incarnation": number, "why": why})))
+        body = {"incarnation": number, "state": state.value, "sentence": why, "reason": reason, "date": self._date()}
+        self.record(Record(Kind.INCARNATION, body=_dump(body)))
         self.covered = 0
 
     def state(self, state: str, facts: Mapping[str, object]) -> None:

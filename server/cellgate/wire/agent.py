@@ -37,6 +37,7 @@ __all__ = [
     "Inspect",
     "Interrupt",
     "IsComplete",
+    "MessageError",
     "Refused",
     "Request",
     "Restart",

@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, NoReturn
 
 from cellgate_kernel.message import MessageError
 
-__all__ = ["MAX_DEPTH", "MAX_VALUES", "as_object", "dump", "dump_again", "is_deeper", "load", "read_object"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_VALUES",
+    "as_object",
+    "dump",
+    "dump_again",
+    "is_deeper",
+    "load",
+    "load_plainly",
+    "read_object",
+]
 
 MAX_DEPTH = 200  # Python's parsers end near 1000, less what is already on their stack; the kernel must get by too
 MAX_VALUES = 1 << 18  # three bytes of JSON can take 200 once parsed, so that 16 MiB would take 1 GiB
@@ -37,6 +48,19 @@ def load(data: memoryview, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MessageError("bad_json", f"{name} must be an object")
     return value
+
+
+def load_plainly(data: memoryview) -> dict[str, Any]:
+    """What a kernel says, for whoever writes it in another form than JSON: no number but a finite one of 64 bits or a
+    double, and of a bounded depth. What is no finite number is null. Raises MessageError."""
+    try:
+        text = str(data, "utf-8")
+        value = _PLAIN.decode(text)
+        if text.count("[") + text.count("{") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
+            raise RecursionError
+    except (ValueError, RecursionError) as error:
+        raise MessageError("bad_json", str(error)[:200]) from error
+    return as_object(value, "a part of a message")
 
 
 def read_object(data: memoryview, name: str) -> dict[str, Any]:
@@ -114,3 +138,17 @@ def _whole(text: str) -> int | float:
 
 
 _STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_whole)
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if isfinite(number) else None
+
+
+def _of_64_bits(text: str) -> int | float | None:
+    if len(text) < 19 or (len(text) < 21 and -(1 << 63) <= int(text) < 1 << 64):
+        return int(text)
+    return _finite(text)
+
+
+_PLAIN = json.JSONDecoder(parse_constant=lambda name: None, parse_float=_finite, parse_int=_of_64_bits)

@@ -10,6 +10,20 @@
     ├── UnknownKernel        yours    unknown_kernel        no kernelspec of this name here
     ├── TooManySessions      yours    too_many_sessions     one principal's share is used up
     ├── TooManyClients       yours    too_many_clients      a session has all the connections it may
+    ├── FileError            yours    file_error            something about a file in a sandbox
+    │   ├── BadPath          yours    bad_path              a path that no file there can have
+    │   ├── NoSuchFile       yours    no_such_file          nothing of this name
+    │   ├── NotAFile         yours    not_a_file            a directory, a pipe, a device
+    │   ├── NotADirectory    yours    not_a_directory       no directory, or none on the way
+    │   ├── AlreadyThere     yours    already_there         something is in the way
+    │   ├── NotEmpty         yours    not_empty             a directory with something in it
+    │   ├── NotPermitted     yours    not_permitted         the sandbox does not permit it
+    │   ├── WorkspaceGone    yours    workspace_gone        the work directory was removed
+    │   ├── FileTooLarge     yours    file_too_large        larger than a file may be
+    │   ├── BadRange         yours    bad_range             bytes that the file does not have
+    │   ├── BadArchive       yours    bad_archive           one that is not unpacked
+    │   ├── DiskFull         yours    disk_full             no room in the workspace
+    │   └── FilesFailed      theirs   files_failed          the sandbox did not do it
     ├── StateDirectoryInUse  yours    state_dir_in_use      another gateway serves from it
     ├── ServerFull           ours     server_full           all sessions that this server may have exist
     ├── Draining             ours     draining              this server is about to stop
@@ -34,14 +48,27 @@ if TYPE_CHECKING:
     from cellgate.sandbox.certificate import DeathCertificate
 
 __all__ = [
+    "AlreadyThere",
+    "BadArchive",
     "BadCertificate",
+    "BadPath",
+    "BadRange",
     "CellgateError",
+    "DiskFull",
     "Draining",
     "DriverUnavailable",
     "Fault",
+    "FileError",
+    "FileTooLarge",
+    "FilesFailed",
     "LimitError",
     "LinkClosed",
     "NoSubprotocol",
+    "NoSuchFile",
+    "NotADirectory",
+    "NotAFile",
+    "NotEmpty",
+    "NotPermitted",
     "PolicyError",
     "SandboxGone",
     "SandboxStartFailed",
@@ -54,6 +81,7 @@ __all__ = [
     "UnknownSession",
     "UnknownTemplate",
     "UsageError",
+    "WorkspaceGone",
 ]
 
 
@@ -148,6 +176,140 @@ class UnknownTemplate(CellgateError):
 
     def text(self) -> str:
         return f"there is no template {self.template[:80]!r}; known: {', '.join(self.known) or 'none'}"
+
+
+@dataclass(eq=False)
+class FileError(CellgateError):
+    """Something about a file in a sandbox, which code there may have changed meanwhile."""
+
+    code = "file_error"
+    fault = Fault.YOURS
+    path: str
+    why: ClassVar[str] = "cannot be used"
+
+    def text(self) -> str:
+        return f"{self.path[:200]!r} {self.why}"
+
+
+class BadPath(FileError):
+    """A path that no file can have, or that leads out of a sandbox's directories for files."""
+
+    code = "bad_path"
+    why = "is no path for files here; one below the work directory, without '..' or empty parts, would pass"
+
+
+class NoSuchFile(FileError):
+    """There is nothing of this name in the sandbox."""
+
+    code = "no_such_file"
+    why = "is not there; a list of its directory names what is"
+
+
+class NotAFile(FileError):
+    """What this names is a directory, a pipe, a socket or a device."""
+
+    code = "not_a_file"
+    why = "is no regular file; a file would pass, and a directory can be listed or packed"
+
+
+class NotADirectory(FileError):
+    """What this names, or something on the way to it, is no directory."""
+
+    code = "not_a_directory"
+    why = "is no directory, or there is none on the way to it; a directory would pass"
+
+
+class AlreadyThere(FileError):
+    """Something of this name is in the way."""
+
+    code = "already_there"
+    why = "is there already, and something else is to be; deleting it makes way"
+
+
+class NotEmpty(FileError):
+    """A directory that is to be deleted has something in it."""
+
+    code = "not_empty"
+    why = "is a directory with something in it; with `recursive` that goes too"
+
+
+class NotPermitted(FileError):
+    """The sandbox does not permit it: the place is read-only, or its mode forbids it."""
+
+    code = "not_permitted"
+    why = "does not permit that; another place, or a change of its mode by code in the session, would pass"
+
+
+class WorkspaceGone(FileError):
+    """Code in the session has removed its own work directory."""
+
+    code = "workspace_gone"
+    why = "cannot be reached: code in this session has removed its work directory; a restart makes a fresh one"
+
+
+@dataclass(eq=False)
+class FileTooLarge(FileError):
+    """A file that is larger than this session's files may be."""
+
+    code = "file_too_large"
+    file_bytes: int  # what would have passed
+
+    def text(self) -> str:
+        return f"{self.path[:200]!r} is too large; up to {self.file_bytes} bytes would pass"
+
+
+@dataclass(eq=False)
+class BadRange(FileError):
+    """A range of bytes that the file does not have."""
+
+    code = "bad_range"
+    size: int
+
+    def text(self) -> str:
+        return f"{self.path[:200]!r} has {self.size} bytes; a range that begins within them would pass"
+
+
+@dataclass(eq=False)
+class BadArchive(FileError):
+    """An archive that cannot be read, or that has what is not unpacked: links, devices, names that lead elsewhere."""
+
+    code = "bad_archive"
+    entry: str = ""
+    detail: str = ""
+
+    def text(self) -> str:
+        what = f" because of its entry {self.entry[:200]!r}" if self.entry else ""
+        detail = f" ({self.detail[:200]})" if self.detail else ""
+        would_pass = "files and directories with relative names, in a tar or zip no larger than the workspace, would pass"
+        return f"the archive for {self.path[:200]!r} is not unpacked{what}{detail}; {would_pass}"
+
+
+@dataclass(eq=False)
+class DiskFull(FileError):
+    """The workspace of the sandbox has no room for this, or no inodes."""
+
+    code = "disk_full"
+    workspace_bytes: int
+    workspace_inodes: int
+    free_bytes: int | None = None
+    free_inodes: int | None = None
+
+    def text(self) -> str:
+        left = "" if self.free_bytes is None else f", {self.free_bytes} bytes and {self.free_inodes} inodes of it free"
+        limits = f"{self.workspace_bytes} bytes and {self.workspace_inodes} inodes"
+        return f"there is no room for {self.path[:200]!r}: the workspace has {limits}{left}; deleting files makes room"
+
+
+@dataclass(eq=False)
+class FilesFailed(FileError):
+    """The sandbox did not do with a file what it was asked to, or gave no answer that makes sense."""
+
+    code = "files_failed"
+    fault = Fault.THEIRS
+    detail: str
+
+    def text(self) -> str:
+        return f"the sandbox failed at {self.path[:200]!r}: {self.detail[:200]}; a restart of the session may help"
 
 
 @dataclass(eq=False)

@@ -20,7 +20,17 @@ from typing import Final, Protocol, TypeVar
 from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native import linux
 
-__all__ = ["HOME", "WORK", "Mounts", "Root", "build_root", "mount_private", "mount_scratch", "plan_root"]
+__all__ = [
+    "HOME",
+    "WORK",
+    "Mounts",
+    "Root",
+    "build_root",
+    "covers_of_proc",
+    "mount_private",
+    "mount_scratch",
+    "plan_root",
+]
 
 HOME: Final = "/home/user"
 WORK: Final = "/work"
@@ -146,12 +156,16 @@ def plan_root(extra: Iterable[str] = ()) -> Root:
         for number, top in enumerate(tops)
         if any(top.startswith(over + "/") for over in WORKSPACE.values())
     )
-    covers = tuple(
+    return Root(tuple((top, top) for top in tops), tuple(links.items()), covers_of_proc(), rebinds)
+
+
+def covers_of_proc() -> tuple[tuple[str, bool], ...]:
+    """The entries of this host's /proc that no sandbox is to see, each with whether it is a directory."""
+    return tuple(
         (entry.path, entry.is_dir(follow_symlinks=False))
         for entry in os.scandir("/proc")
         if not entry.name.isdigit() and entry.name not in _PROC_KEPT and not entry.is_symlink()
     )
-    return Root(tuple((top, top) for top in tops), tuple(links.items()), covers, rebinds)
 
 
 def build_root(root: Root, at: str, *, is_host_root: bool) -> None:

@@ -21,7 +21,8 @@ import psutil
 import pytest
 
 from cellgate.cli import main, make_parser
-from cellgate.commands.run import MAX_CODE_BYTES, read_code, read_limits, read_timeout
+from cellgate.commands.run import read_limits
+from cellgate.commands.sources import MAX_CODE_BYTES, read_code, read_timeout
 from cellgate.errors import LimitError, UsageError
 from cellgate.sandbox.limits import LIMIT_ROWS, Limits
 from tests.support.native import skip_without_native

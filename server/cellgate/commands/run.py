@@ -5,21 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from pathlib import Path
 
-from cellgate.commands.exits import EndedBySignal, ExitStatus, exits_as_text, status_of_run
+from cellgate.commands.exits import ExitStatus, exits_as_text, status_of_run
 from cellgate.commands.output import Printer
+from cellgate.commands.signals import Signals
+from cellgate.commands.sources import read_code, read_timeout
 from cellgate.commands.typed import LineReader
-from cellgate.errors import LimitError, UsageError
-from cellgate.sandbox.base import Sandbox, SandboxSpec
+from cellgate.sandbox.base import SandboxSpec
 from cellgate.sandbox.certificate import Reason
 from cellgate.sandbox.client import ExecuteResult, KernelClient
 from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS, open_driver
@@ -31,10 +30,7 @@ __all__ = ["EXITS", "HELP", "add_arguments", "execute"]
 
 HELP = "run code in a fresh sandbox"
 EXITS = exits_as_text()
-MAX_CODE_BYTES = 8 << 20  # a message of the link takes 16 MiB, and JSON may double the size of what it quotes
 NOTICE_AFTER_SECONDS = 1.0  # a start takes milliseconds; who waits longer wants to know for what
-MAX_TIMEOUT_SECONDS = 365 * 24 * 3600  # a year is as good as no limit, and fits every clock
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHORT_FLAGS = {"memory_bytes": "--memory", "cpu_cores": "--cpus"}
 
 
@@ -63,45 +59,6 @@ def read_limits(values: Mapping[str, str | None]) -> Limits:
     """Limits from the words of a command line; None where none was given. Raises LimitError."""
     given = {row.name: row.read(text) for row in LIMIT_ROWS if (text := values.get(row.name)) is not None}
     return Limits.from_mapping(given)
-
-
-def read_timeout(text: str | None) -> float | None:
-    """Seconds, or None where no limit was asked for. Raises LimitError."""
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= MAX_TIMEOUT_SECONDS:  # false for NaN too
-        raise LimitError("timeout", text, f"a number of seconds above 0 and up to {MAX_TIMEOUT_SECONDS}")
-    return seconds
-
-
-def read_code(code: str | None, file: str | None) -> str:
-    """The code that was named. Raises UsageError."""
-    if code is not None:
-        data, name = os.fsencode(code), "-c"
-    else:
-        data, name = read_file(file or "-"), "standard input" if file == "-" else repr(file)
-    if len(data) > MAX_CODE_BYTES:
-        raise UsageError(f"the code in {name} is longer than {MAX_CODE_BYTES >> 20} MiB; up to that would pass")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not UTF-8 (byte {error.start}); code in UTF-8 would pass") from error
-
-
-def read_file(file: str) -> bytes:
-    """At most one byte more than may be run. Raises UsageError."""
-    try:
-        if file == "-":
-            return sys.stdin.buffer.read(MAX_CODE_BYTES + 1)
-        with Path(file).open("rb") as source:
-            return source.read(MAX_CODE_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"cannot read {file!r}: {reason}; the name of a readable file would pass") from error
 
 
 # -- the result object ---------------------------------------------------------------------------------
@@ -190,7 +147,8 @@ async def _run(
                 kernel = await stack.enter_async_context(KernelClient(sandbox, on_other=printer.show))
                 await kernel.request("kernel_info_request")  # a time limit is the code's, not that of a cold start
             started = clock()
-            with signals.given_to(sandbox):
+            end = partial(sandbox.kill, Reason.SESSION_DELETED, "a second Ctrl-C")
+            with signals.given_to(sandbox.interrupt, end):
                 result = await kernel.execute(
                     code,
                     timeout=timeout,
@@ -216,64 +174,6 @@ class _Answers:
         with self._lines.hidden() if is_password else nullcontext():
             self._printer.write("stdout", prompt)
             return await self._lines.read_line()
-
-
-class Signals:
-    """What the terminal and the system ask of this command while it runs.
-
-    Ctrl-C goes to the code while there is some running: the first interrupts it, the next ends its sandbox. Any other
-    time, and for any other signal, the command itself stops: its task is cancelled, everything is taken down, and
-    whoever runs it learns why from EndedBySignal. Output that nobody reads stops it likewise.
-    """
-
-    def __init__(self, broken: asyncio.Future[None]) -> None:
-        self._broken = broken
-        self._sandbox: Sandbox | None = None
-        self._presses = 0
-        self._why: BaseException | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Signals:
-        self._loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None  # in a coroutine there is one
-        self._task = task
-        for number in _STOPPING:
-            self._loop.add_signal_handler(number, self._take, number)
-        self._broken.add_done_callback(lambda broken: self._stop(broken.exception()))
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        for number in _STOPPING:
-            self._loop.remove_signal_handler(number)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._why and kind is asyncio.CancelledError:
-            raise self._why from None
-
-    @contextmanager
-    def given_to(self, sandbox: Sandbox) -> Iterator[None]:
-        self._sandbox = sandbox
-        try:
-            yield
-        finally:
-            self._sandbox = None
-
-    def _take(self, number: int) -> None:
-        if number != signal.SIGINT or self._sandbox is None:
-            return self._stop(EndedBySignal(number))
-        self._presses += 1
-        if self._presses == 1:
-            asking = self._sandbox.interrupt()
-        else:
-            asking = self._sandbox.kill(Reason.SESSION_DELETED, "a second Ctrl-C")
-        task = self._loop.create_task(asking)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _stop(self, why: BaseException | None) -> None:
-        if self._why is None and why is not None:
-            self._why = why
-            self._task.cancel()
 
 
 @contextmanager

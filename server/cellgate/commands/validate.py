@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from cellgate.commands.exits import ExitStatus
-from cellgate.commands.run import read_code
+from cellgate.commands.sources import read_code
 from cellgate.errors import PolicyError, UsageError
 from cellgate.policy.facts import LANGUAGES
 from cellgate.policy.policies import POLICIES, Policy, find_policy, parse_policy

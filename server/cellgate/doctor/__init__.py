@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from cellgate.commands.exits import ExitStatus
-from cellgate.commands.run import Signals
+from cellgate.commands.signals import Signals
 from cellgate.doctor.report import MAX_WIDTH, Report, Standing, render, to_json, worst
 from cellgate.errors import DriverUnavailable, SandboxStartFailed
 from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS, open_driver

@@ -33,9 +33,11 @@ async def test_a_kernel_is_started_listed_looked_at_and_ended(here):
     assert reply.status == 201
     assert reply.headers["Location"] == f"/api/kernels/{model['id']}"
     assert model.keys() == {"id", "name", "last_activity", "execution_state", "connections"}
-    assert (model["name"], model["execution_state"], model["connections"]) == ("python3", "idle", 0)
+    assert (model["name"], model["execution_state"], model["connections"]) == ("python3", "starting", 0)
     assert DATE.fullmatch(model["last_activity"])
+    await here.manager.find("owner", model["id"]).started()
     [listed] = (await here.ask("GET", "/api/kernels")).json()
+    assert listed["execution_state"] == "idle"
     one = (await here.ask("GET", reply.headers["Location"])).json()
     assert listed["id"] == one["id"] == model["id"]
     ended = await here.ask("DELETE", reply.headers["Location"])
@@ -196,6 +198,8 @@ async def test_a_notebook_gets_a_kernel_and_is_found_by_its_path(here):
     assert (reply.status, reply.headers["Location"]) == (201, f"/api/sessions/{model['id']}")
     assert model.keys() == {"id", "path", "name", "type", "kernel", "notebook"}
     assert model["notebook"] == {"path": "work/a.ipynb", "name": "a.ipynb"}
+    await here.manager.find("owner", model["kernel"]["id"]).started()
+    model = (await here.ask("GET", reply.headers["Location"])).json()
     assert model["kernel"] == (await here.ask("GET", f"/api/kernels/{model['kernel']['id']}")).json()
     assert model["id"] != model["kernel"]["id"]
     assert (await here.ask("GET", "/api/sessions")).json() == [model]

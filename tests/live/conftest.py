@@ -11,10 +11,9 @@ import pytest_asyncio
 
 from cellgate.live.manager import Manager
 from cellgate.live.session import LiveSession
-from cellgate.live.wish import Wish
 from cellgate.sandbox.base import Driver
 from tests.support.drivers import DRIVERS, open_driver
-from tests.support.live import OWNER, Client, Lasting, open_manager, opener
+from tests.support.live import Client, Lasting, create, open_manager, opener
 
 OpenManager = Callable[..., Awaitable[Manager]]
 
@@ -66,7 +65,7 @@ async def manager(open_one: OpenManager) -> Manager:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def live(manager: Manager) -> LiveSession:
-    return await manager.create(OWNER, Wish())
+    return await create(manager)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -18,7 +18,7 @@ from cellgate.sessions.states import State
 from cellgate_kernel.link import LinkLimits
 from cellgate_kernel.message import Channel
 from tests.live.conftest import OpenManager
-from tests.support.live import BOUND, OWNER, Client, Lasting, text_of
+from tests.support.live import BOUND, OWNER, Client, Lasting, create, text_of
 from tests.support.server import until
 
 LINES = "for i in range({}): print(i, flush=True)"
@@ -122,7 +122,7 @@ async def test_all_clients_see_all_output_in_the_same_order_and_replies_of_their
 
 async def test_one_more_client_than_there_may_be_is_refused(open_one: OpenManager):
     manager = await open_one(clients_per_session=2)
-    live = await manager.create(OWNER, Wish())
+    live = await create(manager, OWNER, Wish())
     Client(live, b"a"), Client(live, b"b")
     with pytest.raises(TooManyClients):
         Client(live, b"c")
@@ -317,7 +317,7 @@ async def test_a_shutdown_by_a_client_is_the_end_and_with_restart_it_is_none(liv
 
 async def test_a_session_that_is_closed_and_not_ended_says_that_it_goes_on(open_one: OpenManager):
     manager = await open_one()
-    live = await manager.create(OWNER, Wish())
+    live = await create(manager, OWNER, Wish())
     client = Client(live)
     await manager.close(end_sessions=False)
     assert client.parted is Parting.GOING_AWAY
@@ -338,7 +338,7 @@ async def test_while_the_journal_cannot_be_written_the_kernel_waits_and_then_not
         raise OSError(errno.ENOSPC, "No space left on device")
 
     manager = await open_one(output_bytes_per_cell="32M", journal_bytes_per_session="64M")
-    live = await manager.create(OWNER, Wish())
+    live = await create(manager, OWNER, Wish())
     client = Client(live)
     count = 3 * journals.MAX_UNWRITTEN_BYTES >> 16
     cell = client.ask(f"for i in range({count}): print(str(i % 10) * (64 << 10), flush=True)")
@@ -360,15 +360,12 @@ async def test_while_the_journal_cannot_be_written_the_kernel_waits_and_then_not
 
 async def test_requests_before_the_kernel_runs_wait_for_it(manager: Manager, driver: Lasting):
     driver.may_create.clear()
-    creating = asyncio.create_task(manager.create(OWNER, Wish()))
-    await until(lambda: bool(manager.sessions(OWNER)), BOUND)
-    (live,) = manager.sessions(OWNER)
+    live = await manager.create(OWNER, Wish())
     assert live.execution_state == "starting"
     client = Client(live)
     cell = client.ask("1+1")
     driver.may_create.set()
     assert (await client.outcome(cell)).value == "2"
-    assert await creating is live
     assert live.session.state is State.READY
 
 

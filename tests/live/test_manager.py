@@ -45,7 +45,7 @@ from cellgate.sessions.states import State
 from cellgate.settings import read_settings
 from cellgate_kernel.message import Channel
 from tests.live.conftest import OpenManager
-from tests.support.live import BOUND, OWNER, Client, Lasting, open_manager, opener, text_of
+from tests.support.live import BOUND, OWNER, Client, Lasting, create, open_manager, opener, text_of
 from tests.support.native import skip_without_native
 from tests.support.server import until
 
@@ -67,7 +67,7 @@ async def nothing_is_left(manager: Manager, driver: Lasting, state: Path) -> Non
 
 
 async def test_a_session_is_found_by_whoever_owns_it_and_by_nobody_else(manager: Manager):
-    one, two = await manager.create(OWNER, Wish()), await manager.create("other", Wish())
+    one, two = await create(manager, OWNER, Wish()), await create(manager, "other", Wish())
     assert (manager.find(OWNER, one.id), manager.find("other", two.id)) == (one, two)
     for principal, session_id in ((OWNER, two.id), ("other", one.id), (OWNER, ""), (OWNER, "../" + one.id)):
         with pytest.raises(UnknownSession):
@@ -81,7 +81,7 @@ async def test_a_session_is_found_by_whoever_owns_it_and_by_nobody_else(manager:
 
 
 async def test_what_was_wished_is_what_is_had(manager: Manager):
-    live = await manager.create(OWNER, Wish("PYTHON3", {"cell_seconds": 0.5}, {"GREETING": "hello"}))
+    live = await create(manager, OWNER, Wish("PYTHON3", {"cell_seconds": 0.5}, {"GREETING": "hello"}))
     client = Client(live)
     assert (await client.run("import os; os.environ['GREETING']")).value == "'hello'"
     outcome = await client.run("while True: pass")
@@ -90,7 +90,7 @@ async def test_what_was_wished_is_what_is_had(manager: Manager):
 
 async def test_a_journal_is_kept_as_short_as_was_wished_by_an_heir_too(open_one: OpenManager):
     manager, most = await open_one(), 1 << 20
-    live = await manager.create(OWNER, Wish(limits={"journal_bytes_per_session": most}))
+    live = await create(manager, OWNER, Wish(limits={"journal_bytes_per_session": most}))
     for _ in range(2):
         client = Client(manager.find(OWNER, live.id))
         for _ in range(3):
@@ -115,13 +115,13 @@ async def test_what_cannot_be_had_leaves_nothing(
     manager: Manager, driver: Lasting, state: Path, wish: Wish, error: type[CellgateError]
 ):
     with pytest.raises(error):
-        await manager.create(OWNER, wish)
+        await create(manager, OWNER, wish)
     await nothing_is_left(manager, driver, state)
 
 
 async def test_a_deleted_session_leaves_nothing(manager: Manager, driver: Lasting, state: Path):
     for _ in range(3):
-        live = await manager.create(OWNER, Wish())
+        live = await create(manager, OWNER, Wish())
         await Client(live).run("1")
         await live.delete()
     await nothing_is_left(manager, driver, state)
@@ -133,16 +133,16 @@ async def test_a_deleted_session_leaves_nothing(manager: Manager, driver: Lastin
 async def test_one_principal_gets_its_share_and_others_theirs(open_one: OpenManager):
     manager = await open_one(sessions_per_principal=2, sessions_total=3)
     first = await manager.create(OWNER, Wish())
-    await manager.create(OWNER, Wish())
+    await create(manager, OWNER, Wish())
     with pytest.raises(TooManySessions) as raised:
-        await manager.create(OWNER, Wish())
+        await create(manager, OWNER, Wish())
     assert raised.value.retry_seconds > 0
-    await manager.create("other", Wish())
+    await create(manager, "other", Wish())
     with pytest.raises(ServerFull):
-        await manager.create("third", Wish())
+        await create(manager, "third", Wish())
     await first.delete()
     await until(lambda: first.id not in manager._sessions, BOUND)
-    await manager.create("third", Wish())
+    await create(manager, "third", Wish())
 
 
 async def test_whoever_deletes_a_session_may_have_another_at_once(open_one: OpenManager):
@@ -153,13 +153,13 @@ async def test_whoever_deletes_a_session_may_have_another_at_once(open_one: Open
     slow.is_deaf = True
     slow.ask("1")
     await first.delete()
-    await manager.create(OWNER, Wish())
+    await create(manager, OWNER, Wish())
     slow.hear()
 
 
 async def test_a_storm_of_creations_gets_what_there_is_and_not_one_more(open_one: OpenManager):
     manager = await open_one(sessions_per_principal=5)
-    results = await asyncio.gather(*(manager.create(OWNER, Wish()) for _ in range(20)), return_exceptions=True)
+    results = await asyncio.gather(*(create(manager, OWNER, Wish()) for _ in range(20)), return_exceptions=True)
     made = [result for result in results if isinstance(result, LiveSession)]
     assert len(made) == 5
     assert {type(result) for result in results} == {LiveSession, TooManySessions}
@@ -172,7 +172,7 @@ async def test_a_server_that_is_about_to_stop_takes_no_new_sessions_and_serves_t
 ):
     manager.drain()
     with pytest.raises(Draining):
-        await manager.create(OWNER, Wish())
+        await create(manager, OWNER, Wish())
     assert (await Client(live).run("1+1")).value == "2"
 
 
@@ -180,19 +180,19 @@ async def test_without_room_for_a_journal_there_is_no_session(manager: Manager, 
     (state / "sessions").rmdir()
     (state / "sessions").write_text("in its place")
     with pytest.raises(StorageFull):
-        await manager.create(OWNER, Wish())
+        await create(manager, OWNER, Wish())
     assert not manager._sessions
     assert manager.registry.rows() == []
     assert await driver.sandboxes() == []
     (state / "sessions").unlink()
     (state / "sessions").mkdir()
-    assert (await Client(await manager.create(OWNER, Wish())).run("1+1")).value == "2"
+    assert (await Client(await create(manager, OWNER, Wish())).run("1+1")).value == "2"
 
 
 async def test_without_room_in_the_registry_there_is_no_session(manager: Manager, driver: Lasting, state: Path):
     manager.registry._connection.execute("PRAGMA query_only=ON")
     with pytest.raises(StorageFull):
-        await manager.create(OWNER, Wish())
+        await create(manager, OWNER, Wish())
     manager.registry._connection.execute("PRAGMA query_only=OFF")
     await nothing_is_left(manager, driver, state)
 
@@ -217,15 +217,53 @@ async def test_a_registry_that_refuses_for_a_while_is_told_later(manager: Manage
     [SandboxStartFailed("test", "step", "detail"), DriverUnavailable("test", "missing", "remedy")],
     ids=lambda error: error.code,
 )
-async def test_of_a_kernel_that_cannot_be_started_nothing_is_left(
+async def test_a_kernel_that_cannot_be_started_is_told_to_whoever_comes_and_may_be_asked_for_again(
     manager: Manager, driver: Lasting, state: Path, error: CellgateError
 ):
     driver.failing = error
+    live = await manager.create(OWNER, Wish())
+    early = Client(live)
+    cell = early.ask("1+1")
     with pytest.raises(type(error)):
-        await manager.create(OWNER, Wish())
-    await nothing_is_left(manager, driver, state)
+        await live.started()
+    assert live.execution_state == "dead"
+    assert (await early.outcome(cell)).reason == "cancelled"
+    late = Client(live, b"late")
+    await late.until(lambda: ("status", "dead") in late.shown())
+    for client in (early, late):
+        (news,) = [m for m in client.messages if m["content"].get("execution_state") == "dead"]
+        assert news["metadata"]["cellgate"]["reason"] == "backend_error"
+        assert error.code in news["metadata"]["cellgate"]["sentence"]
+    assert await driver.sandboxes() == []
     driver.failing = None
-    assert (await Client(await manager.create(OWNER, Wish())).run("1+1")).value == "2"
+    await live.restart()
+    assert (await late.run("1+1")).value == "2"
+    await live.delete()
+    await nothing_is_left(manager, driver, state)
+
+
+async def test_without_a_driver_there_is_no_session(tmp_path: Path, driver: Lasting):
+    """And whoever asks is told so: the first who finds it gone makes the session that tells it."""
+    lost = Lasting(driver)
+    drivers: list[Driver] = [driver, lost]
+
+    async def open_driver() -> Driver:
+        if not drivers:
+            raise DriverUnavailable("test", "missing", "remedy")
+        return drivers.pop()
+
+    manager = await open_manager(tmp_path / "state", open_driver)
+    drivers.clear()
+    lost.failing = DriverUnavailable("test", "the supervisor is gone", "none")
+    first = await manager.create(OWNER, Wish())
+    with pytest.raises(DriverUnavailable):
+        await first.started()
+    with pytest.raises(DriverUnavailable):
+        await create(manager, OWNER, Wish())
+    assert manager.sessions(OWNER) == [first]
+    drivers.append(driver)
+    assert (await Client(await create(manager, OWNER, Wish())).run("1+1")).value == "2"
+    await manager.close(end_sessions=True)
 
 
 async def test_a_fault_of_ours_while_a_kernel_starts_keeps_nobody_waiting(
@@ -237,8 +275,10 @@ async def test_a_fault_of_ours_while_a_kernel_starts_keeps_nobody_waiting(
         raise RuntimeError("seen")
 
     monkeypatch.setattr(driver, "create", fail)
+    live = await manager.create(OWNER, Wish())
     with pytest.raises(SandboxStartFailed):
-        await asyncio.wait_for(manager.create(OWNER, Wish()), BOUND)
+        await asyncio.wait_for(live.started(), BOUND)
+    await live.delete()
     await nothing_is_left(manager, driver, state)
 
 
@@ -246,13 +286,13 @@ async def test_a_sandbox_that_its_driver_lost_at_once_keeps_nobody_waiting(
     manager: Manager, driver: Lasting, monkeypatch: pytest.MonkeyPatch
 ):
     """A warden let its driver go in the same breath in which it handed a sandbox out: a POST hung for ever."""
-    create, made = driver.create, []
+    make, made = driver.create, []
 
     async def lose() -> None:
         raise DriverUnavailable("test", "another driver has taken its place", "none")
 
     async def create_and_lose(spec: SandboxSpec) -> Sandbox:
-        sandbox = await create(spec)
+        sandbox = await make(spec)
         made.append(sandbox.destroy)
         monkeypatch.setattr(sandbox, "attach", lose)
         monkeypatch.setattr(sandbox, "destroy", lose)
@@ -260,7 +300,7 @@ async def test_a_sandbox_that_its_driver_lost_at_once_keeps_nobody_waiting(
 
     monkeypatch.setattr(driver, "create", create_and_lose)
     with pytest.raises(DriverUnavailable):
-        await asyncio.wait_for(manager.create(OWNER, Wish()), BOUND)
+        await asyncio.wait_for((await manager.create(OWNER, Wish())).started(), BOUND)
     await asyncio.gather(*(destroy() for destroy in made))
 
 
@@ -268,7 +308,7 @@ async def test_a_session_that_cannot_be_taken_over_is_left_as_it_is_for_the_next
     open_one: OpenManager, monkeypatch: pytest.MonkeyPatch
 ):
     former = await open_one()
-    bad, good = [await former.create(OWNER, Wish()) for _ in range(2)]
+    bad, good = [await create(former, OWNER, Wish()) for _ in range(2)]
     for live in (bad, good):
         await Client(live).run("kept = 7")
     await former.close(end_sessions=False)
@@ -295,11 +335,11 @@ async def test_a_session_that_is_deleted_while_its_kernel_starts_leaves_nothing(
     manager: Manager, driver: Lasting, state: Path
 ):
     driver.may_create.clear()
-    creating = asyncio.create_task(manager.create(OWNER, Wish()))
-    await until(lambda: bool(manager.sessions(OWNER)), BOUND)
-    await manager.sessions(OWNER)[0].delete()
+    live = await manager.create(OWNER, Wish())
+    await live.delete()
     driver.may_create.set()
-    assert (await creating).is_gone
+    await live.started()
+    assert live.is_gone
     await nothing_is_left(manager, driver, state)
 
 
@@ -314,7 +354,7 @@ async def test_a_driver_that_is_gone_is_replaced_when_a_kernel_is_wanted(tmp_pat
 
     manager = await open_manager(tmp_path / "state", open_driver)
     lost.failing = DriverUnavailable("test", "the supervisor is gone", "none")
-    lives = await asyncio.gather(*(manager.create(OWNER, Wish()) for _ in range(3)))
+    lives = await asyncio.gather(*(create(manager, OWNER, Wish()) for _ in range(3)))
     assert next(opened) == 3, "one for all of them"
     assert [(await Client(live).run("1+1")).value for live in lives] == ["2"] * 3
     await manager.close(end_sessions=True)
@@ -326,7 +366,7 @@ async def test_a_driver_that_is_gone_is_replaced_when_a_kernel_is_wanted(tmp_pat
 async def test_a_session_that_fails_a_look_takes_no_other_with_it(
     manager: Manager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    bad, good = await manager.create(OWNER, Wish()), await manager.create(OWNER, Wish())
+    bad, good = await create(manager, OWNER, Wish()), await create(manager, OWNER, Wish())
     looks: list[float] = []
 
     def fail(_now: float) -> None:
@@ -341,7 +381,7 @@ async def test_a_session_that_fails_a_look_takes_no_other_with_it(
 
 async def test_an_idle_session_is_told_of_its_end_and_ends(open_one: OpenManager):
     manager = await open_one(idle_seconds=1.0, notice_seconds=0.5)
-    live = await manager.create(OWNER, Wish())
+    live = await create(manager, OWNER, Wish())
     client = Client(live)
     await client.run("1")
     await client.until(lambda: client.parted)
@@ -353,7 +393,7 @@ async def test_an_idle_session_is_told_of_its_end_and_ends(open_one: OpenManager
 
 async def test_a_clock_that_somebody_sets_ends_no_session(open_one: OpenManager, monkeypatch: pytest.MonkeyPatch):
     manager = await open_one(idle_seconds=30, lifetime_seconds=60)
-    live = await manager.create(OWNER, Wish())
+    live = await create(manager, OWNER, Wish())
     now = time.time()
     for years in (10, -10):
         monkeypatch.setattr(time, "time", lambda years=years: now + years * 31_536_000)
@@ -374,7 +414,7 @@ async def test_two_do_not_serve_from_one_directory(open_one: OpenManager):
 
 async def test_an_heir_goes_on_with_every_session_and_its_variables(open_one: OpenManager):
     manager = await open_one()
-    lives = [await manager.create(OWNER, Wish(labels={"path": f"{n}.ipynb"})) for n in range(3)]
+    lives = [await create(manager, OWNER, Wish(labels={"path": f"{n}.ipynb"})) for n in range(3)]
     for n, live in enumerate(lives):
         await Client(live).run(f"kept = {n}")
     await manager.close(end_sessions=False)
@@ -388,7 +428,7 @@ async def test_an_heir_goes_on_with_every_session_and_its_variables(open_one: Op
 
 async def test_what_was_said_while_nobody_served_is_delivered_once(open_one: OpenManager):
     manager = await open_one()
-    live = await manager.create(OWNER, Wish())
+    live = await create(manager, OWNER, Wish())
     client = Client(live)
     cell = client.ask("for i in range(100):\n    print(i, flush=True)\n    if i == 50: input()", allow_stdin=True)
     await client.until(lambda: any(m["msg_type"] == "input_request" for m in client.messages))
@@ -402,7 +442,7 @@ async def test_what_was_said_while_nobody_served_is_delivered_once(open_one: Ope
 
 async def test_cells_that_wait_are_run_by_the_heir_in_their_turn(open_one: OpenManager):
     manager = await open_one()
-    live = await manager.create(OWNER, Wish())
+    live = await create(manager, OWNER, Wish())
     client = Client(live)
     running = client.ask("import time; time.sleep(0.5); order = [1]")
     waiting = [client.ask(f"order.append({n}); print(order)") for n in (2, 3)]
@@ -421,7 +461,7 @@ async def test_a_kernel_that_does_not_greet_the_heir_has_no_more_time_than_other
         pytest.skip("driver does not promise this")  # its kernels have the test's own lock
     flags = {"cell_seconds": 1}
     manager = await open_one(**flags)
-    live = await manager.create(OWNER, Wish())
+    live = await create(manager, OWNER, Wish())
     client = Client(live)
     cell = client.ask("import ctypes; print(1, flush=True); ctypes.PyDLL(None).sleep(100)")
     await client.until(lambda: text_of(client.messages) == "1\n")
@@ -433,7 +473,7 @@ async def test_a_kernel_that_does_not_greet_the_heir_has_no_more_time_than_other
 
 async def test_a_sandbox_that_died_meanwhile_is_told_and_replaced(open_one: OpenManager, driver: Lasting):
     manager = await open_one()
-    live = await manager.create(OWNER, Wish())
+    live = await create(manager, OWNER, Wish())
     client = Client(live)
     cell = client.ask("while True: pass")
     await client.until(lambda: live.execution_state == "busy")
@@ -453,9 +493,9 @@ async def test_a_deletion_under_way_is_finished_and_orphans_and_strays_are_clear
     open_one: OpenManager, driver: Lasting, state: Path
 ):
     manager = await open_one()
-    gone, starting, kept = [await manager.create(OWNER, Wish()) for _ in range(3)]
+    gone, unasked, kept = [await create(manager) for _ in range(3)]
     manager.registry.update(gone.id, state=State.GONE, incarnation=1, sandbox_id=gone.session.sandbox_id)
-    manager.registry.update(starting.id, state=State.STARTING, incarnation=1, sandbox_id="")
+    manager.registry.update(unasked.id, state=State.STARTING, incarnation=0, sandbox_id="")
     await manager.close(end_sessions=False)
     (state / "sessions" / "of-nobody").mkdir()
     assert len(await driver.sandboxes()) == 3
@@ -466,12 +506,26 @@ async def test_a_deletion_under_way_is_finished_and_orphans_and_strays_are_clear
     assert [sandbox.id for sandbox in await driver.sandboxes()] == [kept.session.sandbox_id]
 
 
+async def test_a_kernel_that_was_on_its_way_is_started_by_the_heir(open_one: OpenManager, driver: Lasting):
+    """Whoever asked for it was answered, and may have asked the session something."""
+    manager = await open_one()
+    driver.may_create.clear()
+    live = await manager.create(OWNER, Wish())
+    client = Client(live)
+    cell = client.ask("1+1")
+    await manager.close(end_sessions=False)
+    driver.may_create.set()
+    heir = Client((await open_one()).find(OWNER, live.id), client.name)
+    assert (await heir.outcome(cell)).value == "2"
+    assert len(await driver.sandboxes()) == 1
+
+
 async def test_a_session_whose_kernel_cannot_be_had_any_more_leaves_nothing(state: Path, driver: Lasting):
     settings = read_settings(flags={"profile": "testing"}, environ={}, file={})
     specs = find_kernelspecs(driver.templates)
     more = {**specs, "more": replace(specs["python3"], name="more")}
     manager = await Manager.open(settings, opener(driver), directory=state, kernelspecs=more)
-    await manager.create(OWNER, Wish("more"))
+    await create(manager, OWNER, Wish("more"))
     await manager.close(end_sessions=False)
     heir = await Manager.open(settings, opener(driver), directory=state, kernelspecs=specs)
     await nothing_is_left(heir, driver, state)
@@ -482,7 +536,7 @@ async def test_a_registry_that_cannot_be_read_keeps_no_gateway_from_starting(
     open_one: OpenManager, driver: Lasting, state: Path
 ):
     manager = await open_one()
-    await manager.create(OWNER, Wish())
+    await create(manager, OWNER, Wish())
     await manager.close(end_sessions=False)
     for path in state.glob("sessions.sqlite*"):
         path.write_bytes(b"no database at all")
@@ -497,7 +551,7 @@ async def test_a_damaged_journal_costs_its_own_session_something_and_others_noth
     open_one: OpenManager, driver: Lasting, state: Path, damage: str
 ):
     manager = await open_one()
-    hurt, whole = [await manager.create(OWNER, Wish()) for _ in range(2)]
+    hurt, whole = [await create(manager, OWNER, Wish()) for _ in range(2)]
     for live in (hurt, whole):
         await Client(live).run("kept = 1; print('x' * 1000)")
     await manager.close(end_sessions=False)
@@ -527,7 +581,7 @@ async def test_a_row_of_the_registry_that_names_a_path_leads_nowhere(
     open_one: OpenManager, state: Path, tmp_path: Path
 ):
     manager = await open_one()
-    live = await manager.create(OWNER, Wish())
+    live = await create(manager, OWNER, Wish())
     await manager.close(end_sessions=False)
     other = tmp_path / "other"
     other.mkdir()
@@ -563,7 +617,7 @@ async def test_when_the_warden_is_killed_cells_are_told_and_another_takes_its_pl
 
     manager = await open_manager(tmp_path / "state", open_driver)
     try:
-        busy, idle = [Client(await manager.create(OWNER, Wish())) for _ in range(2)]
+        busy, idle = [Client(await create(manager, OWNER, Wish())) for _ in range(2)]
         cell = busy.ask("import time; time.sleep(60)")
         await busy.until(lambda: busy.live.execution_state == "busy")
         assert wardens[0]._warden is not None

@@ -13,6 +13,7 @@ from cellgate.errors import CellgateError
 from cellgate.live.manager import Manager
 from cellgate.live.reader import Parting
 from cellgate.live.session import LiveSession
+from cellgate.live.wish import Wish
 from cellgate.sandbox.base import Driver, Sandbox, SandboxSpec
 from cellgate.settings import read_settings
 from cellgate.wire.jupyter import Dialect, Frame, JupyterMessage, execute_content, parse_message
@@ -68,6 +69,13 @@ async def open_manager(directory: Path, open_driver: Callable[[], Awaitable[Driv
     """With the profile `testing` and these settings. Whoever opened it owes a `close`."""
     texts = {name: str(value) for name, value in {"profile": "testing", **flags}.items()}
     return await Manager.open(read_settings(flags=texts, environ={}, file={}), open_driver, directory=directory)
+
+
+async def create(manager: Manager, principal: str = OWNER, wish: Wish | None = None) -> LiveSession:
+    """A session whose kernel runs."""
+    live = await manager.create(principal, wish or Wish())
+    await live.started()
+    return live
 
 
 @dataclass(frozen=True)

@@ -117,22 +117,25 @@ class Manager:
     # -- for clients ---------------------------------------------------------------------------------
 
     async def create(self, principal: str, wish: Wish) -> LiveSession:
-        """A session whose kernel has begun. Nothing is left when it fails. Raises LimitError, UsageError,
-        UnknownKernel, TooManySessions, ServerFull, Draining, StorageFull, SandboxStartFailed, DriverUnavailable."""
+        """A session whose kernel is on its way: requests wait for it, and `LiveSession.started` does. Nothing is left
+        when it fails. Raises LimitError, UsageError, UnknownKernel, TooManySessions, ServerFull, Draining, StorageFull,
+        and DriverUnavailable when there is none to ask; what fails later is the session's to tell."""
         kernelspec = self._kernelspec(wish)
         limits = lowered(wish, self.settings.sandbox, self.settings.session)
         self._admit(principal)
-        sandbox = asyncio.ensure_future(self.make_sandbox(SandboxSpec(kernelspec.template, limits[0])))
         self._coming.append(principal)
         try:
-            await asyncio.sleep(0)  # it is asked for now: while it is made, the rest is written
-            live = self._new(principal, wish, kernelspec, limits)
-        except BaseException:
-            await _give_up(sandbox)
-            raise
+            await self._get_driver()
+            sandbox = asyncio.ensure_future(self.make_sandbox(SandboxSpec(kernelspec.template, limits[0])))
+            try:
+                await asyncio.sleep(0)  # it is asked for now: while it is made, the rest is written
+                live = self._new(principal, wish, kernelspec, limits)
+            except BaseException:
+                await _give_up(sandbox)
+                raise
         finally:
             self._coming.remove(principal)
-        await live.begin(sandbox)
+        live.begin(sandbox)
         if live.journal.is_degraded:
             await live.delete()
             raise StorageFull("its journal")

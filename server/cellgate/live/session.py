@@ -225,16 +225,19 @@ class LiveSession:
 
     # -- beginnings ----------------------------------------------------------------------------------
 
-    async def begin(self, sandbox: Awaitable[Sandbox]) -> None:
-        """A new session, whose first sandbox was asked for already: returns when its kernel has begun. Raises what kept
-        it from that; nothing is left then."""
+    def begin(self, sandbox: Awaitable[Sandbox]) -> None:
+        """A new session, whose first sandbox was asked for already."""
         self._coming = sandbox
         self._do(self.session.begin())
-        await self._settle()
+
+    async def started(self) -> None:
+        """Returns when its kernel runs, or the session is over. Raises what kept it from that."""
+        while self.session.state in (State.STARTING, State.RESTARTING):
+            change = self._loop.create_future()
+            self._changed.append(change)
+            await change
         if self.session.state is State.DEAD and self.failure is not None:
-            failure = self.failure
-            await self.delete()
-            raise failure
+            raise self.failure
 
     async def adopt(self, sandbox: Sandbox) -> None:
         """Take over the sandbox that a former gateway left. The session has recovered."""
@@ -294,10 +297,8 @@ class LiveSession:
     def _place_of(self, client: bytes) -> Place:
         place = self._cursors.find(client)
         if place is None:
-            running = self.session.running
-            start = self.journal.next_seq if running is None else running.begins_at
-            place = Place(start, start)
-            self._cursors.remember(client, start)
+            place = Place(self.session.news_from, self.session.news_from)
+            self._cursors.remember(client, place.position)
         return place
 
     def _read(self, client: bytes, sink: Sink, voice: Voice, start: int, after: str = "") -> Reader:
@@ -366,9 +367,7 @@ class LiveSession:
         """Returns when the fresh kernel runs. Raises what kept it from that."""
         self.failure = None
         self._do(self.session.restart(self._host.now()))
-        await self._settle()
-        if self.session.state is State.DEAD and self.failure is not None:
-            raise self.failure
+        await self.started()
 
     async def delete(self) -> None:
         """Returns when it is certain; what is left of it is cleared away after."""
@@ -657,13 +656,6 @@ class LiveSession:
         while self._readers:
             self._left.clear()
             await self._left.wait()
-
-    async def _settle(self) -> None:
-        """Until there is a kernel, or it is certain that there is none."""
-        while self.session.state in (State.STARTING, State.RESTARTING):
-            change = self._loop.create_future()
-            self._changed.append(change)
-            await change
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

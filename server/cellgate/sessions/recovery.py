@@ -3,7 +3,7 @@ journals and the driver each say, which a death between any two instructions may
 
     registry row  journal      sandbox    so
     gone          any          any        clear it away: a deletion was under way
-    starting      any          any        clear it away: whoever asked for it was never answered
+    starting, 0   any          any        clear it away: whoever asked for it was never answered
     any           same number  its own    adopt
     any           else         any        go on without a kernel: end the cells it had, start another
 
@@ -58,9 +58,10 @@ def decide(rows: Sequence[SessionRow], incarnations: Mapping[str, int | None], l
 
 
 def _decide(row: SessionRow, told: int | None, living: Collection[str]) -> Decision:
-    if row.state in (State.GONE, State.STARTING):
+    if row.state is State.GONE or row.incarnation == 0:
         return Decision(row, Fate.CLEAR_AWAY)
-    if row.state not in (State.RESTARTING, State.DEAD) and told == row.incarnation and row.sandbox_id in living:
+    has_kernel = row.state not in (State.STARTING, State.RESTARTING, State.DEAD)
+    if has_kernel and told == row.incarnation and row.sandbox_id in living:
         return Decision(row, Fate.ADOPT)
     if told is not None and told > row.incarnation:  # it died between telling of the next kernel and saving it
         row = replace(row, state=State.RESTARTING, incarnation=told)

@@ -114,6 +114,7 @@ class Session:
         self._asked_before: dict[bytes, frozenset[bytes]] = {}  # by client: its cells that were pending when it came
         self._failures = 0  # kernels in a row that ended before they were given a cell
         self._start_at: float | None = None
+        self._gave_up_at = next_seq  # the record that says so
 
     # -- what can be asked ----------------------------------------------------------------------------
 
@@ -136,6 +137,14 @@ class Session:
     def next_seq(self) -> int:
         """The number that the journal must give the next record, once all effects are carried out."""
         return self._log.next_seq
+
+    @property
+    def news_from(self) -> int:
+        """The record that a client begins with who was not here before: the first of the running cell's, or the one
+        that says why there is no kernel; else the next."""
+        if self._running is not None:
+            return self._running.begins_at
+        return self._gave_up_at if self.state is State.DEAD else self.next_seq
 
     @property
     def waiting_cells(self) -> int:
@@ -351,7 +360,7 @@ class Session:
         """A StartKernel did not come true, and nothing is left of it."""
         if incarnation == self.incarnation and self.state in (State.STARTING, State.RESTARTING):
             sentence = f"the kernel could not be started: {sentence}"
-            if self.state is State.STARTING:  # whoever created the session is waiting, and hears of it
+            if self.state is State.STARTING:  # its first: whoever waits for it hears now, and may want it elsewhere
                 self._give_up(sentence)
             else:
                 self._replace_kernel(now, sentence, {"reason": CellReason.BACKEND_ERROR.value})
@@ -796,6 +805,7 @@ class Session:
             self._log.refuse(waiting.client, waiting.message, CellReason.BACKEND_ERROR, sentence)
         self._early = []
         self._move(Move.GAVE_UP)
+        self._gave_up_at = self._log.next_seq
         self._say_state("dead", sentence, {"reason": CellReason.BACKEND_ERROR.value})
         self._forget_kernel()
         self._save()

@@ -35,9 +35,14 @@ def test_without_its_sandbox_or_its_journal_it_goes_on_without_a_kernel(living, 
     assert fate(State.READY, told, living) is Fate.WITHOUT_KERNEL
 
 
-@pytest.mark.parametrize("state", [State.STARTING, State.GONE])
-def test_what_was_to_go_or_was_never_answered_is_cleared_away(state):
-    assert fate(state) is Fate.CLEAR_AWAY
+@pytest.mark.parametrize(("state", "incarnation"), [(State.STARTING, 0), (State.GONE, 2)])
+def test_what_was_to_go_or_was_never_answered_is_cleared_away(state, incarnation):
+    assert fate(state, incarnation=incarnation) is Fate.CLEAR_AWAY
+
+
+def test_a_first_kernel_that_was_on_its_way_is_started_anew():
+    """Nobody knows which sandbox was to be its own."""
+    assert fate(State.STARTING, told=1, incarnation=1) is Fate.WITHOUT_KERNEL
 
 
 def test_a_restart_that_the_journal_tells_of_and_the_registry_does_not_is_finished():

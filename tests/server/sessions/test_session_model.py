@@ -178,7 +178,7 @@ class Sessions(RuleBasedStateMachine):
         elif what == "death unseen" and self.has_kernel:
             self.living, self.inbox, self.mouth = 0, [], []
             self.crash(flag)
-        elif what == "crash" and session.state not in (State.STARTING, State.GONE):
+        elif what == "crash" and session.state is not State.GONE:
             self.crash(flag)
 
     def crash(self, has_arrived: bool) -> None:

@@ -8,6 +8,7 @@
     ├── UnknownTemplate      yours    unknown_template      no such template here
     ├── UnknownSession       yours    unknown_session       no such session, or not yours
     ├── UnknownKernel        yours    unknown_kernel        no kernelspec of this name here
+    ├── UnknownScript        yours    unknown_script        no such script, or not yours
     ├── TooManySessions      yours    too_many_sessions     one principal's share is used up
     ├── TooManyClients       yours    too_many_clients      a session has all the connections it may
     ├── FileError            yours    file_error            something about a file in a sandbox
@@ -78,6 +79,7 @@ __all__ = [
     "TooManyClients",
     "TooManySessions",
     "UnknownKernel",
+    "UnknownScript",
     "UnknownSession",
     "UnknownTemplate",
     "UsageError",
@@ -390,6 +392,20 @@ class UnknownKernel(CellgateError):
 
     def text(self) -> str:
         return f"there is no kernelspec {self.name[:80]!r}; known: {', '.join(self.known)}"
+
+
+@dataclass(eq=False)
+class UnknownScript(CellgateError):
+    """There is no such script, or it is somebody else's."""
+
+    code = "unknown_script"
+    fault = Fault.YOURS
+    name: str
+    version: int | None = None  # None: not one version of it
+
+    def text(self) -> str:
+        which = "" if self.version is None else f" with a version {self.version}"
+        return f"there is no script {self.name[:80]!r}{which} of yours; /v1/scripts lists them"
 
 
 @dataclass(eq=False)

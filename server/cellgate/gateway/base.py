@@ -76,6 +76,7 @@ ANSWERS: dict[str, tuple[int, str | None]] = {
     "no_subprotocol": (400, None),
     "no_such_file": (404, None),
     "unknown_kernel": (404, None),
+    "unknown_script": (404, None),
     "unknown_session": (404, None),
     "already_there": (409, None),
     "not_a_directory": (409, None),

@@ -114,7 +114,11 @@ def code_of(fields: Mapping[str, object], name: str, *, max_bytes: int) -> str:
     value = fields.get(name)
     if not isinstance(value, str):
         raise UsageError(f"{name} is {_kind(value) if name in fields else 'missing'}; text would pass")
-    if (size := len(value.encode("utf-8", "replace"))) > max_bytes:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{name} has half a character at {error.start}; what UTF-8 can say would pass") from error
+    if size > max_bytes:
         raise UsageError(f"{name} has {size} bytes; up to {max_bytes} would pass")
     return value
 

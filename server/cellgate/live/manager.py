@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 from weakref import WeakValueDictionary
@@ -31,6 +32,7 @@ from cellgate.live.cursors import Cursors
 from cellgate.live.happenings import Happenings, SessionCreated
 from cellgate.live.isolation import Isolation
 from cellgate.live.kernelspecs import DEFAULT_KERNEL, Kernelspec, find_kernelspecs, setup_of
+from cellgate.live.scripts import Scripts
 from cellgate.live.session import LiveSession, date_now
 from cellgate.live.wish import Wish, lowered
 from cellgate.sandbox.base import Driver, KeepsPool, Sandbox, SandboxSpec
@@ -153,6 +155,14 @@ class Manager:
                     return live, False
             return await self.create(principal, wish), True
 
+    @cached_property
+    def scripts(self) -> Scripts:
+        """Opened when somebody first asks. Raises StorageFull."""
+        try:
+            return Scripts.open(self.directory / "scripts.sqlite")
+        except (OSError, sqlite3.Error) as error:
+            raise StorageFull(str(error)) from error
+
     def change(self, live: LiveSession, wish: Wish) -> None:
         """A session is asked for differently now: its name, its metadata, its limits of time. Raises LimitError,
         UsageError, StorageFull."""
@@ -232,6 +242,8 @@ class Manager:
             await self._driver.close()
             self._driver = None
         self.registry.close()
+        if "scripts" in vars(self):
+            self.scripts.close()
 
     # -- for sessions (Host) -------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from cellgate.access.scopes import Scope
 from cellgate.gateway.openapi import Operation, Route
 from cellgate.gateway.schemas import TEXT, words_of
 from cellgate.gateway.v1.facts import IsolationHandler, LanguagesHandler, LimitsHandler, ProfilesHandler
+from cellgate.gateway.v1.scripts import MAX_VERSION, DiffHandler, ScriptHandler, ScriptsHandler, VersionsHandler
 from cellgate.gateway.v1.sessions import InterruptHandler, RestartHandler, SessionHandler, SessionsHandler
 from cellgate.sessions.states import State
 
@@ -16,6 +17,8 @@ STARTS = ("driver_unavailable", "link_closed", "sandbox_gone", "sandbox_start_fa
 BEGINS = (*STARTS, "draining", "server_full", "storage_full", "too_many_sessions", "unknown_kernel")
 
 _UNKNOWN = ("unknown_session",)
+_NO_SCRIPT = ("unknown_script",)
+_VERSION = {"type": "integer", "minimum": 1, "maximum": MAX_VERSION}
 _FILTERS = {
     "state": words_of(*(state.value for state in State)), "name": TEXT, "kernel": TEXT, "language": TEXT,
 }  # fmt: skip
@@ -45,6 +48,29 @@ V1_ROUTES: tuple[Route, ...] = (
     Route("/v1/sessions/{session_id}/restart", RestartHandler, {
         "POST": Operation(
             "lose all variables, keep the id", {200: "Session"}, (*_UNKNOWN, *STARTS), scope=Scope.EXECUTE
+        ),
+    }),
+    Route("/v1/scripts", ScriptsHandler, {
+        "GET": Operation("your scripts, the newest version of each", {200: "Scripts"}, scope=Scope.OBSERVE),
+        "POST": Operation(
+            "keep code under a name; a new version, if it is new", {201: "Script", 200: "Script"},
+            ("unknown_kernel", "storage_full"), body="ScriptWish", scope=Scope.EXECUTE,
+        ),
+    }),
+    Route("/v1/scripts/{script}", ScriptHandler, {
+        "GET": Operation(
+            "its newest version, or another", {200: "Script"}, (*_NO_SCRIPT, "usage"),
+            query={"version": _VERSION}, scope=Scope.OBSERVE,
+        ),
+        "DELETE": Operation("with all its versions", {204: ""}, (*_NO_SCRIPT, "storage_full"), scope=Scope.EXECUTE),
+    }),
+    Route("/v1/scripts/{script}/versions", VersionsHandler, {
+        "GET": Operation("those that are kept, newest first", {200: "ScriptVersions"}, _NO_SCRIPT, scope=Scope.OBSERVE),
+    }),
+    Route("/v1/scripts/{script}/diff", DiffHandler, {
+        "GET": Operation(
+            "how two versions differ; by default the newest from the one before", {200: "ScriptDiff"},
+            (*_NO_SCRIPT, "usage"), query={"from": _VERSION, "to": _VERSION}, scope=Scope.OBSERVE,
         ),
     }),
     Route("/v1/languages", LanguagesHandler, {

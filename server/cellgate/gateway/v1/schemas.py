@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cellgate.gateway.schemas import COUNT, DATE, TEXT, Schema, limits_of, list_of, object_of, words_of
 from cellgate.gateway.v1 import wishes
+from cellgate.live.scripts import MAX_CODE_BYTES, SCRIPT_NAME
 from cellgate.sessions.states import State
 from cellgate.settings import PROFILES, Settings
 
@@ -22,6 +23,7 @@ _ENV: Schema = {
     "additionalProperties": {"type": "string", "maxLength": wishes.MAX_VALUE_CHARS},
 }
 
+_SCRIPT = {"name": TEXT, "version": COUNT, "kernel": TEXT, "description": TEXT, "created": DATE}
 _SHORT = {
     "id": TEXT,
     "name": TEXT,
@@ -67,6 +69,18 @@ def v1_schemas(settings: Settings) -> dict[str, Schema]:
         }, additionalProperties=False),
         "Session": object_of(_FULL),
         "Sessions": object_of({"sessions": list_of(object_of(_SHORT))}),
+        "ScriptWish": object_of(
+            {
+                "name": {"type": "string", "pattern": f"^{SCRIPT_NAME.pattern}$"},
+                "code": {"type": "string", "description": f"up to {MAX_CODE_BYTES} bytes"},
+            },
+            {"kernel": _WORD, "language": _WORD},
+            additionalProperties=False,
+        ),
+        "Script": object_of({**_SCRIPT, "code": TEXT}),
+        "Scripts": object_of({"scripts": list_of(object_of(_SCRIPT))}),
+        "ScriptVersions": object_of({"versions": list_of(object_of(_SCRIPT))}),
+        "ScriptDiff": object_of({"from": COUNT, "to": COUNT, "diff": TEXT}),
         "Languages": object_of({"languages": list_of(object_of({
             "name": TEXT,
             "kernels": list_of(object_of({

@@ -15,6 +15,7 @@ from cellgate.gateway.app import ROUTES
 from cellgate.gateway.auth import MAX_GUESSES, REFUSALS
 from cellgate.gateway.base import CODES, MAX_BODY_BYTES
 from cellgate.gateway.openapi import Route, document
+from cellgate.live.scripts import Scripts
 from cellgate.live.session import LiveSession
 from cellgate.settings import read_settings
 from tests.support.gateway import Gateway, Reply, gateway
@@ -73,7 +74,8 @@ async def test_every_error_in_the_document_can_be_met(here, monkeypatch, route, 
     body = {"path": "a.ipynb", "kernel": {"id": kernel_id}}
     session_id = (await here.ask("POST", "/api/sessions", body)).json()["id"]
     names = {"kernel_id": kernel_id, "session_id": session_id, "kernel_name": "python3"}
-    names |= {"file_name": "logo-svg.svg", "path": "js/main.js"}
+    names |= {"file_name": "logo-svg.svg", "path": "js/main.js", "script": "a"}
+    await here.ask("POST", "/v1/scripts", {"name": "a", "code": "1"})
     described = DOCUMENT["paths"][route.path][method.lower()]["responses"]
     for code in route.codes(method):
         with monkeypatch.context() as patch:
@@ -101,6 +103,11 @@ FAILURES = {
 }
 
 
+BODIES = {  # that begin something, where an empty one does not
+    "/v1/scripts": b'{"name": "a", "code": "1"}',
+}
+
+
 async def provoke(
     here: Gateway, patch: pytest.MonkeyPatch, route: Route, method: str, code: str, names: dict[str, str]
 ) -> Reply:
@@ -108,7 +115,7 @@ async def provoke(
     sent: bytes | None = b'{"path": "b", "kernel": {"name": "python3"}}' if method in ("POST", "PATCH") else None
     path, token, headers = route.path, "the-token-of-this-test", {}
     if path.startswith("/v1/"):
-        sent = sent and b"{}"
+        sent = sent and BODIES.get(path, b"{}")
         names = names | {"session_id": names["kernel_id"]}
     cookie = here.cookie(time.time())
     if path == "/login":
@@ -163,18 +170,20 @@ async def provoke(
         patch.setattr(here.manager, "is_draining", True)
     elif code == "unknown_kernel" and method == "GET":
         names = names | {"kernel_name": "none"}
-    elif code == "unknown_session" and "{" in path:
+    elif code in ("unknown_session", "unknown_script") and "{" in path:
         names = dict.fromkeys(names, "none")
     else:
 
         async def refuse(*_):
             raise FAILURES[code]
 
-        def refuse_now(*_):
+        def refuse_now(*_, **__):
             raise FAILURES[code]
 
         patch.setattr(here.manager, "create", refuse)
         patch.setattr(here.manager, "change", refuse_now)
+        patch.setattr(Scripts, "save", refuse_now)
+        patch.setattr(Scripts, "delete", refuse_now)
         patch.setattr(LiveSession, "restart", refuse)
     return await here.ask(
         method, re.sub(r"\{(\w+)\}", lambda found: names[found[1]], path), sent, token=token, headers=headers

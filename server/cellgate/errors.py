@@ -30,6 +30,7 @@
     ├── Draining             ours     draining              this server is about to stop
     ├── StorageFull          ours     storage_full          the state directory cannot be written
     ├── LinkClosed           theirs   link_closed           a link was closed by either end
+    ├── NotAnswered          theirs   not_answered          its kernel will not say; the reason is among the facts
     ├── SandboxGone          theirs   sandbox_gone          it has ended; the certificate says how
     ├── BadCertificate       ours     bad_certificate       something that is no death certificate
     ├── DriverUnavailable    ours     driver_unavailable    this host cannot run this driver
@@ -41,7 +42,8 @@ Needs nothing but the standard library, because the warden imports it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
@@ -68,6 +70,7 @@ __all__ = [
     "NoSuchFile",
     "NotADirectory",
     "NotAFile",
+    "NotAnswered",
     "NotEmpty",
     "NotPermitted",
     "PolicyError",
@@ -336,6 +339,20 @@ class LinkClosed(CellgateError):
 
     def text(self) -> str:
         return f"{self.what} is closed; a new connection would pass"
+
+
+@dataclass(eq=False)
+class NotAnswered(CellgateError):
+    """Something was asked of a kernel that it will not answer: it ended, has too much to do, or may not be asked."""
+
+    code = "not_answered"
+    fault = Fault.THEIRS
+    reason: str  # as a cell ends
+    sentence: str
+    details: Mapping[str, object] = field(default_factory=dict)
+
+    def text(self) -> str:
+        return f"the kernel did not answer: {self.sentence or self.reason}"
 
 
 @dataclass(eq=False)

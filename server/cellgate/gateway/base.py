@@ -97,6 +97,7 @@ ANSWERS: dict[str, tuple[int, str | None]] = {
     "driver_unavailable": (503, _NO_KERNEL),
     "draining": (503, None),
     "link_closed": (503, None),
+    "not_answered": (503, None),
     "sandbox_gone": (503, None),
     "sandbox_start_failed": (503, _NO_KERNEL),
     "server_full": (503, None),

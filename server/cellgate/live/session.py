@@ -15,7 +15,7 @@ import asyncio
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -46,6 +46,7 @@ from cellgate.live.happenings import (
     UsageSampled,
     Who,
 )
+from cellgate.live.questions import Answer, Questions, make_question
 from cellgate.live.reader import Parting, Reader, Sink
 from cellgate.live.voices import JupyterVoice, Voice
 from cellgate.live.wish import Wish
@@ -53,7 +54,7 @@ from cellgate.sandbox.base import Sandbox, SandboxSpec, Usage
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sandbox.connection import Batch, KernelConnection
 from cellgate.sandbox.watchdog import watch
-from cellgate.sessions.effects import Append, Close, Destroy, Effect, Interrupt, Kill, Save, Send, StartKernel
+from cellgate.sessions.effects import Answered, Append, Close, Destroy, Effect, Interrupt, Kill, Save, Send, StartKernel
 from cellgate.sessions.journal import Gap, Journal
 from cellgate.sessions.limits import SessionLimits
 from cellgate.sessions.news import Accepted, Finished, News
@@ -61,8 +62,9 @@ from cellgate.sessions.records import Record
 from cellgate.sessions.registry import Registry
 from cellgate.sessions.session import Session
 from cellgate.sessions.states import State
-from cellgate.wire.jupyter import ClientMessage, Composer, Dialect
+from cellgate.wire.jupyter import Buffer, ClientMessage, Composer, Dialect
 from cellgate_kernel.link import Hello, Link, WindowFull
+from cellgate_kernel.message import Channel
 
 __all__ = ["Host", "LiveSession", "date_now"]
 
@@ -160,6 +162,7 @@ class LiveSession:
         self._kernels: dict[int, _Kernel] = {}
         self._coming: Awaitable[Sandbox] | None = None  # was asked for before the session had begun
         self._readers: dict[bytes, Reader] = {}
+        self._questions = Questions()
         self._twins: dict[bytes, Reader] = {}  # a second connection of a client's, until one of both speaks
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -356,6 +359,23 @@ class LiveSession:
         self.session.limits = limits
         self._plan_tick()
 
+    async def ask(
+        self,
+        msg_type: str,
+        content: Mapping[str, Any],
+        buffers: Sequence[Buffer] = (),
+        *,
+        channel: Channel = Channel.SHELL,
+        is_clients: bool = False,
+    ) -> Answer:
+        """What the kernel replies to this. Clients hear nothing of it; it dies with this gateway. On the shell channel
+        it waits for its turn among the cells. `is_clients`: a client wrote it, so that it is judged. How long to wait
+        is the caller's to say. Raises NotAnswered."""
+        question = make_question(msg_type, content, buffers, channel=channel, date=date_now())
+        return await self._questions.put(
+            question, lambda: self._do(self.session.ask(question, self._host.now(), is_judged=is_clients))
+        )
+
     def touch(self) -> None:
         """Somebody wants it to live on."""
         self.session.touch(self._host.now())
@@ -393,6 +413,7 @@ class LiveSession:
 
     async def close(self) -> None:
         """Let go of it without ending it: another gateway may take over."""
+        self._questions.give_up(Reason.BACKEND_ERROR.value, "this server is about to stop")
         for reader in self._all_readers():
             reader.part(Parting.GOING_AWAY)
         if self._timer:
@@ -413,6 +434,8 @@ class LiveSession:
         for effect in effects:
             if isinstance(effect, Append):
                 self._append(effect.records)
+            elif isinstance(effect, Answered):
+                self._questions.answered(effect)
             elif isinstance(effect, Send):
                 self._send(effect)
             elif isinstance(effect, Save):
@@ -428,6 +451,7 @@ class LiveSession:
                 if destroyed := self._kernels.pop(effect.incarnation, None):
                     self._start(self._destroy(effect.incarnation, destroyed))
             elif isinstance(effect, Close):
+                self._questions.give_up(effect.reason.value, "the session is over")
                 self._start(self._clear_away())
                 self._tell(SessionEnded(self.who, effect.reason.value))
         assert self.journal.next_seq == self.session.next_seq, "the session and its journal count alike"

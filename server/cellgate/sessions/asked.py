@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from cellgate.wire.jupyter import ClientMessage
 from cellgate_kernel.message import Channel, Status, Tag
 
-__all__ = ["MAX_ASKED", "Asked", "Question"]
+__all__ = ["MAX_ASKED", "OURS", "Asked", "Question"]
+
+OURS = b"\x00cellgate"  # asks what the gateway itself wants to know; no client has such a name
 
 MAX_ASKED = 1024  # requests without an answer; as many as a kernel host queues
 MAX_TOLD = 1024  # messages without an answer whose busy and idle are still shown: widgets wait for them
@@ -68,6 +70,11 @@ class Asked:
         self._told[message_id] = question
         if len(self._told) > MAX_TOLD:
             self._told.popitem(last=False)
+
+    def is_ours(self, message_id: bytes) -> bool:
+        """Whether the gateway asked this itself."""
+        question = self._open.get(message_id)
+        return question is not None and question.client == OURS
 
     def take_status(self, tag: Tag) -> bool | None:
         """Whether to show a status: not a second time. None if it belongs to nothing here."""

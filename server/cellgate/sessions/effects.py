@@ -6,8 +6,8 @@ An effect names the incarnation it is for, so that one that comes late does noth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cellgate.sandbox.certificate import Reason
 from cellgate.sessions.cells import Cell, Waiting
@@ -15,7 +15,19 @@ from cellgate.sessions.records import Record
 from cellgate.sessions.states import State
 from cellgate.wire.jupyter import ClientMessage
 
-__all__ = ["Append", "Close", "Destroy", "Effect", "Interrupt", "Judge", "Kill", "Save", "Send", "StartKernel"]
+__all__ = [
+    "Answered",
+    "Append",
+    "Close",
+    "Destroy",
+    "Effect",
+    "Interrupt",
+    "Judge",
+    "Kill",
+    "Save",
+    "Send",
+    "StartKernel",
+]
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,17 @@ class Append:
     """Write these to the journal, in one go. The session has counted their sequence numbers."""
 
     records: Sequence[Record]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What came of a question of the gateway's own; it stands in no journal."""
+
+    msg_id: str
+    body: bytes | None  # the kernel's reply; None when there will be none
+    reason: str = ""  # why, out of `states.CellReason`
+    sentence: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,4 +113,4 @@ class Close:
     reason: Reason
 
 
-Effect = Append | Send | Judge | Interrupt | Kill | Destroy | StartKernel | Save | Close
+Effect = Append | Answered | Send | Judge | Interrupt | Kill | Destroy | StartKernel | Save | Close

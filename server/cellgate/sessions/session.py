@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 
 from cellgate.policy.verdicts import Verdict
 from cellgate.sandbox.certificate import DeathCertificate, Reason
-from cellgate.sessions.asked import MAX_ASKED, Asked
+from cellgate.sessions.asked import MAX_ASKED, OURS, Asked
 from cellgate.sessions.cells import Cell, Judgement, Queue, Waiting
 from cellgate.sessions.clocks import Expiry, Life, Urge, urge_of, urges_at
 from cellgate.sessions.docket import Denial, Docket, Warner, permit
-from cellgate.sessions.effects import Close, Destroy, Effect, Interrupt, Judge, Kill, Save, Send, StartKernel
+from cellgate.sessions.effects import Answered, Close, Destroy, Effect, Interrupt, Judge, Kill, Save, Send, StartKernel
 from cellgate.sessions.journal import Recovery
 from cellgate.sessions.limits import SessionLimits
 from cellgate.sessions.news import News
@@ -298,6 +298,16 @@ class Session:
             self._give_input(message)
         else:
             self._ask(client, message, judgement)
+        return self._done()
+
+    def ask(self, message: ClientMessage, now: float, *, is_judged: bool) -> list[Effect]:
+        """A question of the gateway's own, which is answered by an `Answered`; no client hears of it. `is_judged`: as
+        if a client had asked it."""
+        self._life.active_at = now
+        if self.state in (State.GONE, State.DEAD):
+            self._log.refuse(OURS, message, CellReason.BACKEND_ERROR, NO_KERNEL)
+        else:
+            self._ask(OURS, message, None if is_judged else _ALLOWED)
         return self._done()
 
     def judged(self, item: Cell | Waiting, judgement: Judgement, now: float) -> list[Effect]:
@@ -617,6 +627,8 @@ class Session:
         cell = self._running
         if tag.message_type in _NO_OUTPUT:
             self.ignored["stray_reply"] += 1
+        elif self._kernel.asked.is_ours(tag.parent_id):
+            self.ignored["output_of_question"] += 1
         elif cell is None or tag.parent_id != cell.id:
             # Of a thread that outlived its cell, of a comm, or of nobody known: shown as it is. Clients know theirs.
             self._pass(self._background, Record(Kind.OUTPUT, 0, number, b"", tag, v1), None)
@@ -645,6 +657,7 @@ class Session:
     def _hear_status(self, number: int, tag: Tag, v1: memoryview, now: float) -> None:
         """Busy and idle, once for each request. That it died or restarts is not the kernel's to say."""
         cell, kernel = self._running, self._kernel
+        is_ours = kernel.asked.is_ours(tag.parent_id)
         if cell is not None and tag.parent_id == cell.id:
             record = Record(Kind.OUTPUT, cell.key, number, b"", tag, v1)
             if tag.status is Status.BUSY and not cell.is_busy and cell.phase is Phase.RUNNING:
@@ -658,6 +671,8 @@ class Session:
             else:
                 self.ignored["status_twice"] += 1
         elif (is_new := kernel.asked.take_status(tag)) is not None:
+            if is_new and is_ours:
+                return
             if is_new:
                 self._log.record(Record(Kind.OUTPUT, 0, number, b"", tag, v1))
             else:
@@ -682,7 +697,10 @@ class Session:
         if question is None:
             self.ignored["stray_reply"] += 1
             return
-        if question.message.msg_type != "kernel_info_request":  # which a kernel's host may answer for it, out of turn
+        if question.client == OURS:
+            self._end_passed(tag.channel, question.number)
+            self._log.do(Answered(question.message.msg_id, bytes(v1)))
+        elif question.message.msg_type != "kernel_info_request":  # which a kernel's host may answer for it, out of turn
             self._end_passed(tag.channel, question.number)
             self._log.record(Record(Kind.OUTPUT, 0, number, question.client, tag, v1))
         else:

@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cellgate.sessions.asked import Question
+from cellgate.sessions.asked import OURS, Question
 from cellgate.sessions.cells import Cell
-from cellgate.sessions.effects import Append, Effect
+from cellgate.sessions.effects import Answered, Append, Effect
 from cellgate.sessions.news import Accepted, Finished, News, Refused
 from cellgate.sessions.output_cap import OutputCap, Truncated
 from cellgate.sessions.records import Kind, Record
@@ -140,6 +140,9 @@ class Transcript:
         facts: Mapping[str, object] = {},
     ) -> None:
         """Answer in full what was not accepted."""
+        if client == OURS:
+            self.do(Answered(message.msg_id, None, reason.value, sentence, facts))
+            return
         self._say(self._composer.status("busy", parent=message, date=self._date()), client)
         for said in self._composer.end(message, Ending(reason.value, sentence, facts), date=self._date()):
             self._say(said, client)
@@ -149,6 +152,9 @@ class Transcript:
     def end_question(self, question: Question, reason: CellReason, sentence: str) -> None:
         """What the kernel has not said of a request that it was given."""
         client, message = question.client, question.message
+        if client == OURS:
+            self.do(Answered(message.msg_id, None, reason.value, sentence))
+            return
         if not question.has_busy:
             self._say(self._composer.status("busy", parent=message, date=self._date()), b"")
         for said in self._composer.end(message, Ending(reason.value, sentence), date=self._date()):

@@ -19,6 +19,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cellgate.access.scopes import SCOPES, read_scopes, scopes_as_text
+from cellgate.access.vouched import read_networks
 from cellgate.errors import LimitError, UsageError
 from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS
 from cellgate.sandbox.limits import KiB, LimitRow, Limits, MiB, size
@@ -119,6 +121,40 @@ def _origins(value: object) -> object:
     return tuple(origins)
 
 
+def _networks(value: object) -> object:
+    texts = [text.strip() for text in value.split(",")] if isinstance(value, str) else value
+    try:
+        return tuple(str(network) for network in read_networks(map(str, texts) if isinstance(texts, list) else [""]))
+    except ValueError:
+        raise ValueError("addresses and networks like 10.0.0.7 or 10.0.0.0/8") from None
+
+
+def _scopes(value: object) -> object:
+    text = value if isinstance(value, str) else ",".join(map(str, value)) if isinstance(value, list) else ""
+    try:
+        return tuple(scopes_as_text(read_scopes(text)).split(","))
+    except UsageError as error:
+        raise ValueError(f"one or more of {', '.join(SCOPES)}") from error
+
+
+def _header(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9-]{1,100}", value):
+        raise ValueError("the name of a header")
+    return value
+
+
+def _line(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,500}", value):
+        raise ValueError("1 to 500 visible ASCII characters")
+    return value
+
+
+def _keys(value: object) -> object:
+    if not isinstance(value, str) or not value.startswith(("/", "https://")):
+        raise ValueError("an absolute path or an https URL")
+    return value
+
+
 def _number(row: LimitRow) -> Callable[[object], object]:
     def read(value: object) -> object:
         number = row.read(value) if isinstance(value, str) else value
@@ -205,6 +241,24 @@ SETTINGS: dict[str, Setting] = {
             "allowed_origins", (), "",
             "whose pages may open websockets beside the server's own, separated by commas", _origins,
         ),
+        Setting(
+            "trusted_proxies", (), "",
+            "addresses and networks, separated by commas, of proxies that say who asks; they must strip the header "
+            "from what they are sent", _networks,
+        ),
+        Setting("proxy_header", "X-Forwarded-User", "", "in which they say it", _header),
+        Setting(
+            "jwt_keys", None, "",
+            "a JWK set, as a path or an https URL: whoever shows a token that one of its keys has signed is let in; "
+            "needs the extra `oidc`", _keys,
+        ),
+        Setting("jwt_issuer", None, "", "whom such a token must be from (`iss`)", _line),
+        Setting("jwt_audience", None, "", "whom it must be for (`aud`)", _line),
+        Setting("jwt_claim", "sub", "", "which of its claims names the principal", _line),
+        Setting(
+            "vouched_scopes", ("execute", "files"), "",
+            "what those may do who come by `trusted_proxies` or `jwt_keys`", _scopes,
+        ),
         *(Setting(row.name, row.default, row.unit, row.reason, _number(row)) for row in _LIMIT_ROWS),
     )
 }  # fmt: skip
@@ -246,6 +300,13 @@ class Settings:
     token: str | None = field(repr=False)
     pool_size: int
     allowed_origins: tuple[str, ...]
+    trusted_proxies: tuple[str, ...]
+    proxy_header: str
+    jwt_keys: str | None
+    jwt_issuer: str | None
+    jwt_audience: str | None
+    jwt_claim: str
+    vouched_scopes: tuple[str, ...]
     sandbox: Limits
     session: SessionLimits
     server: ServerLimits
@@ -393,8 +454,9 @@ def settings_as_markdown() -> str:
     lines = ["| setting | default | what it is |", "|---|---|---|"]
     for setting in SETTINGS.values():
         if setting.name not in limits:
-            default = f"`{setting.default}`" if setting.default not in (None, ()) else ""
-            lines.append(f"| `{setting.name}` | {default} | {setting.help} |")
+            default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
+            shown = f"`{default}`" if default not in (None, "") else ""
+            lines.append(f"| `{setting.name}` | {shown} | {setting.help} |")
     return "\n".join(lines) + "\n"
 
 

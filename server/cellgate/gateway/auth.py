@@ -2,8 +2,8 @@
 
 Whoever shows the server's token is its owner, and whoever shows one that the operator made is whom that was made for:
 in a header, in the query, or by a cookie that stands for it. A token in a header or a query was put there by somebody
-who knows it. A cookie is sent by a browser unasked, so that with one it also counts which page sent the request. A
-wrong token costs its address a guess.
+who knows it. A cookie is sent by a browser unasked, so that with one it also counts which page sent the request; the
+same holds for whom a proxy vouches, which knows them by a cookie of its own. A wrong token costs its address a guess.
 
 Pure: takes what a request says and the time, knows no HTTP library. What a route wants, a scope or nobody at all, is
 said in their table.
@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from cellgate.access.scopes import ALL_SCOPES, Scope
 from cellgate.access.tokens import TOKEN, Token, digest_of
+from cellgate.access.vouched import Issuer, Proxy, Vouched
 
 __all__ = [
     "COOKIE_SECONDS",
@@ -49,12 +50,14 @@ class Way(str, Enum):
     HEADER = "header"
     QUERY = "query"
     COOKIE = "cookie"
+    PROXY = "proxy"
 
 
 WAYS: dict[Way, str] = {
     Way.HEADER: "`Authorization: token TOKEN` or `Authorization: Bearer TOKEN`",
     Way.QUERY: "`?token=TOKEN`, for what can send no header; `/?token=TOKEN` sets the cookie",
     Way.COOKIE: "set at login. Only with a Host and an Origin of this server, and no body that a plain form can send",
+    Way.PROXY: "a header that a proxy in front sets, if `trusted_proxies` names it; the rest as with the cookie",
 }
 
 # Each refusal: its HTTP status, and a sentence that says what would pass.
@@ -72,6 +75,7 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "simple_form": (403, "any page's form can send this with your cookie; the content type application/json passes"),
 }
 
+_PROXY, _ISSUER = _VOUCHERS = "proxy", "issuer"  # in place of a token's id, which has eight characters
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _FORM_TYPES = {"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"}
 _CREDENTIALS = re.compile(r"(?:token|bearer) +(\S+)", re.IGNORECASE)
@@ -91,6 +95,7 @@ class Asked:
     origin: str | None = None
     authorization: str | None = None
     query_token: str | None = None
+    proxy_user: str | None = None  # the value of the header that `Guard.proxy_header` names
     cookie: str | None = None  # the value of the one that bears `Guard.cookie_name`
     content_type: str = ""
     fetch_site: str | None = None  # Sec-Fetch-Site and Sec-Fetch-Mode: browsers send them, pages cannot
@@ -109,7 +114,8 @@ class Principal:
     name: str
     way: Way
     scopes: frozenset[Scope] = ALL_SCOPES
-    token: str = ""  # the id of the one it stands for; "" for the server's own
+    token: str = ""  # the id of the one it stands for; "" for the server's own; or how else it is vouched for
+    expires: float | None = None  # of those for whom somebody else vouches
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,17 @@ class Refusal:
 class Guard:
     """Made once from the settings. Remembers wrong guesses, and which tokens there are."""
 
-    def __init__(self, token: str, *, allowed_origins: Iterable[str] = (), host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        token: str,
+        *,
+        allowed_origins: Iterable[str] = (),
+        host: str = "127.0.0.1",
+        proxy: Proxy | None = None,
+        issuer: Issuer | None = None,
+        vouched_scopes: frozenset[Scope] = frozenset(),
+    ) -> None:
+        """`vouched_scopes` are those of whoever comes by the proxy or by the issuer."""
         self._own = Token("", digest_of(token), OWNER, ALL_SCOPES)
         self._tokens: dict[str, Token] = {"": self._own}
         # From its own token alone, so that a server which is started again with it knows its cookies, and one with
@@ -142,7 +158,14 @@ class Guard:
         self._allowed = {origin for text in allowed_origins if (origin := _origin(text))}
         self._names = {host.lower(), "localhost", *(origin.host for origin in self._allowed)}
         self._is_local = host == "localhost" or _is_loopback(host)
+        self._proxy = proxy
+        self._issuer = issuer
+        self._vouched_scopes = vouched_scopes
         self._guesses = _Guesses()
+
+    @property
+    def proxy_header(self) -> str | None:
+        return self._proxy.header if self._proxy else None
 
     def take(self, tokens: Iterable[Token]) -> None:
         """These count from now on, and no others besides the server's own."""
@@ -152,16 +175,16 @@ class Guard:
         """Who this is, or why it goes no further. `now` is in seconds since 1970."""
         found = _CREDENTIALS.fullmatch(asked.authorization or "")
         shown = {Way.HEADER: found[1] if found else None, Way.QUERY: asked.query_token}
-        way, token = self._first_good(shown, now)
-        if token is None and asked.cookie:
-            token = self._find_by_cookie(asked.cookie, now)
-        if token is None:
+        principal = self._by_token(shown, now) or self._by_others(asked, shown[Way.HEADER], now)
+        if principal is None and asked.cookie and (token := self._find_by_cookie(asked.cookie, now)):
+            principal = _principal(token, Way.COOKIE)
+        if principal is None:
             is_guess = any(shown.values()) or (asked.cookie and not self._find_by_cookie(asked.cookie, 0))
             return self._guessed(asked.remote, now) if is_guess else Refusal("unauthorized")
-        refusal = self._misused(asked) if way is Way.COOKIE else None
+        refusal = self._misused(asked) if principal.way in (Way.COOKIE, Way.PROXY) else None
         if asked.is_websocket and asked.origin is not None and not self.trusts_origin(asked.origin, asked.host):
             refusal = Refusal("foreign_origin")  # whoever opened it: what comes back can be read by the page
-        return refusal or _principal(token, way)
+        return refusal or principal
 
     def admit_login(self, asked: Asked, token: str, now: float) -> Principal | Refusal:
         """The same for a token that was typed into the login page."""
@@ -175,6 +198,8 @@ class Guard:
 
     def still_admits(self, principal: Principal, now: float) -> bool:
         """Whether whoever was let in would be let in now. Cookies expire, and keep no connection from going on."""
+        if principal.token in _VOUCHERS:
+            return principal.expires is None or now < principal.expires
         token = self._tokens.get(principal.token)
         return token is not None and token.is_good(now)
 
@@ -203,11 +228,22 @@ class Guard:
         """By what is kept of the token, too: one that is made again under the same id has other cookies."""
         return hmac.digest(self._key, f"{token.id} {expires} ".encode() + token.digest, "sha256").hex()
 
-    def _first_good(self, shown: Mapping[Way, str | None], now: float) -> tuple[Way, Token | None]:
+    def _by_token(self, shown: Mapping[Way, str | None], now: float) -> Principal | None:
         for way, text in shown.items():
             if text and (token := self._find(text, now)):
-                return way, token
-        return Way.COOKIE, None
+                return _principal(token, way)
+        return None
+
+    def _by_others(self, asked: Asked, bearer: str | None, now: float) -> Principal | None:
+        """Whom an issuer or a proxy vouches for."""
+        if self._issuer and bearer and (found := self._issuer.vouches(bearer, now)):
+            return self._vouched(found, Way.HEADER, _ISSUER)
+        if self._proxy and (found := self._proxy.vouches(asked.remote, asked.proxy_user)):
+            return self._vouched(found, Way.PROXY, _PROXY)
+        return None
+
+    def _vouched(self, found: Vouched, way: Way, by: str) -> Principal:
+        return Principal(found.principal, way, self._vouched_scopes, by, found.expires)
 
     def _find(self, shown: str, now: float) -> Token | None:
         """The token of this text, if it opens anything."""

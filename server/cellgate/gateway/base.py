@@ -246,7 +246,7 @@ class Handler(RequestHandler):
 
     def asked(self) -> Asked:
         """What the Guard wants to know of this request."""
-        headers = self.request.headers
+        headers, guard = self.request.headers, self.services.guard
         tokens = self.request.query_arguments.get("token", [])
         return Asked(
             method=self.request.method or "",
@@ -255,7 +255,8 @@ class Handler(RequestHandler):
             origin=headers.get("Origin"),
             authorization=headers.get("Authorization"),
             query_token=tokens[-1].decode("utf-8", "replace") if tokens else None,
-            cookie=self.get_cookie(self.services.guard.cookie_name),
+            proxy_user=headers.get(guard.proxy_header) if guard.proxy_header else None,
+            cookie=self.get_cookie(guard.cookie_name),
             content_type=headers.get("Content-Type", ""),
             fetch_site=headers.get("Sec-Fetch-Site"),
             fetch_mode=headers.get("Sec-Fetch-Mode"),

@@ -21,7 +21,10 @@ from typing import Any, Final
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
+from cellgate.access.keys import keep_keys
+from cellgate.access.scopes import read_scopes
 from cellgate.access.tokens import TokenWatch
+from cellgate.access.vouched import Issuer, Proxy, read_networks
 from cellgate.errors import StorageFull
 from cellgate.gateway.app import make_app
 from cellgate.gateway.auth import Guard
@@ -67,12 +70,14 @@ async def run_gateway(
     directory: Path,
     *,
     installed: Installed,
+    issuer: Issuer | None = None,
     tokens: Path | None = None,
     end_sessions: bool = False,
     on_serving: Callable[[], object] = lambda: None,
 ) -> None:
     """Serve on these sockets, which are listening already, until SIGTERM or SIGINT. Then nobody new is let in, and
-    sandboxes are kept, or ended with `end_sessions`. `tokens`: where the operator's are found. Raises what
+    sandboxes are kept, or ended with `end_sessions`. `tokens`: where the operator's are found;
+    `issuer`: who vouches for others, with its keys. Raises what
     `Manager.open` raises, for an OSError StorageFull; and DriverUnavailable when the driver is lost and its sandboxes
     live on."""
     told = asyncio.Event()
@@ -83,13 +88,16 @@ async def run_gateway(
     except OSError as error:
         raise StorageFull(str(error)) from error
     server: HTTPServer | None = None
-    watching: asyncio.Task[None] | None = None
+    watching: list[asyncio.Task[None]] = []
     try:
-        guard = Guard(token, allowed_origins=settings.allowed_origins, host=settings.host)
+        guard = make_guard(settings, token, issuer)
         app = make_app(manager, guard, settings, installed.logos)
         if tokens is not None:
-            watching = asyncio.ensure_future(watch_tokens(TokenWatch(tokens), guard, app.settings["services"].visitors))
+            watch = watch_tokens(TokenWatch(tokens), guard, app.settings["services"].visitors)
+            watching.append(asyncio.ensure_future(watch))
             await asyncio.sleep(0)  # for its first look, before anybody asks
+        if issuer is not None and settings.jwt_keys is not None:
+            watching.append(asyncio.ensure_future(keep_keys(settings.jwt_keys, issuer.take)))
         server = make_server(app)
         server.add_sockets([Listener(sock) for sock in sockets])
         if not told.is_set():
@@ -101,14 +109,27 @@ async def run_gateway(
                 raise manager.lost.result()
     finally:
         manager.drain()
-        if watching is not None:
-            watching.cancel()
+        for task in watching:
+            task.cancel()
         if server is not None:
             server.stop()
         try:
             await asyncio.wait_for(manager.close(end_sessions=end_sessions), CLOSE_SECONDS)
         except asyncio.TimeoutError:
             log.error("sessions were not let go of within %g s; the next start takes them over", CLOSE_SECONDS)
+
+
+def make_guard(settings: Settings, token: str, issuer: Issuer | None = None) -> Guard:
+    """Who lets in whom these settings let in."""
+    proxy = Proxy(read_networks(settings.trusted_proxies), settings.proxy_header) if settings.trusted_proxies else None
+    return Guard(
+        token,
+        allowed_origins=settings.allowed_origins,
+        host=settings.host,
+        proxy=proxy,
+        issuer=issuer,
+        vouched_scopes=read_scopes(",".join(settings.vouched_scopes)),
+    )
 
 
 def make_server(application: Application) -> HTTPServer:

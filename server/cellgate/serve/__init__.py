@@ -10,6 +10,7 @@ import os
 import secrets
 import stat
 from contextlib import ExitStack
+from functools import partial
 
 from cellgate.commands.exits import ExitStatus
 from cellgate.errors import UsageError
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> ExitStatus:
     """Carry out `cellgate serve`. Raises UsageError, LimitError, EndedBySignal."""
+    from cellgate.access.keys import open_issuer
     from cellgate.serve.child import GatewayProcess, load_everything  # they bring a whole server with them
     from cellgate.serve.keeper import Keeper, WardenStarter
     from cellgate.serve.listening import address_url, addresses_of, check_exposure, listen
@@ -60,7 +62,7 @@ def execute(args: argparse.Namespace) -> ExitStatus:
             places,
             account,
             list(sockets),
-            load_everything(),
+            partial(load_everything(), issuer=open_issuer(settings)),
             end_sessions=args.end_sessions,
         )
         local = LocalServer.of_this_process(address_url(settings.host, sockets[0].getsockname()[1]), token)

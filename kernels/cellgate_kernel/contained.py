@@ -1,8 +1,8 @@
 """The start of a kernel host in a container that was made for it, as its only program.
 
 The container's maker mounts one empty tmpfs at `WORKSPACE`, for all that a session writes; the image has links that
-lead there. Streams are connections to a socket that is listened on here. By then the kernel is as ready as it can be:
-whoever can connect need not wait.
+lead there. Streams are connections to a socket that is listened on here. By then the kernel is warm: whoever can
+connect need not wait.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 from typing import Final, NoReturn
 
 from .host import run
-from .python import prepare
+from .python import warm
 
 __all__ = ["WORKSPACE", "main"]
 
@@ -30,7 +30,7 @@ def main(path: str, template: str) -> NoReturn:
     for name in DIRECTORIES:
         os.mkdir(f"{WORKSPACE}/{name}", 0o700)
     os.chdir("/work")
-    prepared = prepare(template)
+    prepared = warm(template)
     run(_listen(path).detach(), prepared)
 
 

@@ -128,7 +128,7 @@ class Host:
         self._main = threading.main_thread().ident
         self.is_child = False  # a fork made by user code: it must not speak as the kernel
         self._birth = birth
-        self._listens = bool(birth.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        self._listens = birth.type == socket.SOCK_STREAM  # SO_ACCEPTCONN is no word that gVisor knows
         self._birth.setblocking(False)
         self._birth.set_inheritable(False)
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

@@ -32,7 +32,7 @@ from .compose import Request, RequestError
 __all__ = ["ERRORS", "Files", "FilesError"]
 
 MAX_PIECE_BYTES = 1 << 20  # of one read or write: a link's window holds four
-MAX_LISTED = 1000  # entries of one answer; the next one goes on behind it
+MAX_LISTED = 500  # entries of one answer, which the host reads no more than 512 KiB of; the next goes on behind it
 MAX_PATH_BYTES = 4095  # PATH_MAX without its NUL
 MAX_WAITING = 64  # requests: each may bring a piece
 MAX_PACKING = 8  # archives that are being fetched; beyond it the one that was asked for least recently is given up

@@ -43,7 +43,7 @@ from .compose import Parent, Request, RequestError, dumps
 from .host import Host, Setup
 from .message import Channel
 from .streams import Stream
-from .variables import Seen, changes, describe, detail, look, names
+from .variables import MAX_ROWS, Seen, changes, describe, detail, look, names
 
 __all__ = ["SandboxKernel", "SandboxShell", "current", "follow_threads", "remember_signatures"]
 
@@ -626,7 +626,7 @@ class SandboxKernel(IPythonKernel):
         """All variables in a line each, or one in detail."""
         content = parent["content"]
         variables = self._variables()
-        name, count = content.get("name"), content.get("max", 1000 if content.get("name") is None else 20)
+        name, count = content.get("name"), content.get("max", MAX_ROWS if content.get("name") is None else 20)
         if not isinstance(count, int) or not (name is None or isinstance(name, str)):
             raise RequestError("content: `max` must be a whole number, `name` text")
         if name is None:

@@ -23,16 +23,17 @@ from uuid import UUID
 
 __all__ = ["Seen", "changes", "describe", "detail", "look", "names"]
 
-MAX_ROWS = 1000  # variables in one answer
+MAX_ROWS = 500  # variables in one answer; a host reads no more than 512 KiB of that
 MAX_REPR = 120  # characters in a list of variables: a line
 MAX_LONG_REPR = 4000  # of one variable in detail: a page
 MAX_NAMES = 200  # in each list of a diff
 MAX_LABEL = 100  # characters of the name of a type, an attribute or a column
 MAX_TABLE_ROWS = 1000
+VALUE_COST = 8  # characters that a value takes beside its text
 MAX_TABLE_COLUMNS = 100
 MAX_TEXT = 1000  # characters of a text in data
 MAX_ITEMS = 1000  # of a list or dict in data
-MAX_VALUES = 10_000  # in data, in all
+MAX_DATA = 100_000  # characters of data, about, in all
 MAX_LEVELS = 5  # of lists in lists
 MAX_BITS = 4096  # of an integer that is written out: Python takes the square of its length
 SHOWN_NUMBERS = 20  # of an array
@@ -82,7 +83,7 @@ def changes(before: Seen, after: Seen) -> dict[str, list[str]]:
         "changed": [name for name, seen in after.items() if name in before and before[name] != seen],
         "removed": [name for name in before if name not in after],
     }
-    return {kind: found[:MAX_NAMES] for kind, found in diff.items()}
+    return {kind: [_label(name) for name in found[:MAX_NAMES]] for kind, found in diff.items()}
 
 
 def describe(variables: Mapping[str, Any], count: int = MAX_ROWS) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def detail(name: str, value: Any, rows: int = 20) -> dict[str, Any]:
 
 
 def _row(name: str, value: Any, room: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "type": type_name(type(value))}
+    row: dict[str, Any] = {"name": _label(name), "type": type_name(type(value))}
     try:
         if kind := is_a(value, _SIZED):
             row["size"] = kind.__len__(value)
@@ -295,11 +296,11 @@ def _scalar(value: Any, kind: Any, room: int) -> str:
 class _Data:
     """Makes values JSON, until there are too many."""
 
-    left: int = MAX_VALUES
+    left: int = MAX_DATA
     is_cut: bool = False
 
     def of(self, value: Any, levels: int = MAX_LEVELS) -> Any:
-        self.left -= 1
+        self.left -= VALUE_COST
         kind = is_a(value, (bool, type(None), int, float, str, list, tuple, dict))
         if kind in (bool, type(None)):
             return value
@@ -309,9 +310,10 @@ class _Data:
             return _finite(float.__add__(value, 0.0))
         if kind is str:
             self.is_cut |= str.__len__(value) > MAX_TEXT
+            self.left -= min(str.__len__(value), MAX_TEXT)
             return str.__getitem__(value, slice(0, MAX_TEXT))
         if kind is dict and levels:
-            return {_label(name): self.of(item, levels - 1) for name, item in self._some(dict.items(value))}
+            return {self._key(name): self.of(item, levels - 1) for name, item in self._some(dict.items(value))}
         if kind in (list, tuple) and levels:
             return [self.of(item, levels - 1) for item in self._some(kind.__iter__(value))]
         if _known(value, "numpy", "generic") and value.dtype.kind in _NUMBERS:
@@ -321,7 +323,12 @@ class _Data:
         if type_name(type(value)) in _MISSING:
             return None
         self.is_cut = True
+        self.left -= MAX_REPR
         return show(value, MAX_REPR)
+
+    def _key(self, name: Any) -> str:
+        self.left -= MAX_LABEL
+        return _label(name)
 
     def _some(self, items: Iterable[Any]) -> Iterator[Any]:
         for at, item in enumerate(items):
@@ -340,7 +347,7 @@ def _finite(number: float) -> float | str | None:
 
 def _numbers(array: Any, data: _Data) -> Any:
     sizes = list(array.shape)
-    while math.prod(sizes) > MAX_VALUES:
+    while math.prod(sizes) > MAX_DATA // VALUE_COST:
         sizes[sizes.index(max(sizes))] //= 2
     data.is_cut |= sizes != list(array.shape)
     return data.of(array[tuple(slice(0, size) for size in sizes)].tolist())

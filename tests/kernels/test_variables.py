@@ -127,6 +127,19 @@ def test_one_variable_is_told_in_detail(client):
     assert asked(client, name="nothing")["variables"] == []
 
 
+@pytest.mark.parametrize("name", [None, "x", "y", "z", "keys"])
+def test_an_answer_is_small_whatever_there_is(client, name):
+    """A host reads 512 KiB of one."""
+    client.execute(
+        "x = ['\\U0001f600' * 5000] * 5000; y = list(range(10**6)); z = [[[0] * 100] * 100] * 100\n"
+        "keys = {'\\U0001f600' * 90 + str(i): i for i in range(5000)}\n"
+        "for i in range(1000): globals()[f'v{i}' + '\\u1234' * 5000] = '\\U0001f600' * 500"
+    )
+    answer = asked(client, **({} if name is None else {"name": name}))
+    assert len(json.dumps(answer, ensure_ascii=False).encode()) < 512 << 10
+    assert name is None or not answer["variables"][0]["is_whole"]
+
+
 def test_what_is_asked_for_must_make_sense(client):
     assert client.request("variables_request", {"max": "many"}).reply["status"] == "error"
     assert client.request("variables_request", {"name": 7}).reply["status"] == "error"

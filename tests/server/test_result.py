@@ -68,6 +68,13 @@ def test_an_error_a_notice_and_what_was_cut_are_told():
     assert (result.is_ok, result.reason) == (False, "timeout_wall")
 
 
+def test_a_cell_that_was_refused_has_a_result():
+    refused = {"event": "error", "re": "c", "code": "queue_full", "message": "5 cells wait", "facts": {"count": 5}}
+    assert fold([refused]) == Result(
+        cell="c", status="error", reason="queue_full", sentence="5 cells wait", facts={"count": 5}
+    )
+
+
 def test_several_cells_become_one_with_the_end_of_the_last():
     metrics = {"wall": 1.0, "peak_memory": 7, "output_bytes": 2}
     first = {**FINISHED, "cell": "a", "metrics": metrics}

@@ -79,6 +79,9 @@ class Folding:
     def take(self, event: Event) -> None:
         """One that says nothing of a cell's outcome changes nothing."""
         kind = event.get("event")
+        if kind == "error" and "re" in event:
+            self._refuse(event)
+            return
         if kind in self._texts:
             self._clear_if_due()
             self._texts[kind].append(event["text"])
@@ -103,6 +106,11 @@ class Folding:
             return
         self._known["seq"] = event.get("seq", 0)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the cell has ended, or was refused."""
+        return "status" in self._known
+
     def result(self) -> Result:
         """Of what has been taken so far."""
         shown = {name: "".join(pieces) for name, pieces in self._texts.items()}
@@ -125,6 +133,12 @@ class Folding:
             self._known.pop("result", None)
             for pieces in self._texts.values():
                 pieces.clear()
+
+    def _refuse(self, event: Event) -> None:
+        """It was not accepted, and never began."""
+        reason, sentence = event["code"], event["message"]
+        self._known |= {"cell": event["re"], "status": "error", "reason": reason, "sentence": sentence}
+        self._known["facts"] = dict(event.get("facts") or {})
 
     def _finish(self, event: Event) -> None:
         known = self._known

@@ -1,0 +1,111 @@
+"""Runs cells for somebody in this process, who wants to know what becomes of each: REST, one-shots.
+
+    Execute ── run ──▶ LiveSession.heard ··· the journal ──▶ events ── fold ──▶ Result
+
+A client of a session like any other, as its reader's voice and its connection at once. It takes everything at once, so
+that what it holds is bounded by the output that its cells may have, which is theirs to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cellgate.errors import CellgateError, Draining, UnknownSession
+from cellgate.live.reader import Parting
+from cellgate.live.session import LiveSession, date_now
+from cellgate.sessions.agents import Event, event_of, message_of
+from cellgate.sessions.journal import Gap
+from cellgate.sessions.records import Record
+from cellgate.wire.agent import Execute
+from cellgate.wire.jupyter import Frame
+from cellgate.wire.result import Folding, Result
+
+__all__ = ["Follower"]
+
+_NOTHING = Frame(b"", False)
+
+
+class Follower:
+    """To be entered; whoever leaves the block leaves the session. Raises TooManyClients there."""
+
+    name = "rest"  # of what it speaks
+    has_marks = False
+    buffered_bytes = 0  # it keeps up
+    sent_bytes = 0
+
+    def __init__(self, live: LiveSession, client: str, tell: Callable[[Event], object] = lambda event: None) -> None:
+        """`client` is who says what it asks. `tell` is called with each event of its cells."""
+        self._live = live
+        self._client = client.encode()
+        self._tell = tell
+        self._cells: dict[str, tuple[Folding, asyncio.Future[None]]] = {}
+        self._over: CellgateError | None = None  # why nothing will be heard any more
+
+    def __enter__(self) -> Follower:
+        self._reader = self._live.attach(self._client, self, self, since=self._live.journal.next_seq - 1)
+        self._reader.catch_up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.leave(self._reader, in_order=True)
+
+    async def run(self, cell: Execute) -> Result:
+        """What becomes of it; one that was not accepted has a result, too. Whoever is cancelled meanwhile leaves it to
+        the kernel. Raises Refused, or UnknownSession or Draining when session or server end before it."""
+        if self._over is not None:
+            raise self._over
+        message = message_of(cell, date=date_now(), max_bytes=self._live.session.limits.message_bytes)
+        folding, done = Folding(), asyncio.get_running_loop().create_future()
+        self._cells[cell.id] = folding, done
+        try:
+            self._live.heard(self._reader, message)
+            await done
+        finally:
+            del self._cells[cell.id]
+        return folding.result()
+
+    # -- Voice ---------------------------------------------------------------------------------------
+
+    def frames(self, records: Sequence[Record], first: int) -> list[Frame]:
+        for seq, record in enumerate(records, first):
+            event = event_of(record, seq, self._client)
+            if event is not None:
+                self._take(event)
+        return []
+
+    def gap(self, gap: Gap) -> Frame:
+        """Of the journal, in which a cell may have said more than it keeps."""
+        facts = {"first": gap.first, "last": gap.last, "count": gap.records}
+        text = f"{gap.records} events are no longer kept, and left out here"
+        for cell in self._cells:
+            self._take({"event": "notice", "cell": cell, "note": "gap", "text": text, "facts": facts, "seq": gap.last})
+        return _NOTHING
+
+    def caught_up(self, seq: int) -> None:
+        """It began at the end."""
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """What is no record is no cell's."""
+
+    def _take(self, event: Event) -> None:
+        cell = event.get("cell") or event.get("re")
+        if cell not in self._cells:
+            return
+        folding, done = self._cells[cell]
+        folding.take(event)
+        self._tell(event)
+        if folding.is_over and not done.done():
+            done.set_result(None)
+
+    # -- Sink ----------------------------------------------------------------------------------------
+
+    def send(self, frames: Sequence[Frame], mark: bytes | None = None) -> None:
+        """All was taken already."""
+
+    def part(self, why: Parting) -> None:
+        self._over = Draining() if why is Parting.GOING_AWAY else UnknownSession(self._live.id)
+        for _, done in self._cells.values():
+            if not done.done():
+                done.set_exception(self._over)

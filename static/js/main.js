@@ -220,21 +220,28 @@ document.addEventListener("keydown", (event) => {
   if (!open || event.defaultPrevented) return;
   const isTyping = event.target.closest(".cm-content, input, textarea, select, dialog");
   const mod = event.ctrlKey || event.metaKey;
-  if (mod && event.shiftKey && event.key === "F8") open.restart();
-  else if (mod && event.key === "F8") COMMANDS["run-all"]();
-  else if (event.key === "F8") open.interrupt();
+  if (event.key === "F8") mod ? COMMANDS["run-all"]() : open.interrupt();
   else if (isTyping || mod || event.altKey) return;
-  else if (event.key === "i") open.interrupt();
-  else if (event.key === "0") COMMANDS.restart();
-  else if (event.key === "z") open.undoRemove();
-  else if (event.key === "?") COMMANDS.help();
-  else cellKey(event);
+  else {
+    const act = PAGE_KEYS[event.key] ?? cellKeys()[event.key];
+    if (!act) return;
+    event.preventDefault(); // else what gets the focus now gets the key too
+    act();
+  }
 });
 
-function cellKey(event) {
+const PAGE_KEYS = {
+  i: () => open.interrupt(),
+  0: () => COMMANDS.restart(),
+  z: () => open.undoRemove(),
+  "?": () => COMMANDS.help(),
+};
+
+// Of the cell that has the focus.
+function cellKeys() {
   const view = [...open.views.values()].find((one) => one.node === document.activeElement);
-  if (!view) return;
-  const acts = {
+  if (!view) return {};
+  return {
     a: () => open.insert(view, 0),
     b: () => open.insert(view, 1),
     d: () => open.remove(view),
@@ -249,9 +256,6 @@ function cellKey(event) {
     k: () => neighbour(view, -1),
     j: () => neighbour(view, 1),
   };
-  if (!acts[event.key]) return;
-  event.preventDefault();
-  acts[event.key]();
 }
 
 function neighbour(view, by) {

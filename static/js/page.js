@@ -164,7 +164,8 @@ export class SessionPage {
 
   #take(event) {
     if (event.event === "caught_up") {
-      if (!this.isCaughtUp && this.notebook.order.length === 0) this.insert(null, 0);
+      const last = this.notebook.cells.get(this.notebook.order.at(-1));
+      if (!this.isCaughtUp && (!last || last.run)) this.insert(null, 0);
       this.isCaughtUp = true;
       this.onState(this.notebook);
       return;

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.server import Server
+from tests.support.server import BOUND, Server
 
-__all__ = ["chromium", "opened"]
+__all__ = ["Notebook", "chromium", "opened"]
 
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -49,3 +49,35 @@ async def opened(server: Server, **context):
         page.on("pageerror", lambda error: page.said.append(f"error: {error}"))
         await page.goto(f"{server.url}/?token={server.token}")
         yield page
+
+
+class Notebook:
+    """The cells on a page, as somebody at the keyboard has them."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+
+    async def run(self, code: str) -> Any:
+        """Type into the last cell and run it. Returns the cell, at once."""
+        empty = self.page.locator(".cell").last
+        name = await empty.get_attribute("data-cell")
+        await empty.locator(".cm-content").click()
+        await self.page.keyboard.insert_text(code)
+        await self.page.keyboard.press("Shift+Enter")
+        return self.page.locator(f'[data-cell="{name}"]')
+
+    async def finished(self, cell: Any) -> Any:
+        await self.phase(cell, "finished")
+        return cell
+
+    async def phase(self, cell: Any, phase: str) -> None:
+        from playwright.async_api import expect
+
+        await expect(cell).to_have_attribute("data-phase", phase, timeout=BOUND * 1000)
+
+    async def text(self, cell: Any) -> str:
+        """Of its outputs that stand in the page itself."""
+        return "\n".join(await cell.locator(".outputs .text").all_inner_texts())
+
+    def frame(self, cell: Any) -> Any:
+        return cell.frame_locator("iframe.frame").locator("#output")

@@ -17,6 +17,7 @@ const ENDS = {
   kernel_unresponsive: "the kernel did not answer any more",
   policy_denied: "not run: the policy of this session denies it",
   queue_full: "not run: too many cells were waiting",
+  quota_used_up: "not run: you have used what you may today",
   session_deleted: "the session was ended",
   supervisor_lost: "the sandbox was lost",
   backend_error: "the server failed",

@@ -167,6 +167,7 @@ export class SessionPage {
       const last = this.notebook.cells.get(this.notebook.order.at(-1));
       if (!this.isCaughtUp && (!last || last.run)) this.insert(null, 0);
       this.isCaughtUp = true;
+      performance.mark("interactive");
       this.onState(this.notebook);
       return;
     }

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from cellgate.sandbox.base import Driver, Sandbox, SandboxSpec
 from cellgate.sandbox.client import KernelClient
-from tests.support.drivers import DRIVERS, PROMISES, SMALL, Create, open_driver
+from tests.support.drivers import CONTAINERS, DRIVERS, PROMISES, SMALL, Create, driver_params, open_driver
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,7 +32,7 @@ def is_promised(item: pytest.Item, what: str) -> bool:
 @pytest_asyncio.fixture(
     scope="session",  # a warden and its zygotes take seconds to start on a busy machine
     loop_scope="session",
-    params=[pytest.param(name, marks=[pytest.mark.native] if name == "native" else []) for name in DRIVERS],
+    params=driver_params(DRIVERS + CONTAINERS),
 )
 async def shared_driver(request: pytest.FixtureRequest) -> AsyncIterator[Driver]:
     driver = await open_driver(request.param)
@@ -40,6 +40,13 @@ async def shared_driver(request: pytest.FixtureRequest) -> AsyncIterator[Driver]
         yield driver
     finally:
         await driver.close()
+
+
+@pytest.fixture
+def driver_name(request: pytest.FixtureRequest, shared_driver: Driver) -> str:
+    """What `open_driver` knows it by."""
+    name: str = request.node.callspec.params["shared_driver"]
+    return name
 
 
 @pytest.fixture

@@ -268,8 +268,8 @@ async def test_many_sandboxes_made_and_destroyed_leave_no_descriptor(driver: Dri
     assert await driver.sandboxes() == []
 
 
-async def test_closing_the_driver_ends_what_does_not_outlive_it(driver: Driver, spec: SandboxSpec):
-    own = await open_driver(driver.name)
+async def test_closing_the_driver_ends_what_does_not_outlive_it(driver_name: str, spec: SandboxSpec):
+    own = await open_driver(driver_name)
     sandbox = await own.create(spec)
     await own.close()
     assert (await asyncio.wait_for(sandbox.wait(), PROMISED_SECONDS)).reason in (
@@ -285,7 +285,7 @@ def open_descriptors() -> int:
 # -- children ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.promise("processes")
+@pytest.mark.promise("processes of the host")
 async def test_no_child_outlives_its_sandbox(kernel: KernelClient):
     """Not a plain one, and not a daemon with a session of its own."""
     mark = f"{os.getpid()}{time.monotonic_ns()}"

@@ -33,6 +33,7 @@ _LINK_INSIDE: Final = "/run/cellgate"
 _WORKSPACE: Final = "/workspace"  # `cellgate_kernel.contained` says what lies in it
 CPU_PERIOD_US: Final = 100_000
 SHM_INODES: Final = 4096
+KERNEL_THREADS: Final = 256  # of a kernel of the sandbox's own, which count as the sandbox's; gVisor's has some 60
 KILLED: Final = 128  # an exit status above it is a signal's, as shells say it
 
 # What a sandbox's processes start with, beside what the image says.
@@ -107,6 +108,7 @@ class Container:
     kernel: str  # what its kernel host is to import before there is a session
     directory: str  # of this sandbox, as the engine's host knows it
     runtime: str  # "" is the engine's own choice
+    shares_kernel: bool  # its processes are the host's, and not those of a kernel of its own
     hidden: Collection[str]  # paths of /proc that tell of the host
 
     @property
@@ -151,7 +153,7 @@ class Container:
             "Memory": limits.memory_bytes,
             "MemorySwap": limits.memory_bytes,  # both together, so none is left for swap
             "KernelMemoryTCP": limits.memory_bytes // 4,  # what waits in sockets; counted apart in cgroup version 1
-            "PidsLimit": limits.pids,
+            "PidsLimit": limits.pids + (0 if self.shares_kernel else KERNEL_THREADS),
             "CpuPeriod": CPU_PERIOD_US,
             "CpuQuota": max(1000, round(limits.cpu_cores * CPU_PERIOD_US)),
             "OomScoreAdj": 300,

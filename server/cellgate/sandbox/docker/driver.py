@@ -220,7 +220,9 @@ class DockerDriver:
         place = self._directory / labels.id
         image = self._images[spec.template]
         hidden = [path for path, _ in covers_of_proc()]
-        config = Container(labels, image.image, image.kernel, str(place), self.runtime, hidden)
+        config = Container(
+            labels, image.image, image.kernel, str(place), self.runtime, self.shares_kernel, hidden=hidden
+        )
         sandbox: DockerSandbox | None = None
         step = "making its directory"
         try:

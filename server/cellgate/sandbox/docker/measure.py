@@ -29,17 +29,20 @@ class Meter:
     pid: int  # of its process 1, as the engine says it
     sees_kernel: bool
     last: Reading | None = None
-    _looked_at: float = field(default=0.0)
+    _looked_at: float = field(default=0.0)  # with `usage`, or for the first time
 
-    def look(self) -> None:
-        """Keep what can be read now. Does nothing once it is gone."""
-        if (reading := self._read()) is not None:
-            self.last = reading
+    def look(self) -> bool:
+        """Keep what can be read now. Whether there was anything; once it is gone there is not."""
+        if (reading := self._read()) is None:
+            return False
+        self._looked_at = self._looked_at or time.monotonic()
+        self.last = reading
+        return True
 
     def usage(self) -> Usage:
         """Now, or when it was last seen."""
         before, looked_at = self.last, self._looked_at
-        self.look()
+        is_there = self.look()
         self._looked_at = time.monotonic()
         now = self.last
         if now is None:
@@ -49,7 +52,7 @@ class Meter:
         else:  # what it calls a stopped process nobody else can see, but not that it does nothing at all
             passed = self._looked_at - looked_at
             used = now.cpu_seconds - (before.cpu_seconds if before else 0.0)
-            stopped = before is not None and passed >= IDLE_SECONDS and used < IDLE_SHARE * passed
+            stopped = is_there and before is not None and passed >= IDLE_SECONDS and used < IDLE_SHARE * passed
         return Usage(
             memory_bytes=now.memory_bytes,
             memory_peak_bytes=now.memory_peak_bytes,

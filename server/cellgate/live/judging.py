@@ -24,11 +24,11 @@ import socket
 import struct
 import sys
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
-from typing import Any, Final, NoReturn
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, NamedTuple, NoReturn
 
 import msgpack
 
@@ -46,9 +46,11 @@ VERDICT_SECONDS: Final = 2.0  # of CPU; a megabyte of ordinary Python takes abou
 PATIENCE: Final = 5  # times as long on the clock: a busy host is no reason to deny
 MEMORY_BYTES: Final = 512 << 20  # beyond what is loaded: the tree of a megabyte of code has some 100
 WORKERS: Final = 2  # so that one hostile cell after the other leaves a way for the rest
-MAX_WAITING: Final = 1000  # requests for a worker; beyond it somebody floods
+MAX_WAITING: Final = 1000  # requests of one principal for a worker; beyond it somebody floods
 CACHE_BYTES: Final = 4 << 20  # of verdicts; most cells have none but metrics, in some 100 bytes
 MAX_REPLY_BYTES: Final = 1 << 20  # MAX_FINDINGS of some hundred bytes each, twenty times over
+READ_BYTES: Final = 64 << 10  # of replies, at a time
+MAX_POLICIES: Final = 100  # that a worker keeps in mind; a server has one, and some sessions have theirs
 END_SECONDS: Final = 2.0  # for the nursery to end by itself
 NURSERY_NAME: Final = "cellgate-nursery"  # in `ps`; 15 characters are shown
 WORKER_NAME: Final = "cellgate-judge"
@@ -60,7 +62,8 @@ _CODE_IN: Final = {  # of messages whose content is read, what of it
     "inspect_request": _CODE,
     "debug_request": ("arguments",),
 }
-_HEAD: Final = struct.Struct("!I")  # the length of a request or a reply
+_HEAD: Final = struct.Struct("!I")  # the length of a reply
+_REQUEST: Final = struct.Struct("!II")  # the lengths of a policy, and of what is asked
 _ORDER: Final = struct.Struct("!cI")  # to the nursery: what to do, and with which worker
 _START, _END = b"+", b"-"
 
@@ -89,8 +92,7 @@ class Judges:
         self._nursery: _Nursery | None = None
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
-        self._turns = asyncio.Semaphore(workers)
-        self._waiting = 0
+        self._turns = _Turns(workers)
         self._closed = False
 
     def start(self) -> None:
@@ -98,21 +100,35 @@ class Judges:
         Whoever calls has called `preload`. Without it the first request does both, and waits for them."""
         self._nursery = _Nursery.fork(self._memory_bytes)
 
-    async def judge(self, code: str, language: str, policy: Policy) -> Verdict:
-        """What a policy thinks of a cell. Raises PolicyError."""
-        if policy.is_off:
-            return judge(code, language, policy)
-        return await self._ask("judge", code, language, policy)
-
-    async def judge_message(
+    def recall(
         self, msg_type: str, content: Mapping[str, object], policy: Policy, language: str = "python"
-    ) -> Verdict:
-        """What a policy thinks of a request as Jupyter's clients send it. Raises PolicyError."""
+    ) -> Verdict | None:
+        """The verdict on a message, if it is known at once: there is nothing to read in it, or it was read before."""
         keys = _CODE_IN.get(msg_type)
         if policy.is_off or keys is None:  # by its type alone
             return judge_message(msg_type, content, policy, language)
-        code = {key: content[key] for key in keys if key in content}
-        return await self._ask("judge_message", msg_type, code, policy, language)
+        return self._cache.get(_Request.of_message(msg_type, content, policy, language).key)
+
+    async def judge(self, code: str, language: str, policy: Policy, *, principal: str = "") -> Verdict:
+        """What a policy thinks of a cell. Whoever has many requests keeps no other principal waiting for longer than
+        one of them takes. Raises PolicyError."""
+        if policy.is_off:
+            return judge(code, language, policy)
+        return await self._ask(_Request.of(policy, "", code, language), principal)
+
+    async def judge_message(
+        self,
+        msg_type: str,
+        content: Mapping[str, object],
+        policy: Policy,
+        language: str = "python",
+        *,
+        principal: str = "",
+    ) -> Verdict:
+        """What a policy thinks of a request as Jupyter's clients send it. Raises PolicyError."""
+        if policy.is_off or msg_type not in _CODE_IN:
+            return judge_message(msg_type, content, policy, language)
+        return await self._ask(_Request.of_message(msg_type, content, policy, language), principal)
 
     async def close(self) -> None:
         """End all workers; whoever waits for one has a PolicyError."""
@@ -127,65 +143,46 @@ class Judges:
 
     # -- one request --------------------------------------------------------------------------------------
 
-    async def _ask(self, *request: object) -> Verdict:
-        try:
-            asked = pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL)
-        except RecursionError as error:
-            raise PolicyError("it is nested too deeply") from error
-        key = hashlib.blake2b(asked, digest_size=32).digest()
-        if (known := self._cache.get(key)) is not None:
+    async def _ask(self, request: _Request, principal: str) -> Verdict:
+        if (known := self._cache.get(request.key)) is not None:
             return known
-        if self._waiting >= MAX_WAITING:
-            raise PolicyError(f"{MAX_WAITING} others wait to be judged")
-        self._waiting += 1
+        await self._turns.take(principal)
         try:
-            async with self._turns:
-                reply = await self._reply_of_a_worker(asked)
+            reply = await self._reply_of_a_worker(request)
         finally:
-            self._waiting -= 1
+            self._turns.give_back()
         verdict = _verdict(reply)
-        self._cache.put(key, verdict, len(reply))
+        self._cache.put(request.key, verdict, len(reply))
         return verdict
 
-    async def _reply_of_a_worker(self, asked: bytes) -> bytes:
+    async def _reply_of_a_worker(self, request: _Request) -> bytes:
         """A worker may be ended by something else than what it was asked: then another one is asked, once."""
         try:
-            return await self._reply(asked)
+            return await self._reply(request)
         except _WorkerEnded:
             try:
-                return await self._reply(asked)
+                return await self._reply(request)
             except _WorkerEnded as error:
                 raise PolicyError("whoever read it ended: it took too much memory") from error
 
-    async def _reply(self, asked: bytes) -> bytes:
+    async def _reply(self, request: _Request) -> bytes:
         """Raises PolicyError and _WorkerEnded."""
         worker = self._take()
-        asking = asyncio.ensure_future(worker.ask(asked))
         try:
-            until = time.monotonic() + PATIENCE * self._seconds
-            left = self._seconds
-            while not (await asyncio.wait((asking,), timeout=left))[0]:
-                left = min(self._seconds - worker.cpu_seconds(), until - time.monotonic())
-                if left <= 0:
-                    raise PolicyError(f"reading it took more than {self._seconds:g} s")
-            reply = asking.result()
-            if not self._closed:
-                self._idle.append(worker)
-            return reply
-        except OSError as error:
-            raise _WorkerEnded from error
-        finally:
-            if worker not in self._idle:  # nobody knows what it would say next
-                asking.cancel()
-                try:
-                    await asyncio.wait((asking,))  # until it has let go of the line
-                finally:
-                    self._drop(worker)
+            reply = await worker.ask(request, self._seconds)
+        except BaseException:  # nobody knows what it would say next
+            self._drop(worker)
+            raise
+        if self._closed:
+            self._drop(worker)
+        else:
+            self._idle.append(worker)
+        return reply
 
     def _take(self) -> _Worker:
         while self._idle:
             worker = self._idle.pop()
-            if not worker.has_ended():
+            if not worker.has_ended:
                 return worker
             self._drop(worker)
         if self._closed:
@@ -212,6 +209,78 @@ class Judges:
         worker.close()
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What a worker is asked, as it goes there; and what its verdict is remembered by."""
+
+    key: bytes
+    policy: bytes
+    asked: bytes
+
+    @staticmethod
+    def of(policy: Policy, msg_type: str, content: object, language: str) -> _Request:
+        """Plain code, as its content, has no type. Raises PolicyError."""
+        packed = policy.remember("packed", _packed)
+        try:
+            asked = pickle.dumps((msg_type, content, language), protocol=pickle.HIGHEST_PROTOCOL)
+        except RecursionError as error:
+            raise PolicyError("it is nested too deeply") from error
+        key = hashlib.blake2b(asked, digest_size=32, key=packed.digest).digest()
+        return _Request(key, packed.policy, asked)
+
+    @staticmethod
+    def of_message(msg_type: str, content: Mapping[str, object], policy: Policy, language: str) -> _Request:
+        code = {key: content[key] for key in _CODE_IN[msg_type] if key in content}
+        return _Request.of(policy, msg_type, code, language)
+
+
+class _Packed(NamedTuple):
+    policy: bytes
+    digest: bytes
+
+
+def _packed(policy: Policy) -> _Packed:
+    packed = pickle.dumps(replace(policy), protocol=pickle.HIGHEST_PROTOCOL)  # without what it remembers
+    return _Packed(packed, hashlib.blake2b(packed, digest_size=32).digest())
+
+
+class _Turns:
+    """Gives out the workers there may be: to one principal after the other, and to each in the order it asked."""
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # whose turn is next comes first
+
+    async def take(self, principal: str) -> None:
+        """Whoever took a turn owes a `give_back`. Raises PolicyError."""
+        if self._free:
+            self._free -= 1
+            return
+        queue = self._waiting.setdefault(principal, deque())
+        if len(queue) >= MAX_WAITING:
+            raise PolicyError(f"{MAX_WAITING} others of yours wait to be judged")
+        turn = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # it had come
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        while self._waiting:
+            principal = next(iter(self._waiting))
+            queue = self._waiting.pop(principal)
+            turn = queue.popleft()
+            if queue:
+                self._waiting[principal] = queue  # behind all others
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
 class _WorkerEnded(OSError):
     """Before it said anything, or it says what no worker would."""
 
@@ -221,55 +290,98 @@ class _Worker:
 
     def __init__(self, number: int, line: socket.socket) -> None:
         self.number = number
+        self.has_ended = False
+        self._loop = asyncio.get_running_loop()
         self._line = line
         self._clock = 0  # of its CPU time, once it has said who it is
-        self._began = 0.0
+        self._began = self._until = self._seconds = 0.0  # of what it was asked last
+        self._heard = bytearray()
+        self._unsent = memoryview(b"")
+        self._reply: asyncio.Future[bytes] | None = None  # that is waited for
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop.add_reader(line, self._read)
 
-    async def ask(self, asked: bytes) -> bytes:
-        """Raises OSError when it has ended."""
-        loop = asyncio.get_running_loop()
-        if not self._clock:
-            (pid,) = _HEAD.unpack(await self._read(_HEAD.size))
-            self._clock = ~pid << 3 | 2  # as clock_getcpuclockid(3) makes it
-        self._began = time.clock_gettime(self._clock)
-        await loop.sock_sendall(self._line, _HEAD.pack(len(asked)) + asked)
-        (length,) = _HEAD.unpack(await self._read(_HEAD.size))
-        if length > MAX_REPLY_BYTES:
-            raise _WorkerEnded
-        return await self._read(length)
-
-    async def _read(self, length: int) -> bytes:
-        loop, parts = asyncio.get_running_loop(), bytearray()
-        while len(parts) < length:
-            part = await loop.sock_recv(self._line, length - len(parts))
-            if not part:
-                raise _WorkerEnded
-            parts += part
-        return bytes(parts)
-
-    def has_ended(self) -> bool:
-        """Or says what nobody asked for."""
+    async def ask(self, request: _Request, seconds: float) -> bytes:
+        """Raises PolicyError when its reply took more CPU time than this, and _WorkerEnded. It is of no use then."""
+        self._seconds, self._until = seconds, time.monotonic() + PATIENCE * seconds
+        self._began = self._now()
+        self._reply = self._loop.create_future()
+        self._timer = self._loop.call_later(seconds, self._look)
+        head = _REQUEST.pack(len(request.policy), len(request.asked))
+        self._unsent = memoryview(head + request.policy + request.asked)
+        self._write()
         try:
-            self._line.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        return True
-
-    def cpu_seconds(self) -> float:
-        """Spent on what it was asked last."""
-        with suppress(OSError):
-            return time.clock_gettime(self._clock) - self._began
-        return 0.0
+            return await self._reply
+        finally:
+            self._reply = None
+            self._timer.cancel()
 
     def hang_up(self) -> None:
-        """Whoever waits for it sees it end."""
-        with suppress(OSError):
-            self._line.shutdown(socket.SHUT_RDWR)
+        """Whoever waits for it is told that it ended."""
+        if not self.has_ended:
+            self.has_ended = True
+            self._loop.remove_reader(self._line)
+            self._loop.remove_writer(self._line)
+            if self._reply is not None and not self._reply.done():
+                self._reply.set_exception(_WorkerEnded())
 
     def close(self) -> None:
+        self.hang_up()
         self._line.close()
+
+    def _write(self) -> None:
+        """As much as there is room for; the rest when there is."""
+        try:
+            self._unsent = self._unsent[self._line.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.hang_up()
+            return
+        if self._unsent:
+            self._loop.add_writer(self._line, self._write)
+        else:
+            self._loop.remove_writer(self._line)
+
+    def _read(self) -> None:
+        try:
+            part = self._line.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            part = b""
+        self._heard += part
+        if not self._clock and len(self._heard) >= _HEAD.size:
+            (pid,) = _HEAD.unpack_from(self._heard)
+            self._clock = ~pid << 3 | 2  # as clock_getcpuclockid(3) makes it
+            del self._heard[: _HEAD.size]
+        if self._clock and len(self._heard) >= _HEAD.size:
+            (length,) = _HEAD.unpack_from(self._heard)
+            if length <= MAX_REPLY_BYTES and self._reply is not None:
+                if len(self._heard) < _HEAD.size + length:
+                    return
+                if len(self._heard) == _HEAD.size + length and not self._reply.done():
+                    self._reply.set_result(bytes(self._heard[_HEAD.size :]))
+                    self._heard.clear()
+                    return
+            part = b""  # it says more than it was asked
+        if not part:
+            self.hang_up()
+
+    def _look(self) -> None:
+        """At the clocks: its own, and that on the wall."""
+        left = min(self._seconds - (self._now() - self._began), self._until - time.monotonic())
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        elif self._reply is not None and not self._reply.done():
+            self._reply.set_exception(PolicyError(f"reading it took more than {self._seconds:g} s"))
+
+    def _now(self) -> float:
+        """CPU time that it has spent."""
+        if self._clock:
+            with suppress(OSError):
+                return time.clock_gettime(self._clock)
+        return 0.0
 
 
 def _verdict(reply: bytes) -> Verdict:
@@ -278,9 +390,12 @@ def _verdict(reply: bytes) -> Verdict:
         said = msgpack.unpackb(reply)
         if "error" in said:
             raise PolicyError(str(said["error"])[:500])
+        findings = tuple(_finding(finding) for finding in said["findings"][:MAX_FINDINGS])
+        if said["allowed"] is any(finding.severity is Severity.DENY for finding in findings):
+            raise ValueError("allowed, and denied")
         return Verdict(
             allowed=said["allowed"] is True,
-            findings=tuple(_finding(finding) for finding in said["findings"][:MAX_FINDINGS]),
+            findings=findings,
             metrics=Metrics(**{name: int(value) for name, value in said["metrics"].items()}),
             policy=str(said["policy"]),
             more=int(said["more"]),
@@ -456,8 +571,9 @@ def _be_worker(line: socket.socket, *, parent: int, memory_bytes: int) -> NoRetu
             os._exit(1)
         _bound(memory_bytes)
         line.sendall(_HEAD.pack(os.getpid()))
+        policies: dict[bytes, Policy] = {}
         while request := _read(line):
-            reply = _judged(request)
+            reply = _judged(*request, policies)
             line.sendall(_HEAD.pack(len(reply)) + reply)
         code = 0
     except OSError:
@@ -477,26 +593,33 @@ def _bound(memory_bytes: int) -> None:
         resource.setrlimit(what, (0, 0))
 
 
-def _read(line: socket.socket) -> bytes:
-    """One request; nothing when there are no more."""
-    head = line.recv(_HEAD.size, socket.MSG_WAITALL)
-    if len(head) < _HEAD.size:
-        return b""
-    (length,) = _HEAD.unpack(head)
-    return line.recv(length, socket.MSG_WAITALL)
+def _read(line: socket.socket) -> tuple[bytes, bytes] | None:
+    """One request, as a policy and what is asked; None when there are no more."""
+    head = line.recv(_REQUEST.size, socket.MSG_WAITALL)
+    if len(head) < _REQUEST.size:
+        return None
+    policy, asked = _REQUEST.unpack(head)
+    return line.recv(policy, socket.MSG_WAITALL), line.recv(asked, socket.MSG_WAITALL)
 
 
-_REQUESTS: Final[Mapping[str, Callable[..., Verdict]]] = {"judge": judge, "judge_message": judge_message}
+def _judge(policy: Policy, msg_type: str, content: Any, language: str) -> Verdict:
+    if not msg_type:
+        return judge(content, language, policy)
+    return judge_message(msg_type, content, policy, language)
 
 
-def _judged(request: bytes) -> bytes:
+def _judged(packed: bytes, asked: bytes, policies: dict[bytes, Policy]) -> bytes:
+    """`policies`: those that were asked by before, and what they remember."""
     try:
-        name, *arguments = pickle.loads(request)
-        verdict: Verdict = _REQUESTS[name](*arguments)
+        if packed not in policies:
+            if len(policies) >= MAX_POLICIES:
+                policies.clear()
+            policies[packed] = pickle.loads(packed)
+        verdict = _judge(policies[packed], *pickle.loads(asked))
         said = verdict.to_json()
     except PolicyError as error:
         said = {"error": error.problem}
     except (MemoryError, RecursionError) as error:
         said = {"error": f"{type(error).__name__} while reading it"}
-    packed: bytes = msgpack.packb(said, unicode_errors="replace")
-    return packed
+    reply: bytes = msgpack.packb(said, unicode_errors="replace")
+    return reply

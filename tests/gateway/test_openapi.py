@@ -98,6 +98,7 @@ FAILURES = {
     "sandbox_gone": errors.SandboxGone(""),
     "server_full": errors.ServerFull(1),
     "storage_full": errors.StorageFull(""),
+    "too_many_clients": errors.TooManyClients(1),
     "too_many_sessions": errors.TooManySessions(1),
     "bad_limit": errors.LimitError("pids", 0, "1"),
 }
@@ -105,6 +106,7 @@ FAILURES = {
 
 BODIES = {  # that begin something, where an empty one does not
     "/v1/scripts": b'{"name": "a", "code": "1"}',
+    "/v1/sessions/{session_id}/execute": b'{"code": "1"}',
 }
 
 
@@ -185,6 +187,8 @@ async def provoke(
         patch.setattr(Scripts, "save", refuse_now)
         patch.setattr(Scripts, "delete", refuse_now)
         patch.setattr(LiveSession, "restart", refuse)
+        patch.setattr(LiveSession, "attach", refuse_now)
+        headers = headers | {"Accept": "text/event-stream"}
     return await here.ask(
         method, re.sub(r"\{(\w+)\}", lambda found: names[found[1]], path), sent, token=token, headers=headers
     )

@@ -91,6 +91,7 @@ ANSWERS: dict[str, tuple[int, str | None]] = {
     "usage": (422, None),
     "bad_limit": (422, None),
     "policy_error": (422, None),
+    "too_many_clients": (429, None),
     "too_many_sessions": (429, None),
     "internal": (500, _OURS),
     "files_failed": (502, None),

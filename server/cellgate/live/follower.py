@@ -22,7 +22,14 @@ from cellgate.wire.agent import Execute
 from cellgate.wire.jupyter import Frame
 from cellgate.wire.result import Folding, Result
 
-__all__ = ["Follower"]
+__all__ = ["Follower", "place_of"]
+
+
+def place_of(live: LiveSession, cell: str) -> int:
+    """Behind which record all is said that this cell says: one that is asked for again may be under way."""
+    known = next((one.key for one in live.session.pending if one.message.msg_id == cell), None)
+    return live.journal.next_seq - 1 if known is None else known - 1
+
 
 _NOTHING = Frame(b"", False)
 
@@ -35,17 +42,25 @@ class Follower:
     buffered_bytes = 0  # it keeps up
     sent_bytes = 0
 
-    def __init__(self, live: LiveSession, client: str, tell: Callable[[Event], object] = lambda event: None) -> None:
-        """`client` is who says what it asks. `tell` is called with each event of its cells."""
+    def __init__(
+        self,
+        live: LiveSession,
+        client: str,
+        tell: Callable[[Event], object] = lambda event: None,
+        *,
+        since: int | None = None,
+    ) -> None:
+        """`client` is who says what it asks. `tell` is called with each event of its cells. It hears what comes behind
+        the record `since`, by default what is new."""
         self._live = live
+        self._since = live.journal.next_seq - 1 if since is None else since
         self._client = client.encode()
         self._tell = tell
         self._cells: dict[str, tuple[Folding, asyncio.Future[None]]] = {}
         self._over: CellgateError | None = None  # why nothing will be heard any more
 
     def __enter__(self) -> Follower:
-        self._reader = self._live.attach(self._client, self, self, since=self._live.journal.next_seq - 1)
-        self._reader.catch_up()
+        self._reader = self._live.attach(self._client, self, self, since=self._since)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,6 +76,7 @@ class Follower:
         self._cells[cell.id] = folding, done
         try:
             self._live.heard(self._reader, message)
+            self._reader.catch_up()  # the first time; then it is there already
             await done
         finally:
             del self._cells[cell.id]
@@ -84,7 +100,7 @@ class Follower:
         return _NOTHING
 
     def caught_up(self, seq: int) -> None:
-        """It began at the end."""
+        """That is nobody's news."""
 
     def tell(self, event: Mapping[str, Any]) -> None:
         """What is no record is no cell's."""

@@ -44,6 +44,7 @@ __all__ = [
     "Touch",
     "Variables",
     "choose_form",
+    "make_request",
     "read_event",
     "read_request",
     "request_of",
@@ -332,7 +333,12 @@ _NAMES = {kind: name for name, kind in OPS.items()}
 def read_request(data: bytes | str, form: Form, *, max_bytes: int) -> Request:
     """What a client sent, a text frame as `str`. Raises Refused; or MessageError, with a code out of CLOSED_FOR, for
     what is no message, whatever the bytes."""
-    given = _read(data, form, max_bytes)
+    return make_request(_read(data, form, max_bytes))
+
+
+def make_request(message: Mapping[str, Any]) -> Request:
+    """Of a map that was read. Raises Refused."""
+    given = dict(message)
     op = given.pop("op", None)
     named = given.get("id")
     about = named if isinstance(named, str) and len(named) <= MAX_ID_CHARS else None

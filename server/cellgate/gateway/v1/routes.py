@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cellgate.access.scopes import Scope
 from cellgate.gateway.openapi import Operation, Route
-from cellgate.gateway.schemas import TEXT, words_of
+from cellgate.gateway.schemas import COUNT, TEXT, words_of
+from cellgate.gateway.v1.executes import EventsHandler, ExecuteHandler
 from cellgate.gateway.v1.facts import IsolationHandler, LanguagesHandler, LimitsHandler, ProfilesHandler
 from cellgate.gateway.v1.scripts import MAX_VERSION, DiffHandler, ScriptHandler, ScriptsHandler, VersionsHandler
 from cellgate.gateway.v1.sessions import InterruptHandler, RestartHandler, SessionHandler, SessionsHandler
@@ -48,6 +49,18 @@ V1_ROUTES: tuple[Route, ...] = (
     Route("/v1/sessions/{session_id}/restart", RestartHandler, {
         "POST": Operation(
             "lose all variables, keep the id", {200: "Session"}, (*_UNKNOWN, *STARTS), scope=Scope.EXECUTE
+        ),
+    }),
+    Route("/v1/sessions/{session_id}/execute", ExecuteHandler, {
+        "POST": Operation(
+            "run code; what became of it, or with `Accept: text/event-stream` its events as they come",
+            {200: "Result"}, (*_UNKNOWN, "draining", "too_many_clients"), body="CellWish", scope=Scope.EXECUTE,
+        ),
+    }),
+    Route("/v1/sessions/{session_id}/events", EventsHandler, {
+        "GET": Operation(
+            "what was said behind an event, a page of it; or with `Accept: text/event-stream` all, as it comes",
+            {200: "Events"}, (*_UNKNOWN, "too_many_clients", "usage"), query={"since": COUNT}, scope=Scope.OBSERVE,
         ),
     }),
     Route("/v1/scripts", ScriptsHandler, {

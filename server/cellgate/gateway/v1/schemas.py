@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cellgate.gateway.schemas import COUNT, DATE, TEXT, Schema, limits_of, list_of, object_of, words_of
 from cellgate.gateway.v1 import wishes
 from cellgate.live.scripts import MAX_CODE_BYTES, SCRIPT_NAME
-from cellgate.sessions.states import State
+from cellgate.sessions.states import CellReason, State
 from cellgate.settings import PROFILES, Settings
+from cellgate.wire.agent import MAX_EXPRESSIONS, MAX_ID_CHARS, MAX_NAME_CHARS
 
 __all__ = ["v1_schemas"]
 
 _NUMBER: Schema = {"type": "number"}
 _ANY_OBJECT: Schema = {"type": "object"}
+_MAYBE_TEXT: Schema = {"type": ["string", "null"]}
+_MAYBE_TRUE: Schema = {"type": ["boolean", "null"]}
 _NUMBERS: Schema = {"type": "object", "additionalProperties": _NUMBER}
 _WORD: Schema = {"type": ["string", "null"], "maxLength": 100, "pattern": r"^[A-Za-z0-9._+ -]*$"}
 _NAME: Schema = {"type": ["string", "null"], "maxLength": wishes.MAX_NAME_CHARS}
@@ -23,6 +28,44 @@ _ENV: Schema = {
     "additionalProperties": {"type": "string", "maxLength": wishes.MAX_VALUE_CHARS},
 }
 
+_CELL_LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": (1 << 53) - 1}
+_CELL: Mapping[str, Schema] = {
+    "id": {
+        **_MAYBE_TEXT, "minLength": 1, "maxLength": MAX_ID_CHARS, "pattern": "^[ -~]+$",
+        "description": "the cell's name and idempotency key",
+    },
+    "timeout": {"type": ["number", "null"], "exclusiveMinimum": 0, "description": "seconds"},
+    "store_history": _MAYBE_TRUE,
+    "silent": _MAYBE_TRUE,
+    "stop_on_error": _MAYBE_TRUE,
+    "limits": object_of(
+        {}, {"output_bytes_per_cell": _CELL_LIMIT, "output_messages_per_cell": _CELL_LIMIT}, additionalProperties=False
+    ),
+    "expressions": {
+        "type": "object", "maxProperties": MAX_EXPRESSIONS, "additionalProperties": TEXT,
+        "propertyNames": {"minLength": 1, "maxLength": MAX_NAME_CHARS},
+    },
+    "diff": {**_MAYBE_TRUE, "description": "tell how the names in the kernel have changed"},
+}  # fmt: skip
+_RESULT: Mapping[str, Schema] = {
+    "cell": TEXT,
+    "status": words_of("ok", "error", "aborted"),
+    "reason": words_of(*(reason.value for reason in CellReason)),
+    "sentence": TEXT,
+    "facts": _ANY_OBJECT,
+    "count": {"type": ["integer", "null"]},
+    "stdout": TEXT,
+    "stderr": TEXT,
+    "result": {"type": ["object", "null"]},
+    "outputs": list_of(object_of({"data": _ANY_OBJECT, "metadata": _ANY_OBJECT})),
+    "error": {"type": ["object", "null"]},
+    "notices": list_of(object_of({"note": TEXT, "text": TEXT, "facts": _ANY_OBJECT})),
+    "metrics": _NUMBERS,
+    "truncated": {"type": ["object", "null"]},
+    "expressions": _ANY_OBJECT,
+    "diff": {"type": ["object", "null"]},
+    "seq": COUNT,
+}
 _SCRIPT = {"name": TEXT, "version": COUNT, "kernel": TEXT, "description": TEXT, "created": DATE}
 _SHORT = {
     "id": TEXT,
@@ -69,6 +112,9 @@ def v1_schemas(settings: Settings) -> dict[str, Schema]:
         }, additionalProperties=False),
         "Session": object_of(_FULL),
         "Sessions": object_of({"sessions": list_of(object_of(_SHORT))}),
+        "CellWish": object_of({"code": TEXT}, _CELL, additionalProperties=False),
+        "Result": object_of(_RESULT),
+        "Events": object_of({"events": list_of(_ANY_OBJECT), "since": COUNT, "end": COUNT}),
         "ScriptWish": object_of(
             {
                 "name": {"type": "string", "pattern": f"^{SCRIPT_NAME.pattern}$"},

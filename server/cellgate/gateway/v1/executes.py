@@ -1,0 +1,142 @@
+"""Code run in a session over REST, and what is said there: /v1/sessions/<id>/execute and /events.
+
+A cell is the same whoever asks for it; here its events are folded into one answer, or streamed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from uuid import uuid4
+
+from cellgate.errors import UsageError
+from cellgate.gateway.bodies import check_names
+from cellgate.gateway.v1.sessions import V1Handler
+from cellgate.gateway.v1.streams import EVENT_STREAM, EventStream, EventsVoice, gap_event
+from cellgate.live.follower import Follower, place_of
+from cellgate.live.session import LiveSession, date_now
+from cellgate.sessions.agents import event_of, message_of
+from cellgate.sessions.journal import Cursor
+from cellgate.wire.agent import Execute, Form, Refused, make_request, write
+
+__all__ = ["CELL_NAMES", "MAX_CODE_BODY_BYTES", "MAX_RESULT_BYTES", "EventsHandler", "ExecuteHandler", "read_cell"]
+
+MAX_CODE_BODY_BYTES = 8 << 20  # of a request with code: as much as a message of a websocket may have by default
+MAX_RESULT_BYTES = 4 << 20  # of output in one answer, which is held whole and composed while all sessions wait
+PAGE_BYTES = 256 << 10  # of the journal, read for one page of events
+MAX_READS = 16  # for a page, when what is read holds no event
+CELL_NAMES = ("id", "code", "timeout", "store_history", "silent", "stop_on_error", "limits", "expressions", "diff")
+_NUMBER = re.compile("[0-9]{1,18}")
+
+
+def read_cell(fields: Mapping[str, object]) -> Execute:
+    """What a body asks to run. Raises UsageError."""
+    check_names(fields, CELL_NAMES)
+    given = {name: value for name, value in fields.items() if value is not None}
+    try:
+        cell = make_request({"id": uuid4().hex, **given, "op": "execute"})
+    except Refused as refused:
+        raise UsageError(refused.message) from refused
+    assert isinstance(cell, Execute)
+    return cell
+
+
+def with_output_of(cell: Execute, most_bytes: int) -> Execute:
+    """So that its output fits an answer; the middle is cut where there is more, and told."""
+    asked = cell.limits.get("output_bytes_per_cell", most_bytes)
+    return replace(cell, limits={**cell.limits, "output_bytes_per_cell": min(asked, most_bytes)})
+
+
+class CellHandler(V1Handler):
+    """What handlers that run code have in common."""
+
+    max_body_bytes = MAX_CODE_BODY_BYTES
+
+    @property
+    def wants_events(self) -> bool:
+        return EVENT_STREAM in self.request.headers.get("Accept", "")
+
+    def seen(self) -> int | None:
+        """The number of the last event that the client has, if it comes again. Raises UsageError."""
+        text = self.request.headers.get("Last-Event-ID")
+        if text is None:
+            return None
+        if not _NUMBER.fullmatch(text):
+            raise UsageError(f"Last-Event-ID is {text[:40]!r}; the id of an event would pass")
+        return int(text)
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        if self.stream is not None:
+            self.stream.end()
+
+    stream: EventStream | None = None
+
+    async def stream_events(self, live: LiveSession, voice: EventsVoice, since: int, cell: Execute | None) -> None:
+        """From behind `since` on, until the voice has said all."""
+        if since >= live.journal.next_seq:
+            raise UsageError(f"there is no event {since} yet; up to {live.journal.next_seq - 1} would pass")
+        self.stream = EventStream(self, voice)
+        reader = live.attach(voice.client, self.stream, voice, since=since)
+        try:
+            if cell is not None:
+                limit = live.session.limits.message_bytes
+                live.heard(reader, message_of(cell, date=date_now(), max_bytes=limit))
+            reader.catch_up()
+            await self.stream.serve(reader.drained)
+        finally:
+            live.leave(reader, in_order=True)
+
+
+class ExecuteHandler(CellHandler):
+    async def post(self, session_id: str) -> None:
+        """The result when it is there; or the events as they come. Whoever hangs up leaves the cell running."""
+        live = self.find(session_id)
+        self.words()
+        cell = read_cell(self.fields())
+        client = f"rest-{uuid4().hex}"
+        if self.wants_events:
+            seen = self.seen()
+            since = place_of(live, cell.id) if seen is None else seen
+            await self.stream_events(live, EventsVoice(client.encode(), cell.id), since, cell)
+            return
+        with Follower(live, client, since=place_of(live, cell.id)) as follower:
+            result = await follower.run(with_output_of(cell, MAX_RESULT_BYTES))
+        self.finish(bytes(write(result.to_json(), Form.JSON).data))
+
+
+class EventsHandler(CellHandler):
+    async def get(self, session_id: str) -> None:
+        """A page of events, or all from a number on as they come."""
+        live = self.find(session_id)
+        since = self._since()
+        if self.wants_events:
+            voice = EventsVoice(f"rest-{uuid4().hex}".encode())
+            seen = self.seen()
+            await self.stream_events(live, voice, since if seen is None else seen, None)
+        else:
+            self._answer_page(live, since)
+
+    def _since(self) -> int:
+        text = self.words("since").get("since", "0")
+        if not _NUMBER.fullmatch(text):
+            raise UsageError(f"since is {text[:40]!r}; the number of an event, or 0 for all that is kept, would pass")
+        return int(text)
+
+    def _answer_page(self, live: LiveSession, since: int) -> None:
+        end = live.journal.next_seq - 1
+        if since > end:
+            raise UsageError(f"there is no event {since} yet; up to {end} would pass")
+        cursor = Cursor(live.journal, since + 1)
+        events: list[bytes] = []
+        for _ in range(MAX_READS):
+            reading = cursor.read(PAGE_BYTES)
+            if reading.gap:
+                events.append(bytes(write(gap_event(reading.gap), Form.JSON).data))
+            first = reading.next_seq - len(reading.records)
+            told = (event_of(record, seq) for seq, record in enumerate(reading.records, first))
+            events += [bytes(write(event, Form.JSON).data) for event in told if event is not None]
+            if events or cursor.is_at_end:
+                break
+        self.finish(b'{"events":[%s],"since":%d,"end":%d}' % (b",".join(events), cursor.seq - 1, end))

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 from cellgate.access.scopes import SCOPES, read_scopes, scopes_as_text
 from cellgate.access.vouched import read_networks
 from cellgate.errors import LimitError, UsageError
+from cellgate.policy.files import DEFAULT_POLICY, is_path
+from cellgate.policy.policies import POLICIES
 from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS
 from cellgate.sandbox.limits import KiB, LimitRow, Limits, MiB, size
 from cellgate.sessions.limits import DAY, HOUR, ServerLimits, SessionLimits, check_together
@@ -100,6 +102,12 @@ def _directory(value: object) -> object:
     if not isinstance(value, str) or "\0" in value or not Path(value).expanduser().is_absolute():
         raise ValueError("an absolute path, or one that begins with ~")
     return Path(value).expanduser()
+
+
+def _policy(value: object) -> object:
+    if not isinstance(value, str) or "\0" in value or not (value in POLICIES or is_path(value)):
+        raise ValueError(f"{', '.join(POLICIES)}, or the path of a TOML file, with a dot or a slash in it,")
+    return value
 
 
 def _token(value: object) -> object:
@@ -236,6 +244,11 @@ SETTINGS: dict[str, Setting] = {
             "what clients must show; without one, one is made at each start. Other users of the host can read flags",
             _token, is_secret=True,
         ),
+        Setting(
+            "policy", DEFAULT_POLICY, "",
+            f"what cells are judged by: {', '.join(POLICIES)}, or a TOML file; a session may ask for a tighter one",
+            _policy,
+        ),
         Setting("pool_size", _POOL.default, _POOL.unit, _POOL.reason, _number(_POOL)),
         Setting(
             "allowed_origins", (), "",
@@ -298,6 +311,7 @@ class Settings:
     port: int
     state_dir: Path
     token: str | None = field(repr=False)
+    policy: str
     pool_size: int
     allowed_origins: tuple[str, ...]
     trusted_proxies: tuple[str, ...]

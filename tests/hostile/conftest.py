@@ -51,7 +51,7 @@ async def session(arena: Arena) -> AsyncIterator[Session]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared_house() -> AsyncIterator[House]:
-    async with served("--profile", "testing") as server:
+    async with served("--profile", "testing", "--policy", "off") as server:
         house = House(server)
         await house.begin()
         yield house

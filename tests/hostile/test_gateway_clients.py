@@ -407,7 +407,8 @@ async def test_the_same_client_twice_is_the_one_that_speaks(tenant: Tenant):
 async def test_another_token_at_the_next_start_ends_all_that_the_former_one_had_opened():
     """Sockets go with the gateway; old tokens and cookies open no new ones, and the sessions are there."""
     first, second = "first-token-of-this-test", "second-token-of-this-test"
-    async with served("--profile", "testing", env={"CELLGATE_TOKEN": first}) as server, house_of(server) as house:
+    flags = ("--profile", "testing", "--policy", "off")
+    async with served(*flags, env={"CELLGATE_TOKEN": first}) as server, house_of(server) as house:
         line = await house.neighbour.connect()
         await server.end()
         assert (await line.closed())[0] == 1012
@@ -422,7 +423,7 @@ async def test_a_directory_that_cannot_be_written_is_told_and_running_sessions_g
     """No new sessions, with a reason that names no path of ours; and all is well when it can be written again."""
     if os.geteuid() != 0:
         pytest.skip("driver does not promise this")
-    async with served("--profile", "testing") as server, house_of(server) as house:
+    async with served("--profile", "testing", "--policy", "off") as server, house_of(server) as house:
         sessions = next(server.state_dir.rglob("sessions"))
         aside = sessions.with_name("aside")
         sessions.rename(aside)

@@ -16,6 +16,7 @@ from cellgate.live.happenings import (
     KernelStarted,
     SessionCreated,
     SessionEnded,
+    VerdictGiven,
     Who,
 )
 from cellgate.live.wish import Wish
@@ -72,7 +73,7 @@ async def test_a_sessions_life_is_told_from_its_creation_to_its_end(manager):
     client.leave()
     await live.delete()
     await asyncio.wait_for(over.wait(), BOUND)
-    wanted = [SessionCreated, KernelStarted, CellAccepted, CellFinished, SessionEnded, KernelEnded]
+    wanted = [SessionCreated, KernelStarted, CellAccepted, VerdictGiven, CellFinished, SessionEnded, KernelEnded]
     assert [type(h) for h in told if not isinstance(h, ClientJoined | ClientLeft)] == wanted
     accepted, finished = (next(h for h in told if isinstance(h, kind)) for kind in (CellAccepted, CellFinished))
     assert {h.who for h in told} == {Who(OWNER, live.id)}

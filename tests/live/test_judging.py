@@ -257,6 +257,41 @@ async def test_many_at_once_are_judged_by_two(judges):
     assert len(workers()) <= judging.WORKERS
 
 
+async def test_each_principal_has_its_turn_however_much_another_asks():
+    """Both workers are busy with text that takes too long; when one of them is given up it is another's turn."""
+    judges = Judges(verdict_seconds=0.5)
+    try:
+        flood = [asyncio.ensure_future(judges.judge(f"{SLOW}{n}", "cpp", STANDARD, principal="a")) for n in range(20)]
+        await asyncio.sleep(0)  # they have asked
+        assert (await judges.judge("x = 1", "python", STANDARD, principal="b")).allowed
+        assert sum(task.done() for task in flood) <= 2 * judging.WORKERS
+        for task in flood:
+            task.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+        assert (await judges.judge("x = 2", "python", STANDARD, principal="a")).allowed
+    finally:
+        await judges.close()
+
+
+async def test_who_asks_for_too_much_at_once_is_denied_and_nobody_else(judges, monkeypatch):
+    monkeypatch.setattr(judging, "MAX_WAITING", 3)
+    asked = [judges.judge(f"x = {n}", "python", STANDARD, principal="a") for n in range(10)]
+    asked.append(judges.judge("y = 1", "python", STANDARD, principal="b"))
+    *answers, other = await asyncio.gather(*asked, return_exceptions=True)
+    assert sum(isinstance(answer, PolicyError) for answer in answers) == 10 - 3 - judging.WORKERS
+    assert other.allowed
+
+
+async def test_what_is_known_is_recalled(judges):
+    content = {"code": "import socket"}
+    assert judges.recall("execute_request", content, STRICT) is None
+    verdict = await judges.judge_message("execute_request", content, STRICT)
+    assert judges.recall("execute_request", content, STRICT) is verdict
+    assert judges.recall("execute_request", content, STANDARD) is None
+    assert judges.recall("execute_request", content, OFF).allowed
+    assert not judges.recall("comm_msg", {}, STRICT).allowed
+
+
 async def test_close_leaves_no_process():
     judges = Judges()
     await asyncio.gather(*(judges.judge(f"x = {number}", "python", STANDARD) for number in range(5)))

@@ -76,13 +76,23 @@ def test_limits_that_do_not_fit_each_other_are_refused():
 
 
 def test_a_wish_comes_back_from_the_registry_as_it_was():
-    wish = Wish("bash", {"pids": 32}, {"A": "b"}, {"path": "x.ipynb"}, "mine", {"a": [1]}, "testing", "key")
+    wish = Wish(
+        "bash",
+        {"pids": 32},
+        {"A": "b"},
+        {"path": "x.ipynb"},
+        "mine",
+        {"a": [1]},
+        "testing",
+        "key",
+        {"deny": ["network"]},
+    )
     assert Wish.from_json(json.loads(json.dumps(wish.to_json()))) == wish
     assert Wish.from_json(Wish().to_json()) == Wish()
 
 
 @pytest.mark.parametrize(
-    "spec", [{"kernel": 7}, {"limits": []}, {"env": "x", "labels": None}, {"of another": "version"}]
+    "spec", [{"kernel": 7}, {"limits": []}, {"env": "x", "labels": None}, {"of another": "version"}, {"policy": "x"}]
 )
 def test_what_makes_no_sense_in_the_registry_is_left_out(spec: dict[str, object]):
     assert Wish.from_json(spec) == Wish()

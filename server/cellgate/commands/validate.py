@@ -8,9 +8,10 @@ from pathlib import Path
 
 from cellgate.commands.exits import ExitStatus
 from cellgate.commands.sources import read_code
-from cellgate.errors import PolicyError, UsageError
+from cellgate.errors import PolicyError
 from cellgate.policy.facts import LANGUAGES
-from cellgate.policy.policies import POLICIES, Policy, find_policy, parse_policy
+from cellgate.policy.files import DEFAULT_POLICY, load_policy
+from cellgate.policy.policies import POLICIES
 from cellgate.policy.verdicts import as_compiler_output
 from cellgate.terminal import one_line
 
@@ -22,8 +23,6 @@ exit status:
   0  all would be allowed
   1  at least one would be denied
   2  usage: a file, a language or a policy that cannot be; one line on standard error says which and why"""
-DEFAULT_POLICY = "standard"
-MAX_POLICY_BYTES = 1 << 20  # a policy file has some lines; whatever is larger is another file
 # What a name ends with, where it says the language. A notebook is no code: its cells are.
 SUFFIXES = {
     ".py": "python",
@@ -79,22 +78,6 @@ def execute(args: argparse.Namespace) -> ExitStatus:
     if args.json:
         print(json.dumps({"exit_status": int(status), "files": told}))
     return status
-
-
-def load_policy(name: str) -> Policy:
-    """A policy by name, or from a file: what has a dot or a slash in it is one. Raises UsageError and LimitError."""
-    if name in POLICIES or not ("/" in name or "." in name):
-        return find_policy(name)
-    try:
-        with Path(name).open("rb") as file:
-            data = file.read(MAX_POLICY_BYTES + 1)
-        if len(data) > MAX_POLICY_BYTES:
-            raise UsageError(f"{name!r} is longer than {MAX_POLICY_BYTES} bytes; a policy file would pass")
-        return parse_policy(data.decode(), Path(name).stem)
-    except OSError as error:
-        raise UsageError(f"cannot read {name!r}: {error.strerror}; a policy file would pass") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name!r} is not UTF-8 (byte {error.start}); a policy file would pass") from error
 
 
 def language_of(name: str) -> str:

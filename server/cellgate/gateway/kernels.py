@@ -24,6 +24,7 @@ __all__ = [
     "RestartHandler",
     "kernel_model",
     "kernel_name_of",
+    "policy_of",
     "read_env",
 ]
 
@@ -47,7 +48,7 @@ ENV_SCHEMA: dict[str, object] = {
     "properties": {name: {"type": "string", "pattern": f"^{row[0].pattern}$"} for name, row in _ENV_VALUES.items()},
     "patternProperties": {f"^{_ENV_NAME.pattern}$": {"type": "string", "maxLength": MAX_VALUE_CHARS}},
 }
-_FIELDS = {"name", "path", "env", "limits"}
+_FIELDS = {"name", "path", "env", "limits", "policy"}
 _SHOWABLE = re.compile(r"[\w.-]{1,60}", re.ASCII)
 
 
@@ -89,6 +90,14 @@ def read_env(asked: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
     return env, ignored
 
 
+def policy_of(fields: Mapping[str, object]) -> dict[str, object]:
+    """What `policy` asks for, in the keys of a policy file; a name stands for what extends it. Raises UsageError."""
+    asked = fields.get("policy")
+    if isinstance(asked, str):
+        return {"extends": asked}
+    return table_of(fields, "policy")
+
+
 class KernelsHandler(RestHandler):
     def get(self) -> None:
         self.answer([kernel_model(live) for live in self.manager.sessions(self.principal)])
@@ -97,7 +106,9 @@ class KernelsHandler(RestHandler):
         fields = self.fields()
         path = text_of(fields, "path", max_chars=MAX_PATH_CHARS)
         env, ignored = read_env(table_of(fields, "env"))
-        wish = Wish(kernel_name_of(fields), table_of(fields, "limits"), env, {"path": path} if path else {})
+        labels = {"path": path} if path else {}
+        policy = policy_of(fields)
+        wish = Wish(kernel_name_of(fields), table_of(fields, "limits"), env, labels, policy=policy)
         live = await self.manager.create(self.principal, wish)
         ignored = [name for name in (*fields.keys() - _FIELDS, *ignored) if _SHOWABLE.fullmatch(name)]
         if ignored:

@@ -31,8 +31,10 @@ from cellgate.gateway.auth import Guard
 from cellgate.gateway.base import MAX_BODY_BYTES
 from cellgate.gateway.kernelspecs import Logos, read_logos
 from cellgate.gateway.visitors import watch_tokens
+from cellgate.live.judging import Judges
 from cellgate.live.kernelspecs import Kernelspec, find_kernelspecs
 from cellgate.live.manager import Manager, OpenDriver
+from cellgate.policy.policies import Policy
 from cellgate.sandbox.native.warden import TEMPLATES
 from cellgate.settings import Settings
 
@@ -70,6 +72,8 @@ async def run_gateway(
     directory: Path,
     *,
     installed: Installed,
+    policy: Policy,
+    judges: Judges,
     issuer: Issuer | None = None,
     tokens: Path | None = None,
     end_sessions: bool = False,
@@ -84,7 +88,14 @@ async def run_gateway(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     try:
-        manager = await Manager.open(settings, open_driver, directory=directory, kernelspecs=installed.kernelspecs)
+        manager = await Manager.open(
+            settings,
+            open_driver,
+            directory=directory,
+            kernelspecs=installed.kernelspecs,
+            policy=policy,
+            judges=judges,
+        )
     except OSError as error:
         raise StorageFull(str(error)) from error
     server: HTTPServer | None = None

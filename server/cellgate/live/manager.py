@@ -7,6 +7,7 @@ what speaks HTTP is above, and calls this.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 import time
@@ -29,12 +30,18 @@ from cellgate.errors import (
     UnknownSession,
 )
 from cellgate.live.cursors import Cursors
-from cellgate.live.happenings import Happenings, SessionCreated
+from cellgate.live.gatekeeper import Gatekeeper
+from cellgate.live.happenings import Happenings, SessionCreated, Who
 from cellgate.live.isolation import Isolation
+from cellgate.live.judging import Judges
 from cellgate.live.kernelspecs import DEFAULT_KERNEL, Kernelspec, find_kernelspecs, setup_of
 from cellgate.live.scripts import Scripts
 from cellgate.live.session import LiveSession, date_now
 from cellgate.live.wish import Wish, lowered
+from cellgate.policy.facts import language_named
+from cellgate.policy.files import load_policy
+from cellgate.policy.policies import Policy, wished
+from cellgate.policy.verdicts import Verdict
 from cellgate.sandbox.base import Driver, KeepsPool, Sandbox, SandboxSpec
 from cellgate.sandbox.limits import Limits
 from cellgate.sessions.clocks import SteadyClock
@@ -56,13 +63,22 @@ HEARTBEAT_SECONDS = 1.0
 # Sandboxes made at a time, of a storm of requests: each takes two processes some milliseconds of CPU, and more at once
 # make every one later and none earlier.
 STARTS_AT_ONCE = 8
+MAX_WISHED = 100  # policies that sessions have asked for and that are kept ready; a class has one, or two
 CURSORS_NAME = "clients.cursors"  # beside the segments of a journal
 
 
 class Manager:
     """Made by `open`; whoever did owes a `close`. Belongs to one loop."""
 
-    def __init__(self, settings: Settings, open_driver: OpenDriver, directory: Path, registry: Registry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        open_driver: OpenDriver,
+        directory: Path,
+        registry: Registry,
+        policy: Policy,
+        judges: Judges,
+    ) -> None:
         self.settings = settings
         self.registry = registry
         self.happenings = Happenings()
@@ -71,6 +87,8 @@ class Manager:
         self.started = datetime.now(timezone.utc)
         # When its sandboxes live on and nothing can be known of them any more: who serves shall end, and begin again.
         self.lost: asyncio.Future[CellgateError] = asyncio.get_running_loop().create_future()
+        self._policy = policy
+        self._judges = judges
         self._open_driver = open_driver
         self.directory = directory  # where others keep what belongs to sessions, too
         self._journals = directory / "sessions"
@@ -93,13 +111,16 @@ class Manager:
         *,
         directory: Path,
         kernelspecs: Mapping[str, Kernelspec] | None = None,
+        policy: Policy | None = None,
+        judges: Judges | None = None,
     ) -> Manager:
-        """Ready to serve, with every session that a former gateway left in this directory. `kernelspecs`: those that
-        were found already; else they are looked for now.
+        """Ready to serve, with every session that a former gateway left in this directory. `kernelspecs` and `policy`:
+        if they were found and read already; else they are now. `judges`: if they were started; they end with it.
         Raises StateDirectoryInUse, DriverUnavailable, SandboxStartFailed, or OSError when the directory cannot be
         written."""
+        policy = load_policy(settings.policy) if policy is None else policy
         registry = Registry.open(directory)
-        manager = Manager(settings, open_driver, directory, registry)
+        manager = Manager(settings, open_driver, directory, registry, policy, judges or Judges())
         try:
             if registry.quarantined:
                 manager._put_journals_aside(registry.quarantined)
@@ -124,6 +145,7 @@ class Manager:
         and DriverUnavailable when there is none to ask; what fails later is the session's to tell."""
         kernelspec = self._kernelspec(wish)
         limits = lowered(wish, self.settings.sandbox, self.settings.session)
+        policy = self.policy_for(principal, wish.policy)
         self._admit(principal)
         self._coming.append(principal)
         try:
@@ -131,7 +153,7 @@ class Manager:
             sandbox = asyncio.ensure_future(self.make_sandbox(SandboxSpec(kernelspec.template, limits[0])))
             try:
                 await asyncio.sleep(0)  # it is asked for now: while it is made, the rest is written
-                live = self._new(principal, wish, kernelspec, limits)
+                live = self._new(principal, wish, kernelspec, limits, policy)
             except BaseException:
                 await _give_up(sandbox)
                 raise
@@ -169,7 +191,12 @@ class Manager:
         live.change(wish, lowered(wish, self.settings.sandbox, self.settings.session)[1])
 
     def _new(
-        self, principal: str, wish: Wish, kernelspec: Kernelspec, limits: tuple[Limits, SessionLimits]
+        self,
+        principal: str,
+        wish: Wish,
+        kernelspec: Kernelspec,
+        limits: tuple[Limits, SessionLimits],
+        policy: Policy,
     ) -> LiveSession:
         """In the registry, with its journal; a crash from here on leaves what the next gateway clears away.
         Raises StorageFull."""
@@ -190,9 +217,33 @@ class Manager:
         except sqlite3.Error as error:
             journal.delete()
             raise StorageFull(str(error)) from error
-        live = self._live(row, wish, kernelspec, limits, journal)
+        live = self._live(row, wish, kernelspec, limits, policy, journal)
         self.happenings.tell(SessionCreated(live.who, live.kernel_name))
         return live
+
+    async def validate(self, principal: str, code: str, language: str, wish: Mapping[str, object]) -> Verdict:
+        """What would be said of this as a cell in a session with this wish for a policy. Raises UsageError, LimitError,
+        PolicyError."""
+        policy = self.policy_for(principal, wish)
+        return await self._judges.judge(code, language, policy, principal=principal)
+
+    def policy_of(self, principal: str) -> Policy:
+        """What the sessions of a principal are given."""
+        return self._policy
+
+    def policy_for(self, principal: str, wish: Mapping[str, object]) -> Policy:
+        """What a session gets that asks for this on top. The same wish has the same policy, and it is read and packed
+        once. Raises UsageError, LimitError."""
+        given = self.policy_of(principal)
+        if not wish:
+            return given
+        known: dict[str, Policy] = given.remember("wished", lambda _: {})
+        key = json.dumps(wish, sort_keys=True)
+        if key not in known:
+            if len(known) >= MAX_WISHED:
+                known.clear()
+            known[key] = wished(given, wish)
+        return known[key]
 
     def find(self, principal: str, session_id: str) -> LiveSession:
         """Raises UnknownSession."""
@@ -238,6 +289,7 @@ class Manager:
                 await asyncio.sleep(0.01)
         await asyncio.gather(*(live.close() for live in list(self._sessions.values())))
         self._sessions.clear()
+        await self._judges.close()
         if self._driver:
             await self._driver.close()
             self._driver = None
@@ -314,13 +366,24 @@ class Manager:
         wish: Wish,
         kernelspec: Kernelspec,
         limits: tuple[Limits, SessionLimits],
+        policy: Policy,
         journal: Journal,
     ) -> LiveSession:
         sandbox, session = limits
         now = self.now()
         born = born_at(row, boot_id=self._boot_id, monotonic=time.monotonic(), wall=time.time(), now=now)
         composer = Composer(uuid4().hex)
-        core = Session(session, composer=composer, date=date_now, next_seq=journal.next_seq, now=now, born_at=born)
+        core = Session(
+            session,
+            composer=composer,
+            date=date_now,
+            next_seq=journal.next_seq,
+            now=now,
+            born_at=born,
+            judges=not policy.is_off,
+        )
+        language = language_named(kernelspec.language)
+        gatekeeper = Gatekeeper(self._judges, policy, language, Who(row.principal, row.id), self.happenings)
         live = self._sessions[row.id] = LiveSession(
             self,
             row.id,
@@ -333,6 +396,7 @@ class Manager:
             composer=composer,
             journal=journal,
             cursors=Cursors(self._journals / row.id / CURSORS_NAME, end=journal.next_seq),
+            gatekeeper=gatekeeper,
             created=row.created,
         )
         return live
@@ -381,7 +445,8 @@ class Manager:
             return
         if journal is None and (journal := self._open_former_journal(row.id, wish)) is None:
             return
-        live = self._live(row, wish, kernelspec, self._former_limits(wish), journal)
+        policy = self._former_policy(row.principal, wish)
+        live = self._live(row, wish, kernelspec, self._former_limits(wish), policy, journal)
         found = journal.recovery
         problems = live.session.recover(found, state=row.state, incarnation=row.incarnation, sandbox_id=row.sandbox_id)
         for problem in (*found.damage, *problems):
@@ -390,6 +455,13 @@ class Manager:
             await live.adopt(known[row.sandbox_id])
         else:
             live.go_on_without_kernel()
+
+    def _former_policy(self, principal: str, wish: Wish) -> Policy:
+        """That which a former gateway gave, or the server's if the wish would be looser than that now."""
+        try:
+            return self.policy_for(principal, wish.policy)
+        except CellgateError:
+            return self.policy_of(principal)
 
     def _former_limits(self, wish: Wish) -> tuple[Limits, SessionLimits]:
         """Those that a former gateway gave, or the server's where they are lower now."""

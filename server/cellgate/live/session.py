@@ -3,7 +3,8 @@
     clients ── heard ──▶ ┌─────────┐ ── Append ──▶ journal ──▶ readers ──▶ clients
     link ── a read ────▶ │ Session │ ── Send, Interrupt, Kill ──▶ link, sandbox
     sandbox's end ─────▶ │ (pure)  │ ── StartKernel, Destroy ──▶ driver
-    timer ─────────────▶ └─────────┘ ── Save, Close ──▶ registry, the end
+    timer ─────────────▶ │         │ ── Judge ──▶ gatekeeper
+    its verdict ───────▶ └─────────┘ ── Save, Close ──▶ registry, the end
 
 Decides nothing about cells or states. Owns the session's journal, its kernels with their links, and every task that
 serves them. Effects are carried out at once and in order; what must wait becomes a task, and tells the session later.
@@ -32,6 +33,7 @@ from cellgate.errors import (
     TooManyClients,
 )
 from cellgate.live.cursors import Cursors, Place
+from cellgate.live.gatekeeper import Gatekeeper
 from cellgate.live.happenings import (
     CellAccepted,
     CellFinished,
@@ -54,7 +56,20 @@ from cellgate.sandbox.base import Sandbox, SandboxSpec, Usage
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sandbox.connection import Batch, KernelConnection
 from cellgate.sandbox.watchdog import watch
-from cellgate.sessions.effects import Answered, Append, Close, Destroy, Effect, Interrupt, Kill, Save, Send, StartKernel
+from cellgate.sessions.cells import Cell, Waiting
+from cellgate.sessions.effects import (
+    Answered,
+    Append,
+    Close,
+    Destroy,
+    Effect,
+    Interrupt,
+    Judge,
+    Kill,
+    Save,
+    Send,
+    StartKernel,
+)
 from cellgate.sessions.journal import Gap, Journal
 from cellgate.sessions.limits import SessionLimits
 from cellgate.sessions.news import Accepted, Finished, News
@@ -141,6 +156,7 @@ class LiveSession:
         composer: Composer,
         journal: Journal,
         cursors: Cursors,
+        gatekeeper: Gatekeeper,
         created: float = 0.0,
     ) -> None:
         """`created` is in seconds since 1970, for people."""
@@ -157,6 +173,7 @@ class LiveSession:
         self._spec = spec
         self._setup = setup
         self._cursors = cursors
+        self._gatekeeper = gatekeeper
         self._composer = composer
         self._loop = asyncio.get_running_loop()
         self._kernels: dict[int, _Kernel] = {}
@@ -165,6 +182,7 @@ class LiveSession:
         self._questions = Questions()
         self._twins: dict[bytes, Reader] = {}  # a second connection of a client's, until one of both speaks
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._judging: set[asyncio.Task[Any]] = set()  # those of them that wait for verdicts
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._changed: list[asyncio.Future[None]] = []  # who waits for a change of state
@@ -347,7 +365,7 @@ class LiveSession:
                 other, self._readers[reader.client] = self._readers[reader.client], reader
             other.counts, reader.counts = False, True
             other.part(Parting.REPLACED)
-        self._do(self.session.request(reader.client, message, self._host.now()))
+        self._do(self.session.request(reader.client, message, self._host.now(), self._gatekeeper.recall(message)))
 
     def change(self, wish: Wish, limits: SessionLimits) -> None:
         """What it is called, and for how long it may what. Raises StorageFull, and nothing has changed."""
@@ -438,6 +456,10 @@ class LiveSession:
                 self._questions.answered(effect)
             elif isinstance(effect, Send):
                 self._send(effect)
+            elif isinstance(effect, Judge):
+                task = self._start(self._judge(effect.item))
+                self._judging.add(task)
+                task.add_done_callback(self._judging.discard)
             elif isinstance(effect, Save):
                 self._save(effect)
             elif isinstance(effect, StartKernel):
@@ -591,6 +613,10 @@ class LiveSession:
         finally:
             self._do(self.session.interrupt_sent(incarnation, self._host.now()))
 
+    async def _judge(self, item: Cell | Waiting) -> None:
+        judgement = await self._gatekeeper.judge(item.message)
+        self._do(self.session.judged(item, judgement, self._host.now()))
+
     async def _destroy(self, incarnation: int, kernel: _Kernel) -> None:
         for task in kernel.tasks:
             task.cancel()
@@ -605,6 +631,8 @@ class LiveSession:
     async def _clear_away(self) -> None:
         for reader in self._all_readers():
             reader.finish(Parting.SESSION_OVER)
+        for task in self._judging:
+            task.cancel()
         me = asyncio.current_task()
         while others := [task for task in self._tasks if task is not me]:  # a start that was overtaken, destroys
             await asyncio.wait(others)
@@ -681,10 +709,11 @@ class LiveSession:
             self._left.clear()
             await self._left.wait()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -25,6 +25,7 @@ class Wish:
     metadata: Mapping[str, object] = field(default_factory=dict)  # its owner's; shown again, decides nothing
     profile: str = ""  # whose limits it has, where those are lower than the server's
     idempotency_key: str = ""  # whoever asks with it again means this session
+    policy: Mapping[str, object] = field(default_factory=dict)  # only tighter than the server's, in a file's keys
 
     def to_json(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if value}

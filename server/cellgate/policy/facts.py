@@ -14,13 +14,20 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["LANGUAGES", "MAX_TEXT_CHARS", "Bounds", "Kind", "Place", "Reading", "Seen"]
+__all__ = ["LANGUAGES", "MAX_TEXT_CHARS", "Bounds", "Kind", "Place", "Reading", "Seen", "language_named"]
 
 # Every language that can be asked for, by the one name that all tables use.
 LANGUAGES = (
     *("python", "bash", "javascript", "typescript", "ruby", "go"),
     *("rust", "java", "c", "cpp", "r"),
 )
+_OTHER_NAMES = {"python3": "python", "ipython": "python", "shell": "bash", "sh": "bash", "node": "javascript"}
+
+
+def language_named(name: str) -> str:
+    """The name here of what a kernelspec calls its language; the same name if none is known."""
+    lower = name.strip().lower()
+    return "cpp" if lower.startswith(("c++", "cpp")) else _OTHER_NAMES.get(lower, lower)
 
 
 class Kind(str, Enum):

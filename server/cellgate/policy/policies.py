@@ -40,6 +40,7 @@ __all__ = [
     "policies_as_markdown",
     "read_policy",
     "tightened",
+    "wished",
 ]
 
 _T = TypeVar("_T")
@@ -223,8 +224,10 @@ def parse_policy(text: str, name: str, known: Mapping[str, Policy] = POLICIES) -
     return read_policy(mapping, name, known)
 
 
-def read_policy(mapping: Mapping[str, object], name: str, known: Mapping[str, Policy] = POLICIES) -> Policy:
-    """A policy from the keys of its file. Without `extends` it begins with nothing. `allow`, `note`, `warn` and `deny`
+def read_policy(
+    mapping: Mapping[str, object], name: str, known: Mapping[str, Policy] = POLICIES, *, begin: Policy = OFF
+) -> Policy:
+    """A policy from the keys of its file. Without `extends` it begins with `begin`. `allow`, `note`, `warn` and `deny`
     name rules or categories, a rule before the category it is in; the other lists add to what is extended. Raises
     LimitError, and UsageError for an unknown key or rule, with what was probably meant."""
     for key in mapping:
@@ -232,7 +235,7 @@ def read_policy(mapping: Mapping[str, object], name: str, known: Mapping[str, Po
             raise UsageError(
                 f"a policy has no key {str(key)[:80]!r}{_suggested(key, _KEYS)}; it may have {', '.join(_KEYS)}"
             )
-    base = find_policy(_string(mapping.get("extends", "off"), "extends"), known)
+    base = find_policy(_string(mapping["extends"], "extends"), known) if "extends" in mapping else begin
     lists = {key: frozenset(_strings(mapping[key], key)) for key in _LIST_KEYS if key in mapping}
     return Policy(
         name=name,
@@ -318,6 +321,34 @@ def tightened(base: Policy, wish: Policy) -> Policy:
         message_types=_either(base.message_types, wish.message_types, frozenset.__and__),
         limits=Limits(*(min(getattr(base.limits, f.name), getattr(wish.limits, f.name)) for f in fields(Limits))),
     )
+
+
+_ALLOWING = {"allow_modules": "module", "allow_magics": "magic", "message_types": "message type"}
+
+
+def wished(given: Policy, wish: Mapping[str, object]) -> Policy:
+    """The policy of a session that was given one, and asks for this, in the keys of a policy file, on top: without
+    `extends` the wish begins with what is given, and its lists are those of what it would do with. Raises UsageError
+    and LimitError for one that cannot be read, or is looser in anything that it says."""
+    name = str(wish.get("extends", given.name)) + ("" if set(wish) <= {"extends"} else "+session")
+    begin = replace(given, allow_modules=None, allow_magics=None, message_types=None)
+    asked = read_policy(wish, name, begin=begin)
+    for rule in RULES:
+        had, wants = given.severity(rule), asked.severity(rule)
+        if had is not None and (wants is None or wants.rank < had.rank):
+            looser = f"{rule!r} is {had.value!r} here, and would be {wants.value if wants else 'allow'!r}"
+            raise UsageError(f"a session's policy may only be tighter than the server's: {looser}")
+    for key, what in _ALLOWING.items():
+        has: frozenset[str] | None = getattr(given, key)
+        if has is not None and (beyond := [n for n in _strings(wish.get(key, ()), key) if not _covers(has, n)]):
+            raise UsageError(
+                f"a session's policy may only be tighter than the server's, which allows no {what} {beyond[0][:80]!r}"
+            )
+    said = wish.get("limits")
+    for key in said if isinstance(said, Mapping) else ():
+        if (number := getattr(asked.limits, key)) > (most := getattr(given.limits, key)):
+            raise LimitError(key, number, f"at most the server's own, {most},")
+    return replace(tightened(given, asked), name=name)
 
 
 def _either(a: _T | None, b: _T | None, both: Callable[[_T, _T], _T]) -> _T | None:

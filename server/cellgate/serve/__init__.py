@@ -14,6 +14,7 @@ from functools import partial
 
 from cellgate.commands.exits import ExitStatus
 from cellgate.errors import UsageError
+from cellgate.policy.files import load_policy
 from cellgate.settings import Settings, add_setting_flags, gather_settings
 from cellgate.wire.local import LocalServer
 
@@ -45,6 +46,7 @@ def execute(args: argparse.Namespace) -> ExitStatus:
     from cellgate.serve.places import gateway_account, prepare
 
     settings = gather_settings(args, os.environ, is_root=os.geteuid() == 0)
+    policy = load_policy(settings.policy)
     addresses = addresses_of(settings.host, settings.port)
     check_exposure(settings.host, addresses, has_token=settings.token is not None)
     account = gateway_account() if os.geteuid() == 0 else None
@@ -58,6 +60,7 @@ def execute(args: argparse.Namespace) -> ExitStatus:
         url = address_url(settings.host, sockets[0].getsockname()[1], shown)
         gateway = GatewayProcess(
             settings,
+            policy,
             token,
             places,
             account,

@@ -22,6 +22,9 @@ from typing import Any, Final
 
 from cellgate.commands.exits import ExitStatus, status_of_error
 from cellgate.errors import CellgateError, DriverUnavailable, UsageError
+from cellgate.live import judging
+from cellgate.live.judging import Judges
+from cellgate.policy.policies import Policy
 from cellgate.sandbox.base import Driver
 from cellgate.sandbox.drivers import open_driver
 from cellgate.sandbox.native import linux
@@ -60,6 +63,7 @@ def load_everything() -> RunGateway:
         importlib.import_module(name)
     server = importlib.import_module("cellgate.gateway.server")
     run_gateway: RunGateway = partial(server.run_gateway, installed=server.Installed.read())
+    judging.preload()
     gc.collect()
     gc.freeze()  # a gateway shares these pages with the keeper, and with its successor
     gc.set_threshold(GC_THRESHOLD)
@@ -71,6 +75,7 @@ class GatewayProcess:
     """The gateway as the keeper forks it; the same one again and again."""
 
     settings: Settings
+    policy: Policy
     token: str = field(repr=False)
     places: Places
     account: Account | None
@@ -83,14 +88,16 @@ class GatewayProcess:
         """Be the gateway, until told to end; the exit status."""
         try:
             become(self.account, keeper=self.keeper)
+            judges = Judges()
+            judges.start()
             logging.basicConfig(format="cellgate: %(message)s", level=logging.INFO, stream=sys.stderr, force=True)
-            asyncio.run(self._serve(line))
+            asyncio.run(self._serve(line, judges))
         except CellgateError as error:
             sys.stderr.write(f"cellgate: error[{error.code}]: {error}\n")
             return int(status_of_error(error))
         return int(ExitStatus.OK)
 
-    async def _serve(self, line: socket.socket) -> None:
+    async def _serve(self, line: socket.socket, judges: Judges) -> None:
         line.setblocking(False)
         warden = _Warden(self, line)
         await self.run_gateway(
@@ -100,6 +107,8 @@ class GatewayProcess:
             warden.open_driver,
             self.places.gateway,
             tokens=self.places.tokens,
+            policy=self.policy,
+            judges=judges,
             end_sessions=self.end_sessions,
             on_serving=lambda: line.send(serving(warden.about)),
         )

@@ -158,19 +158,26 @@ class Stage:
         certificate = DeathCertificate(reason)
         return self.do(self.session.kernel_died(self.session.incarnation, certificate, self.now))
 
-    def crash(self) -> None:
+    def crash(self, known: bytes = b"") -> None:
         """The gateway dies and another takes over; call `session.adopted` or `kernel_lost` next."""
         former = self.session
         state, sandbox_id = former.state, former.sandbox_id
         self.session = self._gateway()
         found = recovery_of(self.records)
-        problems = self.session.recover(found, state=state, incarnation=former.incarnation, sandbox_id=sandbox_id)
+        incarnation = former.incarnation
+        problems = self.session.recover(
+            found, state=state, incarnation=incarnation, sandbox_id=sandbox_id, known=known
+        )
         assert not problems
 
     # -- what came of it --------------------------------------------------------------------------------
 
     def sends(self) -> list[str]:
         return [effect.message.msg_id for effect in self.effects if isinstance(effect, Send)]
+
+    def sends_in_all(self) -> int:
+        """How many messages the kernel of this incarnation was sent."""
+        return max((e.number for e in self.effects if isinstance(e, Send)), default=0)
 
     def shown(self, parent: str | None = None) -> list[JupyterMessage]:
         """What clients see, of one request or all."""

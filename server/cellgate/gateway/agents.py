@@ -22,23 +22,29 @@ from cellgate.gateway.sockets import SessionSocket
 from cellgate.gateway.websocket import WebSocket
 from cellgate.live.session import date_now
 from cellgate.live.voices import AgentVoice
-from cellgate.sessions.agents import message_of
+from cellgate.sessions.agents import answer_of, message_of, question_of
 from cellgate.wire.agent import (
     CLOSED_FOR,
     PROTOCOL,
     Ack,
+    Cancel,
     Comm,
+    Complete,
     Execute,
     Form,
     Input,
+    Inspect,
     Interrupt,
+    IsComplete,
     MessageError,
     Refused,
     Request,
     Restart,
     Touch,
+    Variables,
     choose_form,
     read_request,
+    reply_to,
 )
 
 __all__ = ["FUTURE_CURSOR", "AgentsHandler"]
@@ -155,8 +161,24 @@ class AgentsHandler(SessionSocket):
     def _interrupt(self, request: Interrupt) -> None:
         self._answer_with(request, self._live.interrupt())
 
+    def _cancel(self, request: Cancel) -> None:
+        was = self._live.cancel(request.cell)
+        if was is None:
+            raise Refused(
+                "unknown_cell", "no cell of this id is known here; one that was accepted would pass", request.id
+            )
+        self._reply(request, was=was)
+
     def _restart(self, request: Restart) -> None:
         self._answer_with(request, self._live.restart())
+
+    def _ask(self, request: Complete | Inspect | IsComplete | Variables) -> None:
+        self._answer_with(request, self._kernel_says(request))
+
+    async def _kernel_says(self, request: Complete | Inspect | IsComplete | Variables) -> Mapping[str, Any]:
+        kind, content = question_of(request)
+        answer = await self._live.ask(kind, content, is_clients=True)
+        return answer_of(request, answer.content)
 
     def _touch(self, request: Touch) -> None:
         self._live.touch()
@@ -169,7 +191,7 @@ class AgentsHandler(SessionSocket):
             self._reader.tell(event)
 
     def _reply(self, request: Request, **more: Any) -> None:
-        self._tell({"event": "reply", "re": request.id, "ok": True, **more})
+        self._tell(reply_to(request.id, **more))
 
     def _answer_with(self, request: Request, work: Awaitable[Mapping[str, Any] | None]) -> None:
         """With what comes of it, while others are answered."""
@@ -208,8 +230,10 @@ _HEARD = cast(
         Comm: AgentsHandler._pass_on,
         Ack: AgentsHandler._acknowledge,
         Interrupt: AgentsHandler._interrupt,
+        Cancel: AgentsHandler._cancel,
         Restart: AgentsHandler._restart,
         Touch: AgentsHandler._touch,
+        **dict.fromkeys((Complete, Inspect, IsComplete, Variables), AgentsHandler._ask),
     },
 )
 

@@ -35,6 +35,7 @@ from cellgate.live.happenings import Happenings, SessionCreated, Who
 from cellgate.live.isolation import Isolation
 from cellgate.live.judging import Judges
 from cellgate.live.kernelspecs import DEFAULT_KERNEL, Kernelspec, find_kernelspecs, setup_of
+from cellgate.live.known import KnownFile
 from cellgate.live.scripts import Scripts
 from cellgate.live.session import LiveSession, date_now
 from cellgate.live.wish import Wish, lowered
@@ -65,6 +66,7 @@ HEARTBEAT_SECONDS = 1.0
 STARTS_AT_ONCE = 8
 MAX_WISHED = 100  # policies that sessions have asked for and that are kept ready; a class has one, or two
 CURSORS_NAME = "clients.cursors"  # beside the segments of a journal
+KNOWN_NAME = "cells.known"  # the same
 
 
 class Manager:
@@ -396,6 +398,7 @@ class Manager:
             composer=composer,
             journal=journal,
             cursors=Cursors(self._journals / row.id / CURSORS_NAME, end=journal.next_seq),
+            known=KnownFile(self._journals / row.id / KNOWN_NAME),
             gatekeeper=gatekeeper,
             created=row.created,
         )
@@ -448,7 +451,13 @@ class Manager:
         policy = self._former_policy(row.principal, wish)
         live = self._live(row, wish, kernelspec, self._former_limits(wish), policy, journal)
         found = journal.recovery
-        problems = live.session.recover(found, state=row.state, incarnation=row.incarnation, sandbox_id=row.sandbox_id)
+        problems = live.session.recover(
+            found,
+            state=row.state,
+            incarnation=row.incarnation,
+            sandbox_id=row.sandbox_id,
+            known=KnownFile(self._journals / row.id / KNOWN_NAME).read(),
+        )
         for problem in (*found.damage, *problems):
             log.error("session %s: %s", row.id, problem)
         if decision.fate is Fate.ADOPT:

@@ -48,6 +48,7 @@ from cellgate.live.happenings import (
     UsageSampled,
     Who,
 )
+from cellgate.live.known import KnownFile
 from cellgate.live.questions import Answer, Questions, make_question
 from cellgate.live.reader import Parting, Reader, Sink
 from cellgate.live.voices import JupyterVoice, Voice
@@ -66,9 +67,11 @@ from cellgate.sessions.effects import (
     Interrupt,
     Judge,
     Kill,
+    Remember,
     Save,
     Send,
     StartKernel,
+    Tell,
 )
 from cellgate.sessions.journal import Gap, Journal
 from cellgate.sessions.limits import SessionLimits
@@ -156,6 +159,7 @@ class LiveSession:
         composer: Composer,
         journal: Journal,
         cursors: Cursors,
+        known: KnownFile,
         gatekeeper: Gatekeeper,
         created: float = 0.0,
     ) -> None:
@@ -173,6 +177,7 @@ class LiveSession:
         self._spec = spec
         self._setup = setup
         self._cursors = cursors
+        self._known = known
         self._gatekeeper = gatekeeper
         self._composer = composer
         self._loop = asyncio.get_running_loop()
@@ -398,6 +403,13 @@ class LiveSession:
         """Somebody wants it to live on."""
         self.session.touch(self._host.now())
 
+    def cancel(self, cell_id: str) -> str | None:
+        """End this cell: one that waits does so at once, one that runs is interrupted. How far it had come, as
+        `Session.stage_of` says."""
+        was = self.session.stage_of(cell_id)
+        self._do(self.session.cancel(cell_id, self._host.now()))
+        return was
+
     async def interrupt(self) -> None:
         self._do(self.session.interrupt(self._host.now()))
 
@@ -409,7 +421,7 @@ class LiveSession:
 
     async def delete(self) -> None:
         """Returns when it is certain; what is left of it is cleared away after."""
-        self._do(self.session.delete())
+        self._do(self.session.delete(self._host.now()))
 
     # -- the manager's heartbeat ---------------------------------------------------------------------
 
@@ -454,6 +466,11 @@ class LiveSession:
                 self._append(effect.records)
             elif isinstance(effect, Answered):
                 self._questions.answered(effect)
+            elif isinstance(effect, Remember):
+                self._known.append(effect.entry)
+            elif isinstance(effect, Tell):
+                if reader := self._readers.get(effect.client):
+                    reader.tell(effect.event)
             elif isinstance(effect, Send):
                 self._send(effect)
             elif isinstance(effect, Judge):

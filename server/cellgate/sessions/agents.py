@@ -18,12 +18,12 @@ from uuid import uuid4
 
 from cellgate.sessions.records import Kind, Record
 from cellgate.sessions.states import CellReason, State
-from cellgate.wire.agent import Comm, Execute, Input, Refused
+from cellgate.wire.agent import Comm, Complete, Execute, Input, Inspect, IsComplete, Refused, Variables
 from cellgate.wire.jupyter import ClientMessage, Dialect, execute_content, make_message, read_frame
 from cellgate.wire.strict import load_plainly
 from cellgate_kernel.message import CHANNELS, Channel, MessageError, join_v1, split_v1
 
-__all__ = ["EVENTS", "Event", "event_of", "message_of"]
+__all__ = ["EVENTS", "Event", "answer_of", "event_of", "message_of", "question_of", "summary_of"]
 
 Event = dict[str, Any]
 
@@ -41,13 +41,15 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "input_request": ("prompt", "password"),
     "finished": (
         *("status", "reason", "sentence?", "facts?", "count?", "metrics", "truncated?"),
-        *("expressions?", "diff?", "payload?"),
+        *("expressions?", "diff?", "payload?", "left_out_bytes?"),
     ),
     "notice": ("note", "text", "facts"),
     "gap": ("first", "last", "count"),
     "state": ("state", "incarnation", "reason?", "sentence?"),
     "comm": ("msg_type", "content", "buffers"),
 }
+
+MAX_SUMMARY_BYTES = 64 << 10  # of a reply: it stands in the journal twice, and is parsed while all sessions wait
 
 _DATE = re.compile(rb'"date": ?"([^"\\]{10,40})"')
 _ENDS = (State.DEAD.value, State.GONE.value)
@@ -65,7 +67,8 @@ def event_of(record: Record, seq: int, reader: bytes | None = None) -> Event | N
         said = {"event": "notice", "note": "unreadable", "text": text, "facts": facts}
     if said is None:
         return None
-    said["seq"] = seq
+    if "re" not in said:  # an answer, as those that stand in no journal
+        said["seq"] = seq
     if record.cell and record.tag.parent_id:
         said["cell"] = record.tag.parent_id.decode("utf-8", "replace")
     return said
@@ -228,7 +231,7 @@ def _finished(body: Mapping[str, Any]) -> Event:
     reason = _word(body.get("reason"))
     event: Event = {"event": "finished", "status": _STATUSES.get(reason, "error"), "reason": reason}
     event["metrics"] = _table(body.get("metrics"))
-    for name in ("sentence", "facts", "count", "truncated", "expressions", "diff", "payload"):
+    for name in ("sentence", "facts", "count", "truncated", "expressions", "diff", "payload", "left_out_bytes"):
         if body.get(name):
             event[name] = body[name]
     return {**event, **_time_of(body)}
@@ -239,12 +242,41 @@ def _time_of(body: Mapping[str, Any]) -> Event:
     return {} if time is None else {"time": time}
 
 
+def summary_of(reply: Record) -> dict[str, Any]:
+    """What of a cell's reply its end says again: readers may come who begin behind the reply."""
+    try:
+        _, _, metadata, content, *_ = split_v1(memoryview(reply.body))[1]
+        size = len(metadata) + len(content)
+        if size > MAX_SUMMARY_BYTES:
+            return {"left_out_bytes": size}
+        said, ours = load_plainly(content), _table(load_plainly(metadata).get("cellgate"))
+    except MessageError:
+        return {}
+    measured = {name: ours[name] for name in ("cpu", "peak_memory") if _is_amount(ours.get(name))}
+    found = {
+        "count": _count(said),
+        "expressions": _table(said.get("user_expressions")),
+        "payload": _list(said.get("payload")),
+        "diff": _table(ours.get("diff")),
+        "metrics": measured,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1 << 53
+
+
 def _word(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
 def _table(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _count(content: Mapping[str, Any]) -> int | None:
@@ -293,3 +325,41 @@ def message_of(request: Execute | Input | Comm, *, date: str, max_bytes: int) ->
         return read_frame(v1, Dialect.V1, date=date, max_bytes=max(max_bytes, len(v1)))
     except (TypeError, ValueError) as error:  # what msgpack can say and JSON cannot, and MessageError
         raise Refused("bad_field", f"{error}; what JSON can say would pass", request.id) from error
+
+
+Question = Complete | Inspect | IsComplete | Variables
+
+
+def question_of(request: Question) -> tuple[str, dict[str, Any]]:
+    """What the kernel is asked: a message's type and content."""
+    if isinstance(request, Complete):
+        return "complete_request", {"code": request.code, "cursor_pos": request.cursor}
+    if isinstance(request, Inspect):
+        content = {"code": request.code, "cursor_pos": request.cursor, "detail_level": request.detail}
+        return "inspect_request", content
+    if isinstance(request, IsComplete):
+        return "is_complete_request", {"code": request.code}
+    wanted = {"name": request.name, "max": request.max}
+    return "variables_request", {name: value for name, value in wanted.items() if value is not None}
+
+
+def answer_of(request: Question, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the kernel's reply the agent is told. Raises Refused for one that says no."""
+    if content.get("status") == "error":
+        name, value = _word(content.get("ename")), _word(content.get("evalue"))
+        raise Refused(
+            "kernel_error", f"the kernel could not answer: {name}: {value}", request.id, name=name, value=value
+        )
+    if isinstance(request, Complete):
+        return {
+            "matches": [match for match in _list(content.get("matches")) if isinstance(match, str)],
+            "start": content.get("cursor_start"),
+            "end": content.get("cursor_end"),
+            "types": _list(_table(content.get("metadata")).get("_jupyter_types_experimental")),
+        }
+    if isinstance(request, Inspect):
+        return {"found": content.get("found") is True, "data": _table(content.get("data"))}
+    if isinstance(request, IsComplete):
+        return {"status": _word(content.get("status")) or "unknown", "indent": _word(content.get("indent"))}
+    more = content.get("more")
+    return {"variables": _list(content.get("variables")), "more": more if type(more) is int else 0}

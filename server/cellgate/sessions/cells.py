@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from math import inf
+from typing import Any, ClassVar
 
 from cellgate.errors import PolicyError
 from cellgate.policy.verdicts import Verdict
+from cellgate.sessions.limits import SessionLimits
 from cellgate.sessions.output_cap import CapLimits, OutputCap
 from cellgate.sessions.records import Record
 from cellgate.sessions.states import CELL_MOVES, CellMove, CellReason, Phase, moved
 from cellgate.wire.jupyter import ClientMessage
 from cellgate_kernel.message import Status
 
-__all__ = ["MAX_QUEUED_BYTES", "Cell", "Judgement", "Queue", "Waiting"]
+__all__ = ["MAX_QUEUED_BYTES", "Cell", "Judgement", "Queue", "Waiting", "cap_limits"]
 
 Judgement = Verdict | PolicyError  # what may be done with it, or why that could not be told
 
@@ -45,6 +47,7 @@ class Cell:
     client: bytes
     message: ClientMessage
     cap: OutputCap[Record]
+    accepted_at: float
     phase: Phase = Phase.WAITING
     judgement: Judgement | None = None  # the kernel gets it when there is one
     sent_number: int = 0  # of the link's message that took it to the kernel
@@ -56,6 +59,7 @@ class Cell:
     is_busy: bool = False  # the clients were told
     is_named: bool = False  # its execute_input was shown
     asks: bool = False  # for input, and waits
+    said: Mapping[str, Any] = field(default_factory=dict)  # what of its reply belongs to its end
     id: bytes = field(init=False)  # as the kernel's tags have it
 
     def __post_init__(self) -> None:
@@ -82,25 +86,59 @@ class Cell:
             return CellReason.TIMEOUT_WALL
         return CellReason.INTERRUPTED if self.is_interrupted else CellReason.ERROR
 
+    def seconds(self, limits: SessionLimits) -> float:
+        """How long it may run: as long as the session's cells, or shorter if whoever sent it said so."""
+        return min(limits.cell_seconds, _positive(self.message.options.get("timeout")))
+
+    def account(self, now: float) -> dict[str, Any]:
+        """What it took, for its terminal record."""
+        began = self.sent_at if self.sent_number else now
+        messages, size = self.cap.seen
+        metrics = {"wall": round(now - began, 6), "queued": round(began - self.accepted_at, 6)}
+        metrics |= {"output_messages": messages, "output_bytes": size, **self.said.get("metrics", {})}
+        account = {**self.said, "metrics": metrics}
+        messages, size = self.cap.dropped
+        return account | ({"truncated": {"messages": messages, "bytes": size}} if messages else {})
+
     def progress(self) -> bytes:
         """What a gateway that takes over must know of it, beside its request."""
         numbers = self.begins_at, self.sent_number, _PHASES.index(self.phase), self.outcome
         return _PROGRESS.pack(*numbers) + self.cap.state()
 
     @staticmethod
-    def recovered(request: Record, cut: Record | None, message: ClientMessage, limits: CapLimits) -> Cell:
+    def accepted(key: int, client: bytes, message: ClientMessage, limits: SessionLimits, now: float) -> Cell:
+        return Cell(key, client, message, OutputCap(cap_limits(limits, message.options)), now)
+
+    @staticmethod
+    def recovered(
+        request: Record, cut: Record | None, message: ClientMessage, limits: SessionLimits, now: float
+    ) -> Cell:
         """From its records. What it was when the last of them was written. Raises ValueError for one that is none."""
         if cut is None:
-            return Cell(request.seq, request.client, message, OutputCap(limits))
+            return Cell.accepted(request.seq, request.client, message, limits, now)
         body = bytes(cut.body)
         try:
             begins_at, number, phase, outcome = _PROGRESS.unpack_from(body)
-            cell = Cell(request.seq, request.client, message, OutputCap(limits, body[_PROGRESS.size :]))
+            cap = OutputCap[Record](cap_limits(limits, message.options), body[_PROGRESS.size :])
+            cell = Cell(request.seq, request.client, message, cap, now)
             cell.phase, cell.outcome = _PHASES[phase], Status(outcome)
         except (struct.error, IndexError) as error:
             raise ValueError(f"no progress of a cell: {error}") from error
         cell.begins_at, cell.sent_number = begins_at, number
         return cell
+
+
+def cap_limits(limits: SessionLimits, options: Mapping[str, Any] = {}) -> CapLimits:
+    """What of a cell's output is kept: as much as of the session's cells, or less if its options say so."""
+    asked = options.get("limits")
+    least = asked if isinstance(asked, dict) else {}
+    names = ("output_bytes_per_cell", "output_messages_per_cell")
+    return CapLimits.of(*(int(min(getattr(limits, name), _positive(least.get(name)))) for name in names))
+
+
+def _positive(value: object) -> float:
+    """What is no number above 0 is no limit."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else inf
 
 
 @dataclass
@@ -141,6 +179,16 @@ class Queue:
 
     def has(self, cell_id: bytes) -> bool:
         return cell_id in self._ids
+
+    def remove(self, cell_id: bytes) -> Cell | None:
+        """Out of its place."""
+        for item in self._items:
+            if isinstance(item, Cell) and item.id == cell_id:
+                self._items.remove(item)
+                self._ids.discard(cell_id)
+                self.bytes -= len(item.message.v1)
+                return item
+        return None
 
     def add(self, item: Cell | Waiting) -> None:
         self._items.append(item)

@@ -43,15 +43,14 @@ class Urge(Enum):
     KILL = 2
 
 
-def urges_at(limits: SessionLimits, sent_at: float, interrupted_at: float | None) -> float:
-    """When the next is due. `interrupted_at`: when it was interrupted for its time, if it was."""
-    if interrupted_at is not None:
-        return interrupted_at + limits.interrupt_grace_seconds
-    return sent_at + limits.cell_seconds
+def urges_at(seconds: float, grace_seconds: float, sent_at: float, interrupted_at: float | None) -> float:
+    """When the next is due to a cell that may run so long. `interrupted_at`: when it was interrupted for its time, if
+    it was."""
+    return sent_at + seconds if interrupted_at is None else interrupted_at + grace_seconds
 
 
-def urge_of(limits: SessionLimits, sent_at: float, interrupted_at: float | None, now: float) -> Urge:
-    if now < urges_at(limits, sent_at, interrupted_at):
+def urge_of(seconds: float, grace_seconds: float, sent_at: float, interrupted_at: float | None, now: float) -> Urge:
+    if now < urges_at(seconds, grace_seconds, sent_at, interrupted_at):
         return Urge.NONE
     return Urge.INTERRUPT if interrupted_at is None else Urge.KILL
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cellgate.sandbox.certificate import Reason
 from cellgate.sessions.cells import Cell, Waiting
@@ -24,9 +25,11 @@ __all__ = [
     "Interrupt",
     "Judge",
     "Kill",
+    "Remember",
     "Save",
     "Send",
     "StartKernel",
+    "Tell",
 ]
 
 
@@ -46,6 +49,21 @@ class Answered:
     reason: str = ""  # why, out of `states.CellReason`
     sentence: str = ""
     facts: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Remember:
+    """Keep this entry of `known.KnownCells`, before anything that follows."""
+
+    entry: bytes
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Tell this client's connection, if it has one, what stands in no journal."""
+
+    client: bytes
+    event: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -113,4 +131,4 @@ class Close:
     reason: Reason
 
 
-Effect = Append | Answered | Send | Judge | Interrupt | Kill | Destroy | StartKernel | Save | Close
+Effect = Append | Answered | Remember | Tell | Send | Judge | Interrupt | Kill | Destroy | StartKernel | Save | Close

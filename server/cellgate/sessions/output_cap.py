@@ -88,6 +88,11 @@ class OutputCap(Generic[Item]):
         return self._is_cutting
 
     @property
+    def dropped(self) -> tuple[int, int]:
+        """Messages and bytes of what did not pass."""
+        return self._dropped, self._dropped_bytes
+
+    @property
     def seen(self) -> tuple[int, int]:
         """Messages and bytes of all that came, passed or not. After a crash without the tails that passed before."""
         messages = self._messages + self._essentials + self._passed + self._dropped + len(self._tail)

@@ -22,18 +22,34 @@ from dataclasses import dataclass, field
 
 from cellgate.policy.verdicts import Verdict
 from cellgate.sandbox.certificate import DeathCertificate, Reason
+from cellgate.sessions.agents import summary_of
 from cellgate.sessions.asked import MAX_ASKED, OURS, Asked
-from cellgate.sessions.cells import Cell, Judgement, Queue, Waiting
+from cellgate.sessions.cells import Cell, Judgement, Queue, Waiting, cap_limits
 from cellgate.sessions.clocks import Expiry, Life, Urge, urge_of, urges_at
 from cellgate.sessions.docket import Denial, Docket, Warner, permit
-from cellgate.sessions.effects import Answered, Close, Destroy, Effect, Interrupt, Judge, Kill, Save, Send, StartKernel
+from cellgate.sessions.effects import (
+    Answered,
+    Close,
+    Destroy,
+    Effect,
+    Interrupt,
+    Judge,
+    Kill,
+    Remember,
+    Save,
+    Send,
+    StartKernel,
+    Tell,
+)
 from cellgate.sessions.journal import Recovery
+from cellgate.sessions.known import Known, KnownCells
 from cellgate.sessions.limits import SessionLimits
 from cellgate.sessions.news import News
-from cellgate.sessions.output_cap import CapLimits, OutputCap
+from cellgate.sessions.output_cap import OutputCap
 from cellgate.sessions.records import Kind, Record
 from cellgate.sessions.states import SESSION_MOVES, CellMove, CellReason, Move, Phase, State, moved
 from cellgate.sessions.transcript import Transcript
+from cellgate.wire.agent import Refused, reply_to
 from cellgate.wire.jupyter import (
     MAX_INFO_BYTES,
     ClientMessage,
@@ -102,12 +118,12 @@ class Session:
         self.ignored: Counter[str] = Counter()  # what the kernel or a client said in vain, by kind
         self._log = Transcript(composer, date, next_seq)
         self._life = Life(born_at=now if born_at is None else born_at, active_at=now)
-        self._cap_limits = CapLimits.of(limits.output_bytes_per_cell, limits.output_messages_per_cell)
-        self._background: OutputCap[Record] = OutputCap(self._cap_limits)  # of what belongs to no running cell
+        self._background: OutputCap[Record] = OutputCap(cap_limits(limits))  # of what belongs to no running cell
         self._background_since = now
         self._kernel = _Kernel()
         self._running: Cell | None = None  # what the kernel has
         self._queue = Queue()
+        self._known = KnownCells()
         self._docket = Docket() if judges else None
         self._warner = Warner()
         self._early: list[Waiting] = []  # what needs no place in the queue and came while there was no kernel
@@ -175,7 +191,8 @@ class Session:
             return None
         times = [self._life.looks_at(self.limits, self.is_working)]
         if (cell := self._running) is not None and self._kernel.is_heard and not self._kernel.is_being_killed:
-            times.append(urges_at(self.limits, cell.sent_at, cell.overdue_at))
+            seconds = cell.seconds(self.limits)
+            times.append(urges_at(seconds, self.limits.interrupt_grace_seconds, cell.sent_at, cell.overdue_at))
         if self._start_at is not None:
             times.append(self._start_at)
         if self._background.is_cutting:
@@ -194,10 +211,13 @@ class Session:
         self._log.do(StartKernel(self.incarnation))
         return self._log.done()
 
-    def recover(self, found: Recovery, *, state: State, incarnation: int, sandbox_id: str) -> list[str]:
+    def recover(
+        self, found: Recovery, *, state: State, incarnation: int, sandbox_id: str, known: bytes = b""
+    ) -> list[str]:
         """Take over from a gateway that is no more: what the registry and the journal say. If its sandbox lives, attach
-        to it with `Link(sent=None, received=session.received)` and call `adopted`; else `kernel_lost`. Returns what
-        could not be understood, for the log."""
+        to it with `Link(sent=None, received=session.received)` and call `adopted`; else `kernel_lost`. `known`: the
+        entries that were to be remembered. Returns what could not be understood, for the log."""
+        self._known = KnownCells(known, end=self._log.next_seq)
         self.state, self.incarnation, self.sandbox_id = state, incarnation, sandbox_id
         self._kernel.received = self._log.covered = found.link_number
         cuts = {cut.cell: cut for cut in found.cuts}
@@ -205,7 +225,7 @@ class Session:
         for request in found.requests:
             try:
                 message = read_frame(bytes(request.body), Dialect.V1, date="", max_bytes=len(request.body))
-                cell = Cell.recovered(request, cuts.get(request.seq), message, self._cap_limits)
+                cell = Cell.recovered(request, cuts.get(request.seq), message, self.limits, self._life.active_at)
             except (MessageError, ValueError) as error:
                 problems.append(f"cell {request.seq} cannot be read: {error}")
                 self._log.terminal_of_damaged(request)
@@ -226,6 +246,7 @@ class Session:
         """The link to a kernel that outlived its gateway is up. `received`: how many messages have reached it
         (`Hello.received`). A cell that has not is sent again; the time of one that runs begins anew. What the kernel
         had kept may be handed in before this."""
+        self._log.now = now
         kernel = self._kernel
         kernel.is_linked = True
         kernel.sent = received
@@ -244,6 +265,7 @@ class Session:
     def kernel_lost(self, now: float) -> list[Effect]:
         """Instead of `adopted`: there is no sandbox. It ended while there was no gateway, and nobody can say how; or
         one was just to be started."""
+        self._log.now = now
         sentence = "the sandbox ended while the gateway was away"
         if self.state in (State.STARTING, State.RESTARTING):
             self._end_work(CellReason.SUPERVISOR_LOST, sentence, {})
@@ -276,7 +298,7 @@ class Session:
     ) -> list[Effect]:
         """Anything that a client sends. `client` says whom the answers are for; `judgement` is what is known already of
         whether it may pass."""
-        self._life.active_at = now
+        self._life.active_at = self._log.now = now
         kind = message.msg_type
         if self.state is State.GONE:
             self.ignored["request_after_end"] += 1
@@ -303,7 +325,7 @@ class Session:
     def ask(self, message: ClientMessage, now: float, *, is_judged: bool) -> list[Effect]:
         """A question of the gateway's own, which is answered by an `Answered`; no client hears of it. `is_judged`: as
         if a client had asked it."""
-        self._life.active_at = now
+        self._life.active_at = self._log.now = now
         if self.state in (State.GONE, State.DEAD):
             self._log.refuse(OURS, message, CellReason.BACKEND_ERROR, NO_KERNEL)
         else:
@@ -312,6 +334,7 @@ class Session:
 
     def judged(self, item: Cell | Waiting, judgement: Judgement, now: float) -> list[Effect]:
         """What came of a Judge."""
+        self._log.now = now
         if self._docket is None or not self._docket.take(item):
             return []  # it waits no more
         item.judgement = judgement
@@ -320,18 +343,39 @@ class Session:
         self._feed(now)
         return self._done()
 
+    def stage_of(self, cell_id: str) -> str | None:
+        """How far a cell has come, if it is known."""
+        name = cell_id.encode()
+        if self._running is not None and self._running.id == name:
+            return "running"
+        if self._queue.has(name):
+            return "waiting"
+        return "finished" if self._known.find(name) else None
+
+    def cancel(self, cell_id: str, now: float) -> list[Effect]:
+        """Somebody wants this cell to end, wherever it is."""
+        self._life.active_at = self._log.now = now
+        if cell := self._queue.remove(cell_id.encode()):
+            cell.move(CellMove.LOST)
+            self._log.end(cell, CellReason.CANCELLED, "it was cancelled before it ran", {})
+            self._feed(now)
+        elif self._running is not None and self._running.id == cell_id.encode():
+            self._interrupt()
+        return self._done()
+
     def touch(self, now: float) -> None:
         """Somebody is still there, and wants the session to live on."""
         self._life.active_at = now
 
     def interrupt(self, now: float) -> list[Effect]:
         """Somebody wants the running cell interrupted."""
-        self._life.active_at = now
+        self._life.active_at = self._log.now = now
         self._interrupt()
         return self._log.done()
 
     def interrupt_sent(self, incarnation: int, now: float) -> list[Effect]:
         """An Interrupt has been carried out, or has failed: cells may follow."""
+        self._log.now = now
         if incarnation == self.incarnation:
             self._kernel.is_interrupting = False
             self._feed(now)
@@ -339,12 +383,13 @@ class Session:
 
     def restart(self, now: float) -> list[Effect]:
         """Somebody wants a fresh kernel. While one is on its way, that is the one."""
-        self._life.active_at = now
+        self._life.active_at = self._log.now = now
         self._restart(now)
         return self._log.done()
 
-    def delete(self) -> list[Effect]:
+    def delete(self, now: float) -> list[Effect]:
         """Somebody wants the session gone."""
+        self._log.now = now
         self._end(Reason.SESSION_DELETED, "the session was deleted")
         return self._log.done()
 
@@ -352,6 +397,7 @@ class Session:
 
     def kernel_started(self, incarnation: int, sandbox_id: str, now: float) -> list[Effect]:
         """A StartKernel came true: the link is up. To be told before anything that comes over it."""
+        self._log.now = now
         if incarnation != self.incarnation or self.state not in (State.STARTING, State.RESTARTING):
             self._log.do(Destroy(incarnation))  # of a start that was overtaken by the session's end
             return self._log.done()
@@ -368,6 +414,7 @@ class Session:
 
     def start_failed(self, incarnation: int, sentence: str, now: float) -> list[Effect]:
         """A StartKernel did not come true, and nothing is left of it."""
+        self._log.now = now
         if incarnation == self.incarnation and self.state in (State.STARTING, State.RESTARTING):
             sentence = f"the kernel could not be started: {sentence}"
             if self.state is State.STARTING:  # its first: whoever waits for it hears now, and may want it elsewhere
@@ -379,6 +426,7 @@ class Session:
     def kernel_messages(self, incarnation: int, batch: Batch, now: float) -> list[Effect]:
         """All that one read of the link brought: numbers, tags and messages. Once the effects are carried out the
         link may be acknowledged; until then the messages must stay as they are."""
+        self._log.now = now
         kernel = self._kernel
         if incarnation != self.incarnation or not kernel.is_heard:
             return []
@@ -412,6 +460,7 @@ class Session:
 
     def kernel_died(self, incarnation: int, certificate: DeathCertificate, now: float) -> list[Effect]:
         """The sandbox has ended, and all that it had said was handed in."""
+        self._log.now = now
         if incarnation == self.incarnation and self._kernel.is_heard:
             facts = {name: value for name, value in certificate.to_json().items() if name not in ("reason", "detail")}
             self._lose_kernel(CellReason(certificate.reason.value), certificate.sentence(), facts, now)
@@ -427,6 +476,7 @@ class Session:
 
     def tick(self, now: float) -> list[Effect]:
         """Do what is due."""
+        self._log.now = now
         if self.state is State.GONE:
             return []
         if self._start_at is not None and now >= self._start_at:
@@ -456,10 +506,11 @@ class Session:
         self._end(Reason.SESSION_EXPIRED, sentence)
 
     def _limit_cell(self, now: float) -> None:
-        cell, kernel, allowed = self._running, self._kernel, self.limits.cell_seconds
+        cell, kernel = self._running, self._kernel
         if cell is None or kernel.is_being_killed or not kernel.is_heard:
             return
-        urge = urge_of(self.limits, cell.sent_at, cell.overdue_at, now)
+        allowed = cell.seconds(self.limits)
+        urge = urge_of(allowed, self.limits.interrupt_grace_seconds, cell.sent_at, cell.overdue_at, now)
         if urge is Urge.INTERRUPT:
             cell.overdue_at = now
             text = f"the cell has run for the {allowed:g} s it may, and is interrupted"
@@ -476,17 +527,31 @@ class Session:
     def _accept(self, client: bytes, message: ClientMessage, judgement: Judgement | None, now: float) -> None:
         cell_id = message.msg_id.encode()
         is_pending = (self._running is not None and self._running.id == cell_id) or self._queue.has(cell_id)
-        if is_pending or cell_id in self._asked_before.get(client, ()):
+        if (is_pending or cell_id in self._asked_before.get(client, ())) and not self._known.find(cell_id):
             self.ignored["repeated_request"] += 1  # a client that was not sure: it is on its way already
+            return
+        once = message.options.get("once") is True
+        if once and (known := self._known.find(cell_id)):
+            self._log.do(Tell(client, self._again(message, known)))
             return
         if refusal := self._refusal(message):
             self._log.refuse(client, message, *refusal)
             return
-        cell = Cell(self._log.next_seq, client, message, OutputCap(self._cap_limits))
+        cell = Cell.accepted(self._log.next_seq, client, message, self.limits, now)
+        if once:
+            self._log.do(Remember(self._known.add(cell_id, message.content["code"], cell.key)))
         self._log.accept(cell)
         self._queue.add(cell)
         self._await_judgement(cell, judgement)
         self._feed(now)
+
+    def _again(self, message: ClientMessage, known: Known) -> dict[str, object]:
+        """To whoever asks for a cell that was asked for before."""
+        name = message.msg_id
+        if known.is_of(message.content["code"]):
+            return reply_to(name, cell=name, was=self.stage_of(name), accepted=known.seq)
+        sentence = "there was another cell of this id, with other code; an id of its own would pass"
+        return Refused("id_taken", sentence, name, accepted=known.seq).to_event()
 
     def _refusal(self, message: ClientMessage) -> tuple[CellReason, str] | None:
         """Why a cell is not accepted."""
@@ -718,6 +783,7 @@ class Session:
     def _take_reply(self, cell: Cell, reply: Record, now: float) -> None:
         cell.outcome = reply.tag.status
         cell.asks = False
+        cell.said = summary_of(reply)
         cell.move(CellMove.REPLY)
         self._log.show_held(cell.cap, cell)
         self._log.record(reply)
@@ -742,7 +808,7 @@ class Session:
 
     def _renew_background(self) -> None:
         self._log.show_held(self._background, None)
-        self._background = OutputCap(self._cap_limits)
+        self._background = OutputCap(cap_limits(self.limits))
 
     # -- ends -----------------------------------------------------------------------------------------
 

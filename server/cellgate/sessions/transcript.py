@@ -28,6 +28,7 @@ class Transcript:
 
     def __init__(self, composer: Composer, date: Callable[[], str], next_seq: int) -> None:
         self.next_seq = next_seq
+        self.now = 0.0  # of the call that speaks
         self.covered = 0  # the highest number of the kernel's messages that the journal knows
         self._composer = composer
         self._date = date
@@ -116,7 +117,8 @@ class Transcript:
         self.terminal(cell, reason, sentence, facts)
 
     def terminal(self, cell: Cell, reason: CellReason, sentence: str = "", facts: Mapping[str, object] = {}) -> None:
-        body = {**facts, "reason": reason.value, "sentence": sentence}
+        body: dict[str, object] = {"reason": reason.value, "sentence": sentence, "date": self._date()}
+        body |= {"facts": facts, **cell.account(self.now)}
         self.record(Record(Kind.TERMINAL, cell.key, 0, cell.client, cell.message.tag, _dump(body)))
         self._news.append(Finished(cell.key, reason, cell.sent_at if cell.sent_number else None, *cell.cap.seen))
 

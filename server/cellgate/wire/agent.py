@@ -47,6 +47,7 @@ __all__ = [
     "make_request",
     "read_event",
     "read_request",
+    "reply_to",
     "request_of",
     "write",
 ]
@@ -94,6 +95,11 @@ class Refused(Exception):
 
     def to_event(self) -> dict[str, Any]:
         return {"event": "error", "re": self.re, "code": self.code, "message": self.message, "facts": self.facts}
+
+
+def reply_to(re: str | None, **more: object) -> dict[str, Any]:
+    """The answer to a request that was granted."""
+    return {"event": "reply", "re": re, "ok": True, **more}
 
 
 # -- what fields may be --------------------------------------------------------------------------------

@@ -223,6 +223,7 @@ class ClientMessage:
     header: dict[str, Any]
     content: dict[str, Any] = field(repr=False)  # code and answers are nobody's to log
     v1: bytes = field(repr=False)
+    options: dict[str, Any] = field(default_factory=dict)  # what its metadata says for us, under `cellgate`
 
     @property
     def parts(self) -> list[memoryview]:
@@ -237,7 +238,7 @@ class ClientMessage:
     def envelope(self) -> ClientMessage:
         """The same without what it says: all that an answer needs of it, in no more than a header's bytes."""
         parts: list[Buffer] = [self.parts[0], b"{}", b"{}", b"{}"]
-        return replace(self, content={}, v1=b"".join(join_v1(CHANNELS[self.channel], parts)))
+        return replace(self, content={}, options={}, v1=b"".join(join_v1(CHANNELS[self.channel], parts)))
 
 
 def read_frame(data: str | Buffer, dialect: Dialect, *, date: str, max_bytes: int) -> ClientMessage:
@@ -276,10 +277,11 @@ def _read_v1(data: bytes, date: str) -> ClientMessage:
     msg_type = header["msg_type"]
     _check_place(channel, msg_type)
     read_object(parent, "parent_header")
-    read_object(metadata, "metadata")
+    options = read_object(metadata, "metadata").get("cellgate")
     values = read_object(content, "content")
     _check_content(msg_type, values)
-    return ClientMessage(channel, msg_type, header["msg_id"], header, values, data)
+    options = options if isinstance(options, dict) else {}
+    return ClientMessage(channel, msg_type, header["msg_id"], header, values, data, options)
 
 
 def _read_legacy_text(data: bytes, date: str) -> ClientMessage:

@@ -27,8 +27,8 @@ def test_a_steady_clock_never_goes_back_nor_jumps(readings):
 
 @given(st.floats(0, 1e6), st.none() | st.floats(0, 1e6), st.floats(0, 1e6))
 def test_an_urge_is_due_exactly_from_when_it_is_said_to_be(sent_at, interrupted_at, now):
-    is_due = urge_of(LIMITS, sent_at, interrupted_at, now) is not Urge.NONE
-    assert is_due == (now >= urges_at(LIMITS, sent_at, interrupted_at))
+    is_due = urge_of(10, 2, sent_at, interrupted_at, now) is not Urge.NONE
+    assert is_due == (now >= urges_at(10, 2, sent_at, interrupted_at))
 
 
 def test_a_notice_comes_no_earlier_than_half_of_a_short_span():

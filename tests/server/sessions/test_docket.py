@@ -57,7 +57,7 @@ def test_a_denied_cell_is_answered_in_full_and_never_sent():
     assert "import socket" in "\n".join(error["content"]["traceback"])
     reply = stage.shown("c1")[2]
     (terminal,) = [json.loads(record.body) for record in stage.records if record.kind is Kind.TERMINAL]
-    for facts in (error["metadata"]["cellgate"], reply["metadata"]["cellgate"], terminal):
+    for facts in (error["metadata"]["cellgate"], reply["metadata"]["cellgate"], terminal | terminal["facts"]):
         assert facts["reason"] == "policy_denied"
         assert facts["policy"] == "strict"
         assert {finding["rule"] for finding in facts["findings"]} >= {"module"}
@@ -161,7 +161,7 @@ def test_a_verdict_that_comes_too_late_changes_nothing(end, verdict):
     stage = judging()
     stage.ask(cell("c1"), client_message("debug_request", {}, "d1", Channel.CONTROL))
     asked = stage.asked()
-    stage.do(stage.session.delete() if end == "delete" else stage.session.restart(stage.now))
+    stage.do(stage.session.delete(stage.now) if end == "delete" else stage.session.restart(stage.now))
     assert stage.ends() == {"c1": "cancelled"}
     told = len(stage.records)
     for item in asked if end == "delete" else asked[:1]:

@@ -33,7 +33,7 @@ def test_a_cell_that_never_ran_has_no_beginning():
     stage.ask(cell("c1"), cell("c2"))
     stage.session.take_news()
     stage.hear(*whole("c1", "error"))
-    first, second = stage.session.take_news()
+    second, first = stage.session.take_news()  # at the first one's reply, and at its idle
     assert (first.reason, second.reason) == (CellReason.ERROR, CellReason.CANCELLED)
     assert second.sent_at is None
 

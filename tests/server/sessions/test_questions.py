@@ -91,7 +91,7 @@ def test_without_a_kernel_or_with_too_many_questions_the_answer_is_no():
     for number in range(MAX_ASKED + 1):
         put(stage, f"q{number}")
     assert answers(stage) == {f"q{MAX_ASKED}": "queue_full"}
-    stage.do(stage.session.delete())
+    stage.do(stage.session.delete(stage.now))
     put(stage, "late")
     assert len(answers(stage)) == MAX_ASKED + 2
     assert answers(stage)["late"] == "backend_error"

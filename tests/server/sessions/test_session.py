@@ -326,10 +326,10 @@ def test_a_restart_ends_each_cell_once(phase):
 @pytest.mark.parametrize("phase", [phase for phase in CELL_MOVES if phase is not Phase.DONE])
 def test_a_deletion_ends_each_cell_once(phase):
     stage = in_phase(phase)
-    effects = stage.do(stage.session.delete())
+    effects = stage.do(stage.session.delete(stage.now))
     assert [type(e) for e in effects if not isinstance(e, Append)] == [Save, Destroy, Close]
     stage.check_contract(is_over=True)
-    assert stage.do(stage.session.delete()) == []
+    assert stage.do(stage.session.delete(stage.now)) == []
 
 
 def test_a_certificate_is_told_with_its_facts():
@@ -506,7 +506,7 @@ def test_restarts_that_race_make_one_kernel():
 def test_a_kernel_that_comes_after_the_end_is_destroyed():
     stage = Stage()
     stage.do(stage.session.begin())
-    stage.do(stage.session.delete())
+    stage.do(stage.session.delete(stage.now))
     assert stage.do(stage.session.kernel_started(1, "late", stage.now)) == [Destroy(1)]
 
 

@@ -117,7 +117,7 @@ EVENTS = {
     ),
     "it is restarted": (three_cells, lambda w: w.stage.session.restart(w.stage.now)),
     "the next kernel starts": (restarting, lambda w: w.start()),
-    "it is deleted": (three_cells, lambda w: w.stage.session.delete()),
+    "it is deleted": (three_cells, lambda w: w.stage.session.delete(w.stage.now)),
     "it expires": (three_cells, late),
 }
 

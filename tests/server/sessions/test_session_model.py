@@ -221,7 +221,7 @@ class Sessions(RuleBasedStateMachine):
             assert max((r.link for r in records[begin:]), default=0) == self.stage.link
 
     def teardown(self):
-        self.obey(self.stage.do(self.session.delete()))
+        self.obey(self.stage.do(self.session.delete(self.stage.now)))
         self.stage.check_contract(is_over=True)
 
 

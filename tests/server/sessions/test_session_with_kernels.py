@@ -241,7 +241,7 @@ async def test_a_deletion_leaves_nothing(driver_name, tmp_path):
     async with edge_of(driver_name, tmp_path) as edge:
         edge.ask(cell("c1", "import time; print(1); time.sleep(60)"))
         await edge.until(lambda stage: "stream" in stage.told("c1"))
-        edge.do(edge.session.delete())
+        edge.do(edge.session.delete(edge.loop.time()))
         stage = await edge.until_ended("c1")
         assert stage.ends() == {"c1": "session_deleted"}
         assert edge.session.state is State.GONE

@@ -10,6 +10,7 @@
     ├── UnknownKernel        yours    unknown_kernel        no kernelspec of this name here
     ├── UnknownScript        yours    unknown_script        no such script, or not yours
     ├── TooManySessions      yours    too_many_sessions     one principal's share is used up
+    ├── QuotaUsedUp          yours    quota_used_up         the same of memory, bytes on disk, or a day's time
     ├── TooManyClients       yours    too_many_clients      a session has all the connections it may
     ├── FileError            yours    file_error            something about a file in a sandbox
     │   ├── BadPath          yours    bad_path              a path that no file there can have
@@ -74,6 +75,7 @@ __all__ = [
     "NotEmpty",
     "NotPermitted",
     "PolicyError",
+    "QuotaUsedUp",
     "SandboxGone",
     "SandboxStartFailed",
     "ServerFull",
@@ -285,7 +287,9 @@ class BadArchive(FileError):
     def text(self) -> str:
         what = f" because of its entry {self.entry[:200]!r}" if self.entry else ""
         detail = f" ({self.detail[:200]})" if self.detail else ""
-        would_pass = "files and directories with relative names, in a tar or zip no larger than the workspace, would pass"
+        would_pass = (
+            "files and directories with relative names, in a tar or zip no larger than the workspace, would pass"
+        )
         return f"the archive for {self.path[:200]!r} is not unpacked{what}{detail}; {would_pass}"
 
 
@@ -436,6 +440,22 @@ class TooManySessions(CellgateError):
 
     def text(self) -> str:
         return f"you have {self.count} sessions, which is all you may have; deleting one makes room"
+
+
+@dataclass(eq=False)
+class QuotaUsedUp(CellgateError):
+    """This principal has, or has used today, as much as one may."""
+
+    code = "quota_used_up"
+    fault = Fault.YOURS
+    quota: str  # its name in the settings
+    asked: float
+    left: float
+    remedy: str
+    retry_seconds: int = 10
+
+    def text(self) -> str:
+        return f"{self.quota} leaves you {self.left:g}, and {self.asked:g} or more is asked for; {self.remedy}"
 
 
 @dataclass(eq=False)

@@ -25,7 +25,7 @@ from cellgate.errors import LimitError, UsageError
 from cellgate.policy.files import DEFAULT_POLICY, is_path
 from cellgate.policy.policies import POLICIES
 from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS
-from cellgate.sandbox.limits import KiB, LimitRow, Limits, MiB, size
+from cellgate.sandbox.limits import GiB, KiB, LimitRow, Limits, MiB, size
 from cellgate.sessions.limits import DAY, HOUR, ServerLimits, SessionLimits, check_together
 from cellgate.wire.local import default_state_dir
 
@@ -207,6 +207,11 @@ PROFILES: dict[str, dict[str, int | float]] = {
         "client_outbox_bytes": 256 * KiB,
         "client_stall_seconds": 10.0,
         "sessions_per_principal": 100,
+        "cells_per_principal": 50,
+        "memory_bytes_per_principal": 32 * GiB,
+        "stored_bytes_per_principal": 256 * MiB,
+        "cpu_seconds_per_day": HOUR,
+        "wall_seconds_per_day": DAY,
         "sessions_total": 200,
         "journal_bytes_total": 256 * MiB,
     },
@@ -221,6 +226,11 @@ PROFILES: dict[str, dict[str, int | float]] = {
         "clients_per_session": 16,
         "client_outbox_bytes": 512 * KiB,
         "sessions_per_principal": 20,
+        "cells_per_principal": 8,
+        "memory_bytes_per_principal": 8 * GiB,
+        "stored_bytes_per_principal": 2 * GiB,
+        "cpu_seconds_per_day": DAY,
+        "wall_seconds_per_day": 2 * DAY,
     },
 }
 

@@ -100,6 +100,7 @@ FAILURES = {
     "storage_full": errors.StorageFull(""),
     "too_many_clients": errors.TooManyClients(1),
     "too_many_sessions": errors.TooManySessions(1),
+    "quota_used_up": errors.QuotaUsedUp("memory_bytes_per_principal", 2, 1, ""),
     "bad_limit": errors.LimitError("pids", 0, "1"),
 }
 

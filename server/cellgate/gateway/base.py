@@ -92,6 +92,7 @@ ANSWERS: dict[str, tuple[int, str | None]] = {
     "bad_limit": (422, None),
     "policy_error": (422, None),
     "too_many_clients": (429, None),
+    "quota_used_up": (429, None),
     "too_many_sessions": (429, None),
     "internal": (500, _OURS),
     "files_failed": (502, None),

@@ -11,6 +11,7 @@ import json
 import logging
 import sqlite3
 import time
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -25,19 +26,20 @@ from cellgate.errors import (
     DriverUnavailable,
     ServerFull,
     StorageFull,
-    TooManySessions,
     UnknownKernel,
     UnknownSession,
 )
+from cellgate.live.accounts import Accounts
 from cellgate.live.cursors import Cursors
 from cellgate.live.gatekeeper import Gatekeeper
-from cellgate.live.happenings import Happenings, SessionCreated, Who
+from cellgate.live.happenings import Happenings, LimitHit, SessionCreated, Who
 from cellgate.live.isolation import Isolation
 from cellgate.live.judging import Judges
 from cellgate.live.kernelspecs import DEFAULT_KERNEL, Kernelspec, find_kernelspecs, setup_of
 from cellgate.live.known import KnownFile
 from cellgate.live.scripts import Scripts
 from cellgate.live.session import LiveSession, date_now
+from cellgate.live.turns import Turns
 from cellgate.live.wish import Wish, lowered
 from cellgate.policy.facts import language_named
 from cellgate.policy.files import load_policy
@@ -48,6 +50,7 @@ from cellgate.sandbox.limits import Limits
 from cellgate.sessions.clocks import SteadyClock
 from cellgate.sessions.journal import Budget, Journal
 from cellgate.sessions.limits import SessionLimits
+from cellgate.sessions.quotas import Holding, refusal, spent_refusal
 from cellgate.sessions.recovery import Decision, Fate, born_at, decide, newest_incarnation
 from cellgate.sessions.registry import Registry, SessionRow
 from cellgate.sessions.session import Session
@@ -84,6 +87,8 @@ class Manager:
         self.settings = settings
         self.registry = registry
         self.happenings = Happenings()
+        self.accounts = Accounts.open(directory / "used.json", time.time())
+        self.happenings.listen(self.accounts.hear)
         self.kernelspecs: dict[str, Kernelspec] = {}
         self.is_draining = False
         self.started = datetime.now(timezone.utc)
@@ -102,7 +107,9 @@ class Manager:
         self._keys: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._driver: Driver | None = None
         self._opening = asyncio.Lock()
-        self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._starting = Turns(STARTS_AT_ONCE)
+        self._running: Counter[str] = Counter()  # cells, by principal
+        self._held_back: dict[str, OrderedDict[str, LiveSession]] = {}  # by principal: who waits for a cell's turn
         self._boot_id = _boot_id()
         self._heart: asyncio.Task[None] | None = None
 
@@ -148,11 +155,11 @@ class Manager:
         kernelspec = self._kernelspec(wish)
         limits = lowered(wish, self.settings.sandbox, self.settings.session)
         policy = self.policy_for(principal, wish.policy)
-        self._admit(principal)
+        self._admit(principal, limits[0])
         self._coming.append(principal)
         try:
             await self._get_driver()
-            sandbox = asyncio.ensure_future(self.make_sandbox(SandboxSpec(kernelspec.template, limits[0])))
+            sandbox = asyncio.ensure_future(self.make_sandbox(SandboxSpec(kernelspec.template, limits[0]), principal))
             try:
                 await asyncio.sleep(0)  # it is asked for now: while it is made, the rest is written
                 live = self._new(principal, wish, kernelspec, limits, policy)
@@ -258,14 +265,23 @@ class Manager:
         """Oldest first."""
         return [live for live in self._sessions.values() if live.principal == principal and not live.is_gone]
 
-    def _admit(self, principal: str) -> None:
+    def holding(self, principal: str) -> Holding:
+        """What this principal has now."""
+        held = self.sessions(principal)
+        coming = self._coming.count(principal)
+        memory = sum(live.memory_bytes for live in held) + coming * self.settings.sandbox.memory_bytes
+        return Holding(len(held) + coming, memory, sum(live.journal.size_bytes for live in held))
+
+    def _admit(self, principal: str, limits: Limits) -> None:
         if self.is_draining:
             raise Draining()
         server = self.settings.server
         if len(self._sessions) + len(self._coming) >= server.sessions_total:
             raise ServerFull(server.sessions_total)
-        if (count := len(self.sessions(principal)) + self._coming.count(principal)) >= server.sessions_per_principal:
-            raise TooManySessions(count)
+        holding, used = self.holding(principal), self.accounts.used(principal)
+        if error := refusal(server, holding, used, memory_bytes=limits.memory_bytes, now=self.accounts.now):
+            self.happenings.tell(LimitHit(principal, getattr(error, "quota", "sessions_per_principal"), str(error)))
+            raise error
 
     def _kernelspec(self, wish: Wish) -> Kernelspec:
         spec = self.kernelspecs.get((wish.kernel or DEFAULT_KERNEL).lower())
@@ -291,6 +307,7 @@ class Manager:
                 await asyncio.sleep(0.01)
         await asyncio.gather(*(live.close() for live in list(self._sessions.values())))
         self._sessions.clear()
+        self.accounts.save()
         await self._judges.close()
         if self._driver:
             await self._driver.close()
@@ -304,8 +321,8 @@ class Manager:
     def now(self) -> float:
         return self._clock.look(time.monotonic())
 
-    async def make_sandbox(self, spec: SandboxSpec) -> Sandbox:
-        async with self._starting:
+    async def make_sandbox(self, spec: SandboxSpec, principal: str) -> Sandbox:
+        async with self._starting.of(principal):
             driver = await self._get_driver()
             try:
                 return await driver.create(spec)
@@ -320,6 +337,28 @@ class Manager:
         if not self.lost.done():
             self.lost.set_result(error)
 
+    def may_run(self, session: LiveSession) -> bool:
+        """Whether a cell of this session may begin now. If not, it is told when one may, in its turn."""
+        others = self._running[session.principal] - session.is_running
+        if others < self.settings.server.cells_per_principal:
+            return True
+        self._held_back.setdefault(session.principal, OrderedDict())[session.id] = session
+        return False
+
+    def ran(self, session: LiveSession) -> None:
+        principal = session.principal
+        if session.is_running:
+            self._running[principal] += 1
+            return
+        self._running[principal] -= 1
+        if not self._running[principal]:
+            del self._running[principal]
+        if waiting := self._held_back.get(principal):
+            _, first = waiting.popitem(last=False)
+            if not waiting:
+                del self._held_back[principal]
+            asyncio.get_running_loop().call_soon(first.go_on)
+
     def forget(self, session: LiveSession) -> None:
         self._sessions.pop(session.id, None)
 
@@ -333,7 +372,7 @@ class Manager:
     async def _prove(self) -> None:
         """Make one sandbox, and end it, before anybody is told that there is a server: what this host lacks is found
         now, and the first client does not wait for the template. Raises SandboxStartFailed, DriverUnavailable."""
-        sandbox = await self.make_sandbox(SandboxSpec(limits=self.settings.sandbox, use_pool=False))
+        sandbox = await self.make_sandbox(SandboxSpec(limits=self.settings.sandbox, use_pool=False), "")
         await sandbox.destroy()
 
     async def _get_driver(self) -> Driver:
@@ -356,11 +395,18 @@ class Manager:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             now = self.now()
+            self.accounts.look_after(time.time())
             for live in list(self._sessions.values()):
                 try:
+                    live.session.withheld = self._withheld(live.principal)
                     live.look_after(now)
                 except Exception:  # a fault of ours, and no other session's
                     log.exception("session %s: could not be looked after", live.id)
+
+    def _withheld(self, principal: str) -> str:
+        """Why no cell of this principal's is accepted now."""
+        spent = spent_refusal(self.settings.server, self.accounts.used(principal), self.accounts.now)
+        return str(spent) if spent else ""
 
     def _live(
         self,
@@ -382,6 +428,7 @@ class Manager:
             next_seq=journal.next_seq,
             now=now,
             born_at=born,
+            may_run=lambda: self.may_run(self._sessions[row.id]),
             judges=not policy.is_off,
         )
         language = language_named(kernelspec.language)

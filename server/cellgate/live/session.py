@@ -91,6 +91,7 @@ log = logging.getLogger("cellgate.live")
 # To let a kernel that is gone say the rest: it lies in a socket's buffer here, and is read in milliseconds.
 LAST_WORDS_SECONDS = 2.0
 FAREWELL_SECONDS = 5.0  # for clients to read to the end of a session that is over
+BUSY_SAMPLE_SECONDS = 5.0  # between two looks at what a cell uses: so much more than a quota may be used
 MAX_UNSENT = 64  # requests that wait for the link's window, before their clients are read no further
 _EXECUTION_STATES = {
     State.STARTING: "starting",
@@ -118,8 +119,12 @@ class Host(Protocol):
         """On the one clock that all sessions live by."""
         ...
 
-    async def make_sandbox(self, spec: SandboxSpec) -> Sandbox:
+    async def make_sandbox(self, spec: SandboxSpec, principal: str) -> Sandbox:
         """Raises CellgateError."""
+        ...
+
+    def ran(self, session: LiveSession) -> None:
+        """A cell of it runs now, where none did, or none does any more."""
         ...
 
     def lose(self, error: CellgateError) -> None:
@@ -195,6 +200,7 @@ class LiveSession:
         self._left = asyncio.Event()  # some client has
         self._unsaved: Save | None = None
         self._was = session.state
+        self.is_running = False  # a cell
         self._sampled_at = 0.0
         self._activity = -1.0, datetime.min  # when it was last active, on the host's clock and on people's
 
@@ -235,6 +241,11 @@ class LiveSession:
     @property
     def connections(self) -> int:
         return len(self._readers)
+
+    @property
+    def memory_bytes(self) -> int:
+        """That it may come to use."""
+        return self._spec.limits.memory_bytes
 
     @property
     def is_gone(self) -> bool:
@@ -423,6 +434,10 @@ class LiveSession:
         """Returns when it is certain; what is left of it is cleared away after."""
         self._do(self.session.delete(self._host.now()))
 
+    def go_on(self) -> None:
+        """A cell of it may run that might not before."""
+        self._do(self.session.go_on(self._host.now()))
+
     # -- the manager's heartbeat ---------------------------------------------------------------------
 
     def look_after(self, now: float) -> None:
@@ -437,6 +452,8 @@ class LiveSession:
             if reader.stalled_seconds(now) > limit:
                 reader.part(Parting.TOO_SLOW)
         pause = min(max(self.session.limits.idle_seconds / 8, 1.0), 60.0)  # several looks within the idle time
+        if self.session.is_working:
+            pause = min(pause, BUSY_SAMPLE_SECONDS)
         if now >= self._sampled_at + pause and (kernel := self._kernels.get(self.session.incarnation)):
             self._sampled_at = now
             self._start(self._sample(self.session.incarnation, kernel.sandbox))
@@ -501,6 +518,9 @@ class LiveSession:
                 if not waiting.done():
                     waiting.set_result(None)
         self._plan_tick()
+        if (self.session.running is not None) is not self.is_running:
+            self.is_running = not self.is_running
+            self._host.ran(self)
         for news in self.session.take_news():
             self._tell(self._happening(news))
 
@@ -578,7 +598,7 @@ class LiveSession:
         sandbox: Sandbox | None = None
         try:
             coming, self._coming = self._coming, None
-            sandbox = await (coming or self._host.make_sandbox(self._spec))
+            sandbox = await (coming or self._host.make_sandbox(self._spec, self.principal))
             await self._attach(incarnation, sandbox, Link(), self._setup)
         except Exception as fault:  # also one of ours: somebody waits for this
             if sandbox is not None:  # it died before its link was up

@@ -58,5 +58,5 @@ def lowered(wish: Wish, sandbox: Limits, session: SessionLimits) -> tuple[Limits
         Limits.from_mapping({name: given[name] for name in sandbox.to_mapping()}),
         SessionLimits.from_mapping({name: given[name] for name in session.to_mapping()}),
     )
-    check_together({**given, "journal_bytes_total": given["journal_bytes_per_session"]})
+    check_together(given)
     return made

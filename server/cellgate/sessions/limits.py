@@ -89,6 +89,26 @@ class ServerLimits(LimitTable):
         1000, "sessions", 1, 100_000,
         "so that one user's loop leaves room for the others",
     )  # fmt: skip
+    cells_per_principal: int = limit(
+        1000, "cells", 1, 100_000,
+        "of one user's that run at a time, in all sessions; others wait for their turn",
+    )  # fmt: skip
+    memory_bytes_per_principal: int = limit(
+        TiB, "bytes", 32 * MiB, 1024 * TiB,
+        "the sum of what one user's sessions may come to use",
+    )  # fmt: skip
+    stored_bytes_per_principal: int = limit(
+        16 * GiB, "bytes on disk", MiB, 1024 * TiB,
+        "of one user's journals; beyond it there is no further session",
+    )  # fmt: skip
+    cpu_seconds_per_day: float = limit(
+        1000 * DAY, "seconds", 1.0, 100_000 * DAY,
+        "of one user's, from midnight to midnight in UTC; then no cell is accepted, and what runs goes on",
+    )  # fmt: skip
+    wall_seconds_per_day: float = limit(
+        1000 * DAY, "seconds", 1.0, 100_000 * DAY,
+        "that one user's cells ran, each for itself; the same",
+    )  # fmt: skip
     sessions_total: int = limit(
         1000, "sessions", 1, 100_000,
         "each idle one takes some 8 MiB of the host's memory; more are answered with 503 until one ends",
@@ -108,11 +128,13 @@ NO_MORE_THAN: tuple[tuple[str, str], ...] = (
     ("notice_seconds", "lifetime_seconds"),
     ("output_bytes_per_cell", "journal_bytes_per_session"),
     ("journal_bytes_per_session", "journal_bytes_total"),
+    ("journal_bytes_per_session", "stored_bytes_per_principal"),
+    ("memory_bytes", "memory_bytes_per_principal"),
 )
 
 
 def check_together(values: Mapping[str, object]) -> None:
-    """Raises LimitError for a limit that exceeds the one it must lie within."""
+    """Raises LimitError for a limit that exceeds the one it must lie within, of those that are given."""
     for inner, outer in NO_MORE_THAN:
-        if values[inner] > values[outer]:  # type: ignore[operator]  # each has passed its row
+        if inner in values and outer in values and values[inner] > values[outer]:  # type: ignore[operator]  # each has passed its row
             raise LimitError(inner, values[inner], f"at most {outer}, which is {values[outer]},")

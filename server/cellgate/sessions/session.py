@@ -95,7 +95,8 @@ class _Kernel:
 
 
 class Session:
-    """One per session and gateway. `is_degraded` is set by whoever owns the journal: no cell is accepted then."""
+    """One per session and gateway. `is_degraded` is set by whoever owns the journal, `withheld` (a sentence) by whoever
+    counts what its principal uses: no cell is accepted then."""
 
     def __init__(
         self,
@@ -107,14 +108,17 @@ class Session:
         now: float,
         born_at: float | None = None,
         judges: bool = False,
+        may_run: Callable[[], bool] = lambda: True,
     ) -> None:
         """`date` is what messages carry, and decides nothing. `next_seq` is the journal's. `judges`: whether the
-        kernel gets only what was judged. Call `begin` or `recover` next."""
+        kernel gets only what was judged. `may_run`: whether a cell may begin now; if not, `go_on` is called when one
+        may. Call `begin` or `recover` next."""
         self.limits = limits
         self.state = State.STARTING
         self.incarnation = 0
         self.sandbox_id = ""
         self.is_degraded = False
+        self.withheld = ""
         self.ignored: Counter[str] = Counter()  # what the kernel or a client said in vain, by kind
         self._log = Transcript(composer, date, next_seq)
         self._life = Life(born_at=now if born_at is None else born_at, active_at=now)
@@ -126,6 +130,7 @@ class Session:
         self._known = KnownCells()
         self._docket = Docket() if judges else None
         self._warner = Warner()
+        self._may_run = may_run
         self._early: list[Waiting] = []  # what needs no place in the queue and came while there was no kernel
         self._asked_before: dict[bytes, frozenset[bytes]] = {}  # by client: its cells that were pending when it came
         self._failures = 0  # kernels in a row that ended before they were given a cell
@@ -373,6 +378,11 @@ class Session:
         self._interrupt()
         return self._log.done()
 
+    def go_on(self, now: float) -> list[Effect]:
+        """A cell may run that might not before."""
+        self._feed(now)
+        return self._log.done()
+
     def interrupt_sent(self, incarnation: int, now: float) -> list[Effect]:
         """An Interrupt has been carried out, or has failed: cells may follow."""
         self._log.now = now
@@ -560,6 +570,8 @@ class Session:
             return CellReason.BACKEND_ERROR, NO_KERNEL
         if self.is_degraded:
             return CellReason.BACKEND_ERROR, "the journal cannot be written; cells pass again when it can"
+        if self.withheld:
+            return CellReason.QUOTA_USED_UP, self.withheld
         code = message.content["code"]
         if len(code) * 4 > limits.code_bytes and (size := len(code.encode("utf-8", "replace"))) > limits.code_bytes:
             return CellReason.POLICY_DENIED, f"the code has {size} bytes; up to {limits.code_bytes} would pass"
@@ -576,6 +588,8 @@ class Session:
                 self._send_request(first, judgement)
                 continue
             if self.state is not State.READY or kernel.is_interrupting or kernel.is_being_killed:
+                return
+            if not self._may_run():
                 return
             queue.take()
             if (verdict := permit(judgement)) is None:

@@ -143,6 +143,7 @@ class CellReason(str, Enum):
     PROTOCOL_VIOLATION = Reason.PROTOCOL_VIOLATION.value
     POLICY_DENIED = "policy_denied"
     QUEUE_FULL = "queue_full"
+    QUOTA_USED_UP = "quota_used_up"
     SESSION_DELETED = Reason.SESSION_DELETED.value
     SESSION_EXPIRED = Reason.SESSION_EXPIRED.value
     SUPERVISOR_LOST = Reason.SUPERVISOR_LOST.value
@@ -166,6 +167,7 @@ CELL_REASONS: dict[CellReason, str] = {
     CellReason.PROTOCOL_VIOLATION: "The sandbox broke the protocol of its link and was killed.",
     CellReason.POLICY_DENIED: "It was refused before it ran; the detail says what would pass.",
     CellReason.QUEUE_FULL: "It was refused because too many were waiting.",
+    CellReason.QUOTA_USED_UP: "It was refused because its principal has used what one may today.",
     CellReason.SESSION_DELETED: "The session was deleted while it ran.",
     CellReason.SESSION_EXPIRED: "The session expired while it ran.",
     CellReason.SUPERVISOR_LOST: "The process that supervised the sandbox was lost, and the kernel with it.",

@@ -463,6 +463,7 @@ ERROR_NAMES: dict[str, str | None] = {
     "protocol_violation": "ProtocolViolation",
     "policy_denied": "PolicyDenied",
     "queue_full": "QueueFull",
+    "quota_used_up": "QuotaUsedUp",
     "session_deleted": "SessionDeleted",
     "session_expired": "SessionExpired",
     "supervisor_lost": "SupervisorLost",

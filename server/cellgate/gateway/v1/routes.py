@@ -15,7 +15,9 @@ __all__ = ["BEGINS", "STARTS", "V1_ROUTES"]
 
 # What may become of a kernel that is started again, and of one that is asked for.
 STARTS = ("driver_unavailable", "link_closed", "sandbox_gone", "sandbox_start_failed")
-BEGINS = (*STARTS, "draining", "server_full", "storage_full", "too_many_sessions", "unknown_kernel")
+BEGINS = (
+    *STARTS, "draining", "quota_used_up", "server_full", "storage_full", "too_many_sessions", "unknown_kernel"
+)  # fmt: skip
 
 _UNKNOWN = ("unknown_session",)
 _NO_SCRIPT = ("unknown_script",)

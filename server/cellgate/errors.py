@@ -12,6 +12,7 @@
     ├── TooManySessions      yours    too_many_sessions     one principal's share is used up
     ├── QuotaUsedUp          yours    quota_used_up         the same of memory, bytes on disk, or a day's time
     ├── TooManyClients       yours    too_many_clients      a session has all the connections it may
+    ├── TooManyWaiting       yours    too_many_waiting      a queue holds all of one principal's that it may
     ├── FileError            yours    file_error            something about a file in a sandbox
     │   ├── BadPath          yours    bad_path              a path that no file there can have
     │   ├── NoSuchFile       yours    no_such_file          nothing of this name
@@ -83,6 +84,7 @@ __all__ = [
     "StorageFull",
     "TooManyClients",
     "TooManySessions",
+    "TooManyWaiting",
     "UnknownKernel",
     "UnknownScript",
     "UnknownSession",
@@ -469,6 +471,19 @@ class TooManyClients(CellgateError):
 
     def text(self) -> str:
         return f"this session has {self.count} connections, which is all it may have; closing one makes room"
+
+
+@dataclass(eq=False)
+class TooManyWaiting(CellgateError):
+    """This principal has as many one-shots in the queue as may wait."""
+
+    code = "too_many_waiting"
+    fault = Fault.YOURS
+    count: int
+    retry_seconds: int = 5
+
+    def text(self) -> str:
+        return f"{self.count} of yours wait for their turn, which is as many as may; try again when some have had it"
 
 
 @dataclass(eq=False)

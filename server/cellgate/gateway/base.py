@@ -94,6 +94,7 @@ ANSWERS: dict[str, tuple[int, str | None]] = {
     "too_many_clients": (429, None),
     "quota_used_up": (429, None),
     "too_many_sessions": (429, None),
+    "too_many_waiting": (429, None),
     "internal": (500, _OURS),
     "files_failed": (502, None),
     "driver_unavailable": (503, _NO_KERNEL),

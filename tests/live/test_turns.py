@@ -1,4 +1,4 @@
-"""Places are given out by turns: whoever wants little has it soon, however much others want."""
+"""Who wants more at a time than is done waits, and nobody waits for another's storm."""
 
 from __future__ import annotations
 
@@ -6,147 +6,67 @@ import asyncio
 
 import pytest
 
-from cellgate.errors import TooManyWaiting
-from cellgate.live import turns as module
 from cellgate.live.turns import Turns
+
+pytestmark = pytest.mark.asyncio
 
 
 class Stage:
-    """Who has a turn, and for how long, is the test's to say."""
+    def __init__(self, at_once: int = 1) -> None:
+        self.turns = Turns(at_once)
+        self.order: list[str] = []
+        self.may_end = asyncio.Event()
+        self.tasks: list[asyncio.Task[None]] = []
 
-    def __init__(self, places):
-        self.now = 0.0
-        self.turns = Turns(places, lambda: self.now)
-        self.order = []
-        self.ends = {}
-        self.tasks = []
+    async def ask(self, *names: str) -> None:
+        """Each asks for its principal, the letters of its name."""
+        for name in names:
+            self.tasks.append(asyncio.ensure_future(self._take(name)))
+        await asyncio.sleep(0)
 
-    def want(self, principal, count=1):
-        async def one(number):
-            async with self.turns.turn(principal):
-                self.order.append(f"{principal}{number}")
-                end = self.ends[f"{principal}{number}"] = asyncio.Event()
-                await end.wait()
+    async def _take(self, name: str) -> None:
+        async with self.turns.of(name.rstrip("0123456789")):
+            self.order.append(name)
+            await self.may_end.wait()
 
-        begun = sum(name.startswith(principal) for name in (task.get_name() for task in self.tasks))
-        for number in range(begun, begun + count):
-            self.tasks.append(asyncio.ensure_future(one(number)))
-            self.tasks[-1].set_name(f"{principal}{number}")
-
-    async def settle(self):
-        for _ in range(10):
-            await asyncio.sleep(0)
-
-    async def end(self, name, seconds=0.0):
-        self.now += seconds
-        self.ends.pop(name).set()
-        await self.settle()
-
-    async def end_all(self):
-        while self.ends:
-            await self.end(next(iter(self.ends)), 0.1)
-        await asyncio.gather(*self.tasks)
+    async def end(self) -> list[str]:
+        self.may_end.set()
+        await asyncio.wait_for(asyncio.gather(*self.tasks, return_exceptions=True), 10)
+        return self.order
 
 
-async def test_who_asks_first_is_first_and_all_have_theirs():
-    stage = Stage(2)
-    stage.want("a", 5)
-    await stage.settle()
-    assert stage.order == ["a0"]  # the second is kept for others
-    await stage.end_all()
-    assert stage.order == [f"a{number}" for number in range(5)]
-    assert stage.turns.waiting == {}
+async def test_principals_take_turns_each_in_its_own_order():
+    stage = Stage()
+    await stage.ask("eve1", "eve2", "eve3", "eve4", "ada1", "ada2", "bob1")
+    assert await stage.end() == ["eve1", "eve2", "ada1", "bob1", "eve3", "ada2", "eve4"]
 
 
-async def test_who_comes_late_with_little_goes_before_much():
-    stage = Stage(4)
-    stage.want("a", 40)
-    await stage.settle()
-    for number in range(10):
-        await stage.end(f"a{number}", 0.2)
-    stage.want("b", 4)
-    await stage.settle()
-    before = len(stage.order)
-    while not all(f"b{number}" in stage.order for number in range(4)):
-        await stage.end(next(name for name in stage.ends), 0.2)
-    assert [name[0] for name in stage.order[before - 1 :]].count("a") <= 2
-    await stage.end_all()
-    assert len(stage.order) == 44
+async def test_as_many_run_at_a_time_as_may():
+    stage = Stage(at_once=3)
+    await stage.ask(*(f"eve{n}" for n in range(10)))
+    assert (len(stage.order), stage.turns.waiting) == (3, 7)
+    assert len(await stage.end()) == 10
+    assert stage.turns.waiting == 0
+    stage.may_end.clear()
+    await stage.ask(*(f"ada{n}" for n in range(4)))
+    assert len(stage.order) == 13  # and all are free again
+    await stage.end()
 
 
-async def test_two_who_want_much_have_alike():
-    stage = Stage(4)
-    stage.want("a", 40)
-    stage.want("b", 40)
-    await stage.settle()
-    for _ in range(40):
-        await stage.end(next(iter(stage.ends)), 0.2)
-    assert abs(sum(name[0] == "a" for name in stage.order) - 22) <= 3
-    await stage.end_all()
-
-
-async def test_long_turns_count_for_more():
-    stage = Stage(4)
-    stage.want("a", 40)
-    stage.want("b", 40)
-    await stage.settle()
-    for _ in range(40):
-        name = next((name for name in stage.ends if name[0] == "b"), None) or next(iter(stage.ends))
-        await stage.end(name, 0.05 if name[0] == "b" else 1.0)
-    assert sum(name[0] == "b" for name in stage.order) > sum(name[0] == "a" for name in stage.order)
-    await stage.end_all()
-
-
-async def test_nobody_saves_up_more_than_a_moment():
-    stage = Stage(1)
-    stage.want("a", 200)
-    await stage.settle()
-    for number in range(50):
-        await stage.end(f"a{number}", 1.0)
-    stage.want("b", 200)
-    await stage.settle()
-    for _ in range(40):
-        await stage.end(next(iter(stage.ends)), 1.0)
-    late = [name[0] for name in stage.order[51:]]
-    assert abs(late.count("a") - late.count("b")) <= 4
-    for task in stage.tasks:
-        task.cancel()
-    await asyncio.gather(*stage.tasks, return_exceptions=True)
-    assert stage.turns.waiting == {}
-
-
-async def test_whoever_gives_up_waiting_takes_nobodys_place():
-    stage = Stage(1)
-    stage.want("a", 3)
-    await stage.settle()
+async def test_who_is_cancelled_while_waiting_takes_no_turn():
+    stage = Stage()
+    await stage.ask("eve1", "eve2", "ada1")
     stage.tasks[1].cancel()
-    await stage.settle()
-    stage.ends["a0"].set()
-    stage.tasks[2].cancel()  # in the same turn of the loop in which it is given its place, or before
-    await stage.settle()
-    stage.want("b")
-    await stage.settle()
-    assert stage.order == ["a0", "b0"]
-    await stage.end("b0")
-    await asyncio.gather(*stage.tasks, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert await stage.end() == ["eve1", "ada1"]
 
 
-async def test_a_turn_that_fails_gives_its_place_back():
-    stage = Stage(1)
-    for _ in range(3):
-        with pytest.raises(RuntimeError):
-            async with stage.turns.turn("a"):
-                raise RuntimeError
-
-
-async def test_the_queue_of_each_is_bounded(monkeypatch):
-    monkeypatch.setattr(module, "MAX_WAITING_EACH", 2)
-    stage = Stage(1)
-    stage.want("a", 3)
-    await stage.settle()
-    with pytest.raises(TooManyWaiting):
-        await stage.turns._wait("a")
-    stage.want("b", 2)
-    await stage.settle()
-    await stage.end_all()
-    assert len(stage.order) == 5
+async def test_a_turn_that_was_given_to_one_who_is_cancelled_goes_on():
+    stage = Stage()
+    await stage.ask("eve1", "eve2", "ada1")
+    stage.may_end.set()
+    await asyncio.sleep(0)  # eve1 ends, and passes her turn on
+    stage.tasks[1].cancel()
+    assert "ada1" in await stage.end()
+    await stage.ask("bob1")
+    assert "bob1" in await stage.end()

@@ -134,6 +134,8 @@ async function look() {
   const info = await api.sessions.get(open.info.id).catch(() => null);
   if (!info || asked !== open) return;
   const { limits, expires } = info;
+  open.notebook.state = info.state; // a kernel that has come up says so with its first cell only
+  state(open.notebook);
   const usage = info.usage ?? {};
   gauge("memory", usage.memory_bytes, limits.memory_bytes, bytes);
   gauge("disk", usage.disk_bytes, limits.workspace_bytes, bytes);

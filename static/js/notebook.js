@@ -131,6 +131,7 @@ export class Notebook {
 
   _started(event, cell, run) {
     run.phase = "running";
+    this.state = "ready";
     run.count = event.count;
     run.startedAt = event.time;
   }

@@ -7,8 +7,10 @@ from cellgate.gateway.openapi import Operation, Route
 from cellgate.gateway.schemas import COUNT, TEXT, words_of
 from cellgate.gateway.v1.executes import EventsHandler, ExecuteHandler
 from cellgate.gateway.v1.facts import IsolationHandler, LanguagesHandler, LimitsHandler, ProfilesHandler
+from cellgate.gateway.v1.files import ArchiveHandler, FileHandler, FilesHandler
 from cellgate.gateway.v1.scripts import MAX_VERSION, DiffHandler, ScriptHandler, ScriptsHandler, VersionsHandler
 from cellgate.gateway.v1.sessions import InterruptHandler, RestartHandler, SessionHandler, SessionsHandler
+from cellgate.live.files import ARCHIVES, MAX_LISTED
 from cellgate.sessions.states import State
 
 __all__ = ["BEGINS", "STARTS", "V1_ROUTES"]
@@ -22,6 +24,12 @@ BEGINS = (
 _UNKNOWN = ("unknown_session",)
 _NO_SCRIPT = ("unknown_script",)
 _VERSION = {"type": "integer", "minimum": 1, "maximum": MAX_VERSION}
+_FILES = (  # what may be wrong with any file
+    *_UNKNOWN, "bad_path", "no_such_file", "not_a_file", "not_a_directory", "not_permitted", "workspace_gone",
+    "files_failed", "not_answered",
+)  # fmt: skip
+_CHANGES = ("already_there", "disk_full", "file_too_large")
+_LISTED = {"type": "integer", "minimum": 1, "maximum": MAX_LISTED}
 _FILTERS = {
     "state": words_of(*(state.value for state in State)), "name": TEXT, "kernel": TEXT, "language": TEXT,
 }  # fmt: skip
@@ -51,6 +59,41 @@ V1_ROUTES: tuple[Route, ...] = (
     Route("/v1/sessions/{session_id}/restart", RestartHandler, {
         "POST": Operation(
             "lose all variables, keep the id", {200: "Session"}, (*_UNKNOWN, *STARTS), scope=Scope.EXECUTE
+        ),
+    }),
+    Route("/v1/sessions/{session_id}/files", FilesHandler, {
+        "GET": Operation(
+            "what is in a directory", {200: "Files"}, (*_FILES, "usage"),
+            query={"path": TEXT, "after": TEXT, "max": _LISTED}, scope=Scope.OBSERVE,
+        ),
+        "POST": Operation(
+            "make a directory, or move something", {201: "File", 200: "File"}, (*_FILES, *_CHANGES),
+            body="FileChange", scope=Scope.EXECUTE,
+        ),
+    }),
+    Route("/v1/sessions/{session_id}/files/{path}", FileHandler, {
+        "GET": Operation(
+            "a file, or a range of it; HEAD tells what it is", {200: "Bytes", 206: "Bytes", 304: ""},
+            (*_FILES, "bad_range", "file_too_large"), media="application/octet-stream", scope=Scope.OBSERVE,
+        ),
+        "PUT": Operation(
+            "a file, with the directories above it, in place of one that is there", {200: "File"},
+            (*_FILES, *_CHANGES), body="Bytes", body_media="application/octet-stream", scope=Scope.EXECUTE,
+        ),
+        "DELETE": Operation(
+            "remove a file or directory", {204: ""}, (*_FILES, "not_empty", "usage"),
+            query={"recursive": words_of("true", "false")}, scope=Scope.EXECUTE,
+        ),
+    }),
+    Route("/v1/sessions/{session_id}/archive", ArchiveHandler, {
+        "GET": Operation(
+            "a directory, packed", {200: "Bytes"}, (*_FILES, "usage"),
+            query={"path": TEXT, "format": words_of(*ARCHIVES)}, media="application/octet-stream", scope=Scope.OBSERVE,
+        ),
+        "PUT": Operation(
+            "unpack a tar or zip into a directory: all of it or nothing", {200: "Unpacked"},
+            (*_FILES, *_CHANGES, "bad_archive"), query={"path": TEXT, "format": words_of(*ARCHIVES)},
+            body="Bytes", body_media="application/octet-stream", scope=Scope.EXECUTE,
         ),
     }),
     Route("/v1/sessions/{session_id}/execute", ExecuteHandler, {

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from cellgate.gateway.schemas import COUNT, DATE, TEXT, Schema, limits_of, list_of, object_of, words_of
 from cellgate.gateway.v1 import wishes
+from cellgate.live.files import KINDS
 from cellgate.live.scripts import MAX_CODE_BYTES, SCRIPT_NAME
 from cellgate.sessions.states import CellReason, State
 from cellgate.settings import PROFILES, Settings
@@ -28,6 +29,14 @@ _ENV: Schema = {
     "additionalProperties": {"type": "string", "maxLength": wishes.MAX_VALUE_CHARS},
 }
 
+_FILE = object_of({
+    "name": TEXT,
+    "type": words_of(*KINDS),
+    "size": COUNT,
+    "modified": {**_NUMBER, "description": "seconds since 1970"},
+    "mode": COUNT,
+    "version": {**TEXT, "description": "another one whenever the file has changed; its ETag"},
+})  # fmt: skip
 _CELL_LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": (1 << 53) - 1}
 _CELL: Mapping[str, Schema] = {
     "id": {
@@ -96,6 +105,11 @@ _FULL = {
 
 def v1_schemas(settings: Settings) -> dict[str, Schema]:
     return {
+        "File": _FILE,
+        "Files": object_of({"path": TEXT, "entries": list_of(_FILE), "more": {"type": "boolean"}}),
+        "FileChange": object_of({}, {"make_directory": TEXT, "rename": TEXT, "to": TEXT}),
+        "Unpacked": object_of({"entries": COUNT, "bytes": COUNT}),
+        "Bytes": {},
         "SessionWish": object_of({}, {
             "kernel": {**_WORD, "description": "a kernelspec's name; the default without one"},
             "language": {**_WORD, "description": "the first kernel of it"},

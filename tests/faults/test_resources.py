@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.faults.stage import check_idle, check_rest, create, end_of, kernels, reply_of, roaming, text_of
 from tests.native.seen import names_of_groups
-from tests.support.server import served, until
+from tests.support.server import BOUND, Server, served, until
 
 pytestmark = pytest.mark.native
 
 DESCRIPTORS = 100
+DEAD = 1  # in place of a status: its kernel could not be started
 HOUR = 3600
 # Where distributions put the library that the command `faketime` preloads.
 FAKETIME = next(iter(Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1")), None)
+
+
+class Operator(http.client.HTTPConnection):
+    """Asks over one connection."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__("127.0.0.1", server.port, timeout=BOUND)
+        self._headers = {"Authorization": f"token {server.token}"}
+
+    def ask(self, method: str, path: str) -> tuple[int, dict[str, Any]]:
+        self.request(method, path, headers=self._headers)
+        response = self.getresponse()
+        return response.status, json.loads(response.read() or b"{}")
 
 
 async def test_when_descriptors_are_used_up_no_session_begins_and_the_others_live():
@@ -28,18 +45,26 @@ async def test_when_descriptors_are_used_up_no_session_begins_and_the_others_liv
             await end_of(client.ask("kept = 7"))
             made = {place.kernel_id}
             refusals: list[int] = []
+            operator = Operator(server)  # whose connection is there already
             while len(refusals) < 5:
-                try:
-                    reply = await server.fetch("POST", "/api/kernels")
-                except OSError:  # there was none left for this connection either
-                    refusals.append(0)
+                status, model = await asyncio.to_thread(operator.ask, "POST", "/api/kernels")
+                if status != 201:
+                    refusals.append(status)
                     continue
-                if reply.status == 201:
-                    made.add(reply.json()["id"])
+                path = f"/api/kernels/{model['id']}"
+                while model["execution_state"] == "starting":
+                    _, model = await asyncio.to_thread(operator.ask, "GET", path)
+                if model["execution_state"] != "dead":
+                    made.add(model["id"])
                     assert len(made) < DESCRIPTORS
-                else:
-                    refusals.append(reply.status)
-            assert set(refusals) <= {0, 503, 507}, refusals
+                    continue
+                refusals.append(DEAD)
+                assert (await asyncio.to_thread(operator.ask, "DELETE", path))[0] == 204
+            assert set(refusals) <= {DEAD, 503, 507}, refusals
+            ended = (made - {place.kernel_id}).pop()  # so that others can connect
+            assert (await asyncio.to_thread(operator.ask, "DELETE", f"/api/kernels/{ended}"))[0] == 204
+            made.remove(ended)
+            operator.close()
             await check_idle(server)
             cell = client.ask("print(kept)")
             await end_of(cell)

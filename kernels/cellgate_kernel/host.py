@@ -307,11 +307,11 @@ class Host:
         os.register_at_fork(after_in_child=self._forget)
         for name in ("_exit", "abort"):
             self._speak_before(name)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the thread inherits it
+        before = _signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the thread inherits it
         try:  # not a threading.Thread: those are the user's, and take a hundred pages more to start after a fork
             _thread.start_new_thread(self._read_forever, ())
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            _signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _speak_before(self, name: str) -> None:
         """What ends the process on the spot must not overtake lines that are flushed already."""

@@ -82,7 +82,8 @@ class InitJob:
 class KernelJob:
     """What the kernel process needs."""
 
-    limits: Limits
+    open_files: int  # limits
+    file_bytes: int
     entrances: Sequence[int]
     pages: Pages  # that it will write to
     init: int  # a pidfd of process 1
@@ -200,7 +201,7 @@ def _join_sandbox(job: KernelJob) -> None:
         os.write(fd, b"0")
         os.close(fd)
     job.pages.take()  # once they count as the sandbox's, and while process 1 is still at work
-    _set_resource_limits(job.limits)
+    _set_resource_limits(job.open_files, job.file_bytes)
     said = os.read(job.init_ready, 512)
     if said != OK:
         raise RuntimeError(f"process 1: {failure(said)}")
@@ -227,10 +228,10 @@ def _reason(error: BaseException) -> bytes:
     return f"{type(error).__name__}: {error} (birth.py, line {at})".encode()[:400]
 
 
-def _set_resource_limits(limits: Limits) -> None:
+def _set_resource_limits(open_files: int, file_bytes: int) -> None:
     for what, value in (
-        (resource.RLIMIT_NOFILE, limits.open_files),
-        (resource.RLIMIT_FSIZE, limits.file_bytes),
+        (resource.RLIMIT_NOFILE, open_files),
+        (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_CORE, _CORE_BYTES),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 1 << 20),

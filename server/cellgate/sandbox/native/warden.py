@@ -483,7 +483,7 @@ class Warden:
             self._deadlines[name] = sandbox.began + START_SECONDS
             self._watch(started, lambda: self._on_started(sandbox))
             try:
-                zygote.fork(name, limits.to_mapping(), [guest_birth.fileno(), init, ready, kernel_started, *entrances])
+                zygote.fork(name, limits, [guest_birth.fileno(), init, ready, kernel_started, *entrances])
                 sandbox.link = self._new_link(sandbox)
             except (OSError, SandboxGone) as error:  # the zygote ended just now, or our descriptors did
                 self._fail_start(sandbox, str(error))

@@ -17,7 +17,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
-from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native import linux, seccomp
 from cellgate.sandbox.native.birth import KernelJob, become_kernel
 from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, pack, unpack
@@ -160,23 +159,23 @@ class _Zygote:
     def _fork(self, request: dict[str, Any], fds: list[int], run: RunKernel) -> None:
         birth, init, init_ready, started, *entrances = fds
         name = request["fork"]
+        job = KernelJob(  # before the fork: each thing that is done after it is done on pages that are copied for it
+            request["open_files"],
+            request["file_bytes"],
+            entrances,
+            self._pages,
+            init,
+            init_ready,
+            started,
+            birth,
+            self._is_host_root,
+            self._filter,
+        )
         try:
             linux.setns(init, linux.CLONE_NEWPID)  # where children are born; the zygote itself stays
             try:
                 pid = os.fork()
                 if pid == 0:
-                    limits = Limits.from_mapping(request["limits"])
-                    job = KernelJob(
-                        limits,
-                        entrances,
-                        self._pages,
-                        init,
-                        init_ready,
-                        started,
-                        birth,
-                        self._is_host_root,
-                        self._filter,
-                    )
                     self._child(job, run)
             finally:
                 linux.setns(self._own_pids, linux.CLONE_NEWPID)

@@ -11,10 +11,11 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 
+from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native import linux
 from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, pack, unpack
 from cellgate.sandbox.native.rootfs import plan_root
@@ -95,9 +96,10 @@ class Zygote:
         except OSError:
             return True
 
-    def fork(self, sandbox_id: str, limits: Mapping[str, object], fds: Sequence[int]) -> None:
+    def fork(self, sandbox_id: str, limits: Limits, fds: Sequence[int]) -> None:
         """Have it fork a kernel; `forked`, `unforked` and `exited` tell of it. Raises OSError when it has ended."""
-        socket.send_fds(self.socket, [pack({"fork": sandbox_id, "limits": limits})], list(fds))
+        order = {"fork": sandbox_id, "open_files": limits.open_files, "file_bytes": limits.file_bytes}
+        socket.send_fds(self.socket, [pack(order)], list(fds))
 
     def signal(self, sandbox_id: str, number: int) -> None:
         """Signal a kernel's process group, if the zygote has not reaped it; `signalled` tells that it was done. When

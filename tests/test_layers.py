@@ -70,6 +70,7 @@ RULES = [
         allowed=(
             *("cellgate.gateway", "cellgate.live", "cellgate.sessions", "cellgate.wire"),
             *("cellgate.settings", "cellgate.errors", "cellgate.terminal", "cellgate.sandbox.limits"),
+            *("cellgate.policy.facts", "cellgate.policy.policies", "cellgate.policy.verdicts"),  # names, for schemas
             "cellgate.access",
         ),
         ours_only=True,

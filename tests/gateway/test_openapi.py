@@ -102,12 +102,14 @@ FAILURES = {
     "too_many_sessions": errors.TooManySessions(1),
     "quota_used_up": errors.QuotaUsedUp("memory_bytes_per_principal", 2, 1, ""),
     "bad_limit": errors.LimitError("pids", 0, "1"),
+    "policy_error": errors.PolicyError(""),
 }
 
 
 BODIES = {  # that begin something, where an empty one does not
     "/v1/scripts": b'{"name": "a", "code": "1"}',
     "/v1/sessions/{session_id}/execute": b'{"code": "1"}',
+    "/v1/validate": b'{"code": "1"}',
 }
 
 
@@ -184,6 +186,7 @@ async def provoke(
             raise FAILURES[code]
 
         patch.setattr(here.manager, "create", refuse)
+        patch.setattr(here.manager, "validate", refuse)
         patch.setattr(here.manager, "change", refuse_now)
         patch.setattr(Scripts, "save", refuse_now)
         patch.setattr(Scripts, "delete", refuse_now)

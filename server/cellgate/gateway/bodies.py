@@ -18,6 +18,7 @@ __all__ = [
     "flag_of",
     "list_of",
     "number_of",
+    "policy_of",
     "read_object",
     "table_of",
     "text_of",
@@ -143,6 +144,12 @@ def number_of(fields: Mapping[str, object], name: str, *, least: float, most: fl
     if not least <= value <= most:
         raise UsageError(f"{name} is {repr(value)[:40]}; a number from {least:g} to {most:g} would pass")
     return value
+
+
+def policy_of(fields: Mapping[str, object], name: str = "policy") -> dict[str, object]:
+    """The keys of a policy file in a field; a policy's name stands for what extends it. Raises UsageError."""
+    asked = fields.get(name)
+    return {"extends": asked} if isinstance(asked, str) else table_of(fields, name)
 
 
 def check_names(fields: Mapping[str, object], known: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from cellgate.errors import UsageError
 from cellgate.gateway.base import RestHandler, timestamp
-from cellgate.gateway.bodies import table_of, text_of
+from cellgate.gateway.bodies import policy_of, table_of, text_of
 from cellgate.live.session import LiveSession
 from cellgate.live.wish import Wish
 
@@ -24,7 +24,6 @@ __all__ = [
     "RestartHandler",
     "kernel_model",
     "kernel_name_of",
-    "policy_of",
     "read_env",
 ]
 
@@ -90,14 +89,6 @@ def read_env(asked: Mapping[str, object]) -> tuple[dict[str, str], list[str]]:
     return env, ignored
 
 
-def policy_of(fields: Mapping[str, object]) -> dict[str, object]:
-    """What `policy` asks for, in the keys of a policy file; a name stands for what extends it. Raises UsageError."""
-    asked = fields.get("policy")
-    if isinstance(asked, str):
-        return {"extends": asked}
-    return table_of(fields, "policy")
-
-
 class KernelsHandler(RestHandler):
     def get(self) -> None:
         self.answer([kernel_model(live) for live in self.manager.sessions(self.principal)])
@@ -107,8 +98,8 @@ class KernelsHandler(RestHandler):
         path = text_of(fields, "path", max_chars=MAX_PATH_CHARS)
         env, ignored = read_env(table_of(fields, "env"))
         labels = {"path": path} if path else {}
-        policy = policy_of(fields)
-        wish = Wish(kernel_name_of(fields), table_of(fields, "limits"), env, labels, policy=policy)
+        limits, policy = table_of(fields, "limits"), policy_of(fields)
+        wish = Wish(kernel_name_of(fields), limits, env, labels, policy=policy)
         live = await self.manager.create(self.principal, wish)
         ignored = [name for name in (*fields.keys() - _FIELDS, *ignored) if _SHOWABLE.fullmatch(name)]
         if ignored:

@@ -12,7 +12,7 @@ from cellgate.errors import CellgateError, Fault
 from cellgate.gateway.auth import REFUSALS
 from cellgate.gateway.base import CODES, PLAIN, Handler
 from cellgate.gateway.kernels import ENV_SCHEMA, MAX_PATH_CHARS
-from cellgate.gateway.schemas import COUNT, DATE, TEXT, Schema, limits_of, object_of, ref
+from cellgate.gateway.schemas import COUNT, DATE, POLICY, TEXT, Schema, limits_of, object_of, ref
 from cellgate.gateway.v1.schemas import v1_schemas
 from cellgate.settings import Settings
 
@@ -195,6 +195,7 @@ def _kernel_wish(settings: Settings) -> Schema:
         "path": {**_LABEL, "description": "shown again; decides nothing"},
         "env": {"type": ["object", "null"], **ENV_SCHEMA},
         "limits": limits_of(settings),
+        "policy": POLICY,
     })  # fmt: skip
 
 

@@ -5,16 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cellgate.policy.policies import LIMITS, MAX_NAMES, POLICIES
 from cellgate.sandbox.limits import LimitTable
 from cellgate.settings import Settings
 
-__all__ = ["COUNT", "DATE", "TEXT", "Schema", "limits_of", "list_of", "maybe", "object_of", "ref", "words_of"]
+__all__ = ["COUNT", "DATE", "POLICY", "TEXT", "Schema", "limits_of", "list_of", "maybe", "object_of", "ref", "words_of"]
 
 Schema = Mapping[str, Any]
 
 TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 DATE: Schema = {"type": "string", "format": "date-time"}
+
+
+_NAMES: Schema = {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": MAX_NAMES}
+_LISTS = ("allow", "note", "warn", "deny")
+_MORE_LISTS = ("allow_modules", "deny_modules", "deny_names", "allow_magics", "message_types")
+POLICY: Schema = {
+    "description": "what is judged by beside the server's own policy: only what is tighter passes",
+    "oneOf": [
+        {"type": "string", "enum": list(POLICIES)},
+        {
+            "type": "object",
+            "properties": {
+                "extends": {"type": "string", "enum": list(POLICIES)},
+                **dict.fromkeys((*_LISTS, *_MORE_LISTS), _NAMES),
+                "limits": {
+                    "type": "object",
+                    "properties": {
+                        name: {"type": "integer", "minimum": row.least, "maximum": row.most, "description": row.why}
+                        for name, row in LIMITS.items()
+                    },
+                    "additionalProperties": False,
+                },
+            },
+            "additionalProperties": False,
+        },
+        {"type": "null"},
+    ],
+}
 
 
 def ref(name: str) -> Schema:

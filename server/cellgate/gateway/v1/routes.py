@@ -10,6 +10,7 @@ from cellgate.gateway.v1.facts import IsolationHandler, LanguagesHandler, Limits
 from cellgate.gateway.v1.files import ArchiveHandler, FileHandler, FilesHandler
 from cellgate.gateway.v1.scripts import MAX_VERSION, DiffHandler, ScriptHandler, ScriptsHandler, VersionsHandler
 from cellgate.gateway.v1.sessions import InterruptHandler, RestartHandler, SessionHandler, SessionsHandler
+from cellgate.gateway.v1.validate import ValidateHandler
 from cellgate.live.files import ARCHIVES, MAX_LISTED
 from cellgate.sessions.states import State
 
@@ -129,6 +130,12 @@ V1_ROUTES: tuple[Route, ...] = (
         "GET": Operation(
             "how two versions differ; by default the newest from the one before", {200: "ScriptDiff"},
             (*_NO_SCRIPT, "usage"), query={"from": _VERSION, "to": _VERSION}, scope=Scope.OBSERVE,
+        ),
+    }),
+    Route("/v1/validate", ValidateHandler, {
+        "POST": Operation(
+            "judge code without running it", {200: "Verdict"}, ("bad_limit", "policy_error"), body="Code",
+            scope=Scope.EXECUTE,
         ),
     }),
     Route("/v1/languages", LanguagesHandler, {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cellgate.gateway.schemas import COUNT, DATE, TEXT, Schema, limits_of, list_of, object_of, words_of
-from cellgate.gateway.v1 import wishes
+from cellgate.gateway.schemas import COUNT, DATE, POLICY, TEXT, Schema, limits_of, list_of, object_of, words_of
+from cellgate.gateway.v1 import validate, wishes
 from cellgate.live.files import KINDS
 from cellgate.live.scripts import MAX_CODE_BYTES, SCRIPT_NAME
+from cellgate.policy.facts import LANGUAGES
+from cellgate.policy.verdicts import Severity
 from cellgate.sessions.states import CellReason, State
 from cellgate.settings import PROFILES, Settings
 from cellgate.wire.agent import MAX_EXPRESSIONS, MAX_ID_CHARS, MAX_NAME_CHARS
@@ -120,7 +122,24 @@ def v1_schemas(settings: Settings) -> dict[str, Schema]:
             "name": _NAME,
             "metadata": _METADATA,
             "idempotency_key": {"type": ["string", "null"], "maxLength": wishes.MAX_KEY_CHARS},
+            "policy": POLICY,
         }, additionalProperties=False),
+        "Code": object_of(
+            {"code": {"type": "string", "maxLength": validate.MAX_CODE_BYTES}},
+            {"language": {"type": "string", "enum": list(LANGUAGES)}, "policy": POLICY},
+            additionalProperties=False,
+        ),
+        "Verdict": object_of({
+            "allowed": {"type": "boolean"},
+            "policy": TEXT,
+            "findings": list_of(object_of({
+                "rule": TEXT, "severity": words_of(*(severity.value for severity in Severity)),
+                "line": COUNT, "column": COUNT, "end_line": COUNT, "end_column": COUNT,
+                "seen": TEXT, "message": TEXT, "hint": TEXT, "part": TEXT,
+            })),
+            "more": COUNT,
+            "metrics": object_of({"code_bytes": COUNT, "nodes": COUNT, "depth": COUNT}),
+        }),
         "SessionChange": object_of({}, {
             "name": _NAME, "metadata": _METADATA, "limits": limits_of(settings, *wishes.CHANGEABLE_LIMITS),
         }, additionalProperties=False),

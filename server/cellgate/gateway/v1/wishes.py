@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from cellgate.errors import UsageError
-from cellgate.gateway.bodies import check_names, table_of, text_of
+from cellgate.gateway.bodies import check_names, policy_of, table_of, text_of
 from cellgate.live.kernelspecs import Kernelspec, choose_kernelspec
 from cellgate.live.wish import Wish
 
@@ -39,7 +39,18 @@ FORBIDDEN_ENV = re.compile(
     r"PATH|HOME|PWD|SHELL|USER|LOGNAME|TMPDIR|IFS|ENV|BASH_.*|LD_.*|GLIBC_.*|GCONV_.*|MALLOC_.*"
     r"|PYTHON.*|IPYTHON.*|IPY.*|JPY_.*|JUPYTER_.*|CELLGATE_.*"
 )
-WISH_NAMES = ("kernel", "language", "template", "profile", "limits", "env", "name", "metadata", "idempotency_key")
+WISH_NAMES = (
+    "kernel",
+    "language",
+    "template",
+    "profile",
+    "limits",
+    "env",
+    "name",
+    "metadata",
+    "idempotency_key",
+    "policy",
+)
 CHANGEABLE_LIMITS = (  # in a session that exists: those of time alone; a sandbox has its others from birth
     *("cell_seconds", "interrupt_grace_seconds", "idle_seconds", "lifetime_seconds", "notice_seconds"),
 )
@@ -57,6 +68,7 @@ def read_wish(fields: Mapping[str, object], specs: Mapping[str, Kernelspec]) -> 
         metadata=_metadata_of(fields),
         profile=text_of(fields, "profile", max_chars=100),
         idempotency_key=text_of(fields, "idempotency_key", max_chars=MAX_KEY_CHARS),
+        policy=policy_of(fields),
     )
 
 

@@ -15,6 +15,7 @@ from cellgate.gateway.app import ROUTES
 from cellgate.gateway.auth import MAX_GUESSES, REFUSALS
 from cellgate.gateway.base import CODES, MAX_BODY_BYTES
 from cellgate.gateway.openapi import Route, document
+from cellgate.live.files import SessionFiles
 from cellgate.live.scripts import Scripts
 from cellgate.live.session import LiveSession
 from cellgate.settings import read_settings
@@ -102,6 +103,20 @@ FAILURES = {
     "too_many_sessions": errors.TooManySessions(1),
     "quota_used_up": errors.QuotaUsedUp("memory_bytes_per_principal", 2, 1, ""),
     "bad_limit": errors.LimitError("pids", 0, "1"),
+    "not_answered": errors.NotAnswered("oom", ""),
+    "bad_path": errors.BadPath("x"),
+    "no_such_file": errors.NoSuchFile("x"),
+    "not_a_file": errors.NotAFile("x"),
+    "not_a_directory": errors.NotADirectory("x"),
+    "already_there": errors.AlreadyThere("x"),
+    "not_empty": errors.NotEmpty("x"),
+    "not_permitted": errors.NotPermitted("x"),
+    "workspace_gone": errors.WorkspaceGone("x"),
+    "file_too_large": errors.FileTooLarge("x", 1),
+    "bad_range": errors.BadRange("x", 1),
+    "bad_archive": errors.BadArchive("x"),
+    "disk_full": errors.DiskFull("x", 1, 1),
+    "files_failed": errors.FilesFailed("x", ""),
     "policy_error": errors.PolicyError(""),
 }
 
@@ -109,6 +124,7 @@ FAILURES = {
 BODIES = {  # that begin something, where an empty one does not
     "/v1/scripts": b'{"name": "a", "code": "1"}',
     "/v1/sessions/{session_id}/execute": b'{"code": "1"}',
+    "/v1/sessions/{session_id}/files": b'{"make_directory": "a"}',
     "/v1/validate": b'{"code": "1"}',
 }
 
@@ -179,7 +195,7 @@ async def provoke(
         names = dict.fromkeys(names, "none")
     else:
 
-        async def refuse(*_):
+        async def refuse(*_, **__):
             raise FAILURES[code]
 
         def refuse_now(*_, **__):
@@ -192,6 +208,7 @@ async def provoke(
         patch.setattr(Scripts, "delete", refuse_now)
         patch.setattr(LiveSession, "restart", refuse)
         patch.setattr(LiveSession, "attach", refuse_now)
+        patch.setattr(SessionFiles, "_ask", refuse)
         headers = headers | {"Accept": "text/event-stream"}
     return await here.ask(
         method, re.sub(r"\{(\w+)\}", lambda found: names[found[1]], path), sent, token=token, headers=headers

@@ -16,8 +16,9 @@ from cellgate.gateway.schemas import COUNT, DATE, POLICY, TEXT, Schema, limits_o
 from cellgate.gateway.v1.schemas import v1_schemas
 from cellgate.settings import Settings
 
-__all__ = ["Operation", "Route", "codes_as_markdown", "document", "routes_as_markdown"]
+__all__ = ["STREAMED", "Operation", "Route", "codes_as_markdown", "document", "routes_as_markdown"]
 
+STREAMED = "application/octet-stream"  # a body that is passed on as it comes, and has limits of its own
 _OF_CHANGES = ["no_origin", "simple_form"]  # refused only of what may change something
 
 
@@ -55,7 +56,7 @@ class Route:
         codes = ["internal", *operation.codes]
         if "{" in self.path or operation.query:
             codes.append("bad_request")
-        if operation.body:
+        if operation.body and operation.body_media != STREAMED:
             codes += ["too_large", "usage"] + (["bad_json"] if operation.body_media == "application/json" else [])
         if not self.handler.is_anonymous:
             codes += [code for code in REFUSALS if code not in _OF_CHANGES]

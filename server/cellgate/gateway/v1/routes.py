@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cellgate.access.scopes import Scope
-from cellgate.gateway.openapi import Operation, Route
+from cellgate.gateway.openapi import STREAMED, Operation, Route
 from cellgate.gateway.schemas import COUNT, TEXT, words_of
 from cellgate.gateway.v1.executes import EventsHandler, ExecuteHandler
 from cellgate.gateway.v1.facts import IsolationHandler, LanguagesHandler, LimitsHandler, ProfilesHandler
@@ -75,11 +75,11 @@ V1_ROUTES: tuple[Route, ...] = (
     Route("/v1/sessions/{session_id}/files/{path}", FileHandler, {
         "GET": Operation(
             "a file, or a range of it; HEAD tells what it is", {200: "Bytes", 206: "Bytes", 304: ""},
-            (*_FILES, "bad_range", "file_too_large"), media="application/octet-stream", scope=Scope.OBSERVE,
+            (*_FILES, "bad_range", "file_too_large"), media=STREAMED, scope=Scope.OBSERVE,
         ),
         "PUT": Operation(
             "a file, with the directories above it, in place of one that is there", {200: "File"},
-            (*_FILES, *_CHANGES), body="Bytes", body_media="application/octet-stream", scope=Scope.EXECUTE,
+            (*_FILES, *_CHANGES), body="Bytes", body_media=STREAMED, scope=Scope.EXECUTE,
         ),
         "DELETE": Operation(
             "remove a file or directory", {204: ""}, (*_FILES, "not_empty", "usage"),
@@ -89,12 +89,12 @@ V1_ROUTES: tuple[Route, ...] = (
     Route("/v1/sessions/{session_id}/archive", ArchiveHandler, {
         "GET": Operation(
             "a directory, packed", {200: "Bytes"}, (*_FILES, "usage"),
-            query={"path": TEXT, "format": words_of(*ARCHIVES)}, media="application/octet-stream", scope=Scope.OBSERVE,
+            query={"path": TEXT, "format": words_of(*ARCHIVES)}, media=STREAMED, scope=Scope.OBSERVE,
         ),
         "PUT": Operation(
             "unpack a tar or zip into a directory: all of it or nothing", {200: "Unpacked"},
-            (*_FILES, *_CHANGES, "bad_archive"), query={"path": TEXT, "format": words_of(*ARCHIVES)},
-            body="Bytes", body_media="application/octet-stream", scope=Scope.EXECUTE,
+            (*_FILES, *_CHANGES, "bad_archive", "usage"), query={"path": TEXT, "format": words_of(*ARCHIVES)},
+            body="Bytes", body_media=STREAMED, scope=Scope.EXECUTE,
         ),
     }),
     Route("/v1/sessions/{session_id}/execute", ExecuteHandler, {

@@ -37,6 +37,7 @@ from cellgate.live.isolation import Isolation
 from cellgate.live.judging import Judges
 from cellgate.live.kernelspecs import DEFAULT_KERNEL, Kernelspec, find_kernelspecs, setup_of
 from cellgate.live.known import KnownFile
+from cellgate.live.oneshots import OneShots
 from cellgate.live.scripts import Scripts
 from cellgate.live.session import LiveSession, date_now
 from cellgate.live.turns import Turns
@@ -105,6 +106,7 @@ class Manager:
         self._coming: list[str] = []  # principals whose sessions are admitted, and not among those yet
         self.isolation = Isolation(self._get_driver, settings.driver)
         self._keys: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self.oneshots = OneShots(self)
         self._driver: Driver | None = None
         self._opening = asyncio.Lock()
         self._starting = Turns(STARTS_AT_ONCE)

@@ -1,0 +1,232 @@
+"""One-shots: code that is run in a session of its own, of which nothing is left but what became of it.
+
+    OneShot ── a turn ──▶ a fresh session ──▶ files in ──▶ inputs, code, calculate(inputs) ──▶ files out ──▶ Outcome
+                 │                                                                              session gone
+        fair between principals: those that find the server full wait, and are not refused
+
+With inputs the code defines `calculate(inputs)`, and what that returns is the one-shot's value, as JSON. Knows nothing
+of HTTP.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+from uuid import uuid4
+
+from cellgate.errors import CellgateError, FileError, ServerFull, TooManySessions, UsageError
+from cellgate.live.files import SessionFiles
+from cellgate.live.follower import Follower
+from cellgate.live.kernelspecs import Kernelspec
+from cellgate.live.requirements import unmet
+from cellgate.live.session import LiveSession
+from cellgate.live.shares import Shares
+from cellgate.live.wish import Wish
+from cellgate.sessions.agents import Event
+from cellgate.wire.agent import Execute
+from cellgate.wire.result import Folding, Result
+
+__all__ = ["Cache", "FileOut", "OneShot", "OneShots", "Outcome"]
+
+PLACES = max(4, 2 * (os.cpu_count() or 1))  # one-shots at once: what computes gains nothing from more, what sleeps some
+ROOM_SECONDS = 60.0  # to wait for another session to end, when there may be no more; then it is told
+LOOK_SECONDS = 0.05  # from one look for room to the next
+CLIENT = "one-shot"
+MAX_FILE_OUT_BYTES = 4 << 20  # of one file that is fetched: it is sent with the result
+CACHE_BYTES = 64 << 20  # of results, that are kept for the same to be asked again
+CACHE_ENTRY_BYTES = 1 << 20  # of one: large results are rare, and would push many others out
+
+# What inputs are called in the kernel: by names that no code uses by chance, as it may have `inputs` of its own.
+_TAKE_INPUTS = "import json as _cellgate_json\n_cellgate_inputs = _cellgate_json.loads({!r})"
+_CALCULATE = "_cellgate_json.dumps(calculate(_cellgate_inputs), allow_nan=False)"
+
+
+@dataclass(frozen=True)
+class OneShot:
+    """What is to be run, and how. Whoever made it has checked the types."""
+
+    code: str
+    wish: Wish = field(default_factory=Wish)
+    has_inputs: bool = False
+    inputs: object = None  # of JSON
+    timeout: float | None = None  # seconds, for each of its cells
+    output_bytes: int | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)  # put there before
+    wanted: tuple[str, ...] = ()  # paths of files that are fetched after
+    requirements: tuple[str, ...] = ()
+    may_be_cached: bool = False
+
+    def key(self, principal: str) -> str:
+        """The same for what would be the same again. Nobody is told what was computed for others."""
+        files = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
+        said = json.dumps([principal, {**vars(self), "files": files}], default=vars, sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FileOut:
+    """A file that was fetched, or why it was not."""
+
+    data: bytes = b""
+    error: CellgateError | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    result: Result
+    value: object = None  # what calculate returned
+    files: Mapping[str, FileOut] = field(default_factory=dict)
+    is_cached: bool = False
+
+    @property
+    def is_ok(self) -> bool:
+        return self.result.is_ok
+
+    @property
+    def size(self) -> int:
+        """In memory, about."""
+        return len(json.dumps(self.result.to_json())) + sum(len(file.data) for file in self.files.values())
+
+
+class Makes(Protocol):
+    """What is needed of the manager."""
+
+    @property
+    def kernelspecs(self) -> Mapping[str, Kernelspec]: ...
+
+    async def create(self, principal: str, wish: Wish) -> LiveSession: ...
+
+
+class OneShots:
+    """Those of one server. Belongs to one loop."""
+
+    def __init__(self, manager: Makes, places: int = PLACES) -> None:
+        self._manager = manager
+        self._turns = Shares(places, asyncio.get_running_loop().time)
+        self._cache = Cache(CACHE_BYTES)
+
+    async def run(self, principal: str, shot: OneShot, tell: Callable[[Event], object] = lambda event: None) -> Outcome:
+        """Returns when nothing is left of it but the outcome; `tell` is called with each event meanwhile. Whoever is
+        cancelled ends it. Raises UsageError, TooManyWaiting, and what `Manager.create` and files may raise."""
+        self._check(shot)
+        key = shot.key(principal) if shot.may_be_cached else ""
+        if key and (known := self._cache.get(key)):
+            return replace(known, is_cached=True)
+        async with self._turns.turn(principal):
+            live = await self._session(principal, shot.wish)
+            try:
+                outcome = await _run_in(live, shot, tell)
+            finally:
+                await live.delete()
+        if key and outcome.is_ok:
+            self._cache.put(key, outcome)
+        return outcome
+
+    def _check(self, shot: OneShot) -> None:
+        """Before it waits for anything."""
+        spec = self._manager.kernelspecs[shot.wish.kernel]
+        if shot.has_inputs and spec.language != "python":
+            raise UsageError(
+                f"inputs are for calculate() of Python, and {spec.name} is {spec.language}; none would pass"
+            )
+        if not shot.requirements:
+            return
+        if spec.packages is None:
+            raise UsageError(
+                f"nobody knows what {spec.name} has installed; a kernel of Python, or no requirements pass"
+            )
+        if problems := unmet(shot.requirements, spec.packages):
+            told = "; ".join(problems[:10])
+            raise UsageError(f"{told}. Nothing is installed for you; what /v1/languages lists would pass")
+
+    async def _session(self, principal: str, wish: Wish) -> LiveSession:
+        """A fresh one; waits for one to end when there may be no more."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ROOM_SECONDS
+        while True:
+            try:
+                return await self._manager.create(principal, wish)
+            except (ServerFull, TooManySessions):
+                if loop.time() >= deadline:
+                    raise
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _run_in(live: LiveSession, shot: OneShot, tell: Callable[[Event], object]) -> Outcome:
+    files = SessionFiles(live)
+    for path, data in shot.files.items():
+        await files.write_whole(path, data)
+    call = uuid4().hex
+    folding = Folding()
+    returned: list[str] = []
+
+    def take(event: Event) -> None:
+        if event["event"] == "result" and event.get("cell") == call:
+            returned.append(str(event["data"].get("text/plain")))
+            return
+        folding.take(event)
+        tell(event)
+
+    with Follower(live, CLIENT, take) as follower:
+        for cell in _cells(shot, call):
+            if not (await follower.run(cell)).is_ok:
+                break
+    result = folding.result()
+    value = _value_of(returned[0]) if returned and result.is_ok else None
+    return Outcome(result, value, {path: await _fetch(files, path) for path in shot.wanted})
+
+
+def _cells(shot: OneShot, call: str) -> list[Execute]:
+    limits = {} if shot.output_bytes is None else {"output_bytes_per_cell": shot.output_bytes}
+    code = Execute(uuid4().hex, shot.code, timeout=shot.timeout, limits=limits)
+    if not shot.has_inputs:
+        return [code]
+    before = Execute(uuid4().hex, _TAKE_INPUTS.format(json.dumps(shot.inputs)), silent=True, store_history=False)
+    return [before, code, replace(code, id=call, code=_CALCULATE, store_history=False)]
+
+
+def _value_of(text: str) -> object:
+    """The kernel shows the JSON as a text of Python. Whatever it shows instead is its own to answer for."""
+    try:
+        return json.loads(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+async def _fetch(files: SessionFiles, path: str) -> FileOut:
+    try:
+        return FileOut(await files.read_whole(path, MAX_FILE_OUT_BYTES))
+    except FileError as error:
+        return FileOut(error=error)
+
+
+class Cache:
+    """Outcomes by key, the least used of which go when they become too large."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[str, tuple[Outcome, int]] = OrderedDict()
+
+    def get(self, key: str) -> Outcome | None:
+        if key not in self._entries:
+            return None
+        self._entries.move_to_end(key)
+        return self._entries[key][0]
+
+    def put(self, key: str, outcome: Outcome) -> None:
+        size = outcome.size
+        if size > CACHE_ENTRY_BYTES or key in self._entries:
+            return
+        self._entries[key] = outcome, size
+        self._bytes += size
+        while self._bytes > self._most_bytes:
+            _, (_, gone) = self._entries.popitem(last=False)
+            self._bytes -= gone

@@ -31,6 +31,7 @@ from cellgate.gateway.bodies import TooLarge, read_object
 from cellgate.terminal import one_line
 
 if TYPE_CHECKING:
+    from cellgate.gateway.assets import Assets
     from cellgate.gateway.kernelspecs import Logos
     from cellgate.gateway.notebooks import Notebooks
     from cellgate.gateway.visitors import Visitors
@@ -141,6 +142,7 @@ class Services:
     settings: Settings
     notebooks: Notebooks
     logos: Logos
+    assets: Assets
     document: bytes  # what /v1/openapi.json answers
     scopes: Mapping[tuple[type[Handler], str], Scope | None]  # by handler and method: what one must have
 

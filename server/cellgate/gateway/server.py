@@ -27,6 +27,7 @@ from cellgate.access.tokens import TokenWatch
 from cellgate.access.vouched import Issuer, Proxy, read_networks
 from cellgate.errors import StorageFull
 from cellgate.gateway.app import make_app
+from cellgate.gateway.assets import Assets, read_assets
 from cellgate.gateway.auth import Guard
 from cellgate.gateway.base import MAX_BODY_BYTES
 from cellgate.gateway.kernelspecs import Logos, read_logos
@@ -57,11 +58,12 @@ class Installed:
 
     kernelspecs: Mapping[str, Kernelspec]
     logos: Logos
+    assets: Assets
 
     @staticmethod
     def read() -> Installed:
         kernelspecs = find_kernelspecs(TEMPLATES)
-        return Installed(kernelspecs, read_logos(kernelspecs.values()))
+        return Installed(kernelspecs, read_logos(kernelspecs.values()), read_assets())
 
 
 async def run_gateway(
@@ -102,7 +104,7 @@ async def run_gateway(
     watching: list[asyncio.Task[None]] = []
     try:
         guard = make_guard(settings, token, issuer)
-        app = make_app(manager, guard, settings, installed.logos)
+        app = make_app(manager, guard, settings, installed.logos, installed.assets)
         if tokens is not None:
             watch = watch_tokens(TokenWatch(tokens), guard, app.settings["services"].visitors)
             watching.append(asyncio.ensure_future(watch))

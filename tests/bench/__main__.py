@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.bench import interrupt, latency, memory, output, start, sustained
 from tests.bench.gateway import idle, relay, stall, throughput
+from tests.bench.gateway import files as gateway_files
 from tests.bench.gateway import interrupt as gateway_interrupt
 from tests.bench.gateway import latency as gateway_latency
 from tests.bench.gateway import output as gateway_output
@@ -48,6 +49,7 @@ FIGURES = {
             ("output", "Floods of output through the websocket", gateway_output),
             ("interrupt", "An interrupt through the gateway", gateway_interrupt),
             ("sustained", "Sessions come and go", gateway_sustained),
+            ("files", "A large file in and out", gateway_files),
             ("idle", "Sessions that do nothing", idle),
             ("stall", "A client that stops reading", stall),
         )

@@ -14,6 +14,7 @@ import functools
 import logging
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -313,6 +314,12 @@ class _MainThread:
         return threading.main_thread()
 
 
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def _quiet_logger() -> logging.Logger:
     """Where ipykernel tells each traceback again: nowhere, whatever user code does to the root logger."""
     logger = logging.getLogger("cellgate_kernel")
@@ -351,6 +358,7 @@ class SandboxKernel(IPythonKernel):
         self._stdin_replies: SimpleQueue[Request] = SimpleQueue()
         self._info: Mapping[str, Any] | None = None
         self._exit_code = 0
+        self._cpu_before = 0.0  # the cell
         self._seen: Seen | None = None  # the namespace before the cell, where its reply is to tell what has changed
         self.shell_handlers["variables_request"] = self.variables_request
 
@@ -640,12 +648,15 @@ class SandboxKernel(IPythonKernel):
     async def execute_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         wish = parent["metadata"].get("cellgate")
         self._seen = look(self._variables()) if isinstance(wish, dict) and wish.get("diff") is True else None
+        self._cpu_before = _cpu_seconds()
         await super().execute_request(stream, ident, parent)
 
     def finish_metadata(self, parent: Any, metadata: dict[str, Any], reply_content: Any) -> dict[str, Any]:
         finished: dict[str, Any] = super().finish_metadata(parent, metadata, reply_content)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+        ours = finished["cellgate"] = {"cpu": round(_cpu_seconds() - self._cpu_before, 6), "peak_memory": peak}
         if self._seen is not None:
-            finished.setdefault("cellgate", {})["diff"] = changes(self._seen, look(self._variables()))
+            ours["diff"] = changes(self._seen, look(self._variables()))
         return finished
 
     # -- input ---------------------------------------------------------------------------------------------

@@ -1,28 +1,33 @@
 """PROTOCOL.md says what the code does: each of its tables is read and held against the code."""
 
 import re
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 
 import pytest
 
 from cellgate.errors import TooManyClients
-from cellgate.gateway import channels, websocket
+from cellgate.gateway import agents as gateway_agents
+from cellgate.gateway import sockets, websocket
 from cellgate.gateway.frames import CloseCode
 from cellgate.sandbox.certificate import Reason
-from cellgate.sessions import states
+from cellgate.sessions import agents, known, session, states
+from cellgate.sessions.agents import EVENTS
 from cellgate.sessions.clocks import WORKING_CPU_SHARE
 from cellgate.sessions.session import BACKGROUND_SECONDS, RESTART_PAUSES
-from cellgate.wire import jupyter, strict
+from cellgate.wire import agent, jupyter, strict
 from cellgate_kernel import bridge, host, link, message
 
 PAGE = (Path(__file__).parents[2] / "server" / "PROTOCOL.md").read_text()
 
 
-def table(heading: str) -> list[list[str]]:
+def table(heading: str, strip: str = "`") -> list[list[str]]:
     """The rows of the one table whose heading row begins with these cells."""
     found = re.findall(rf"^\| {re.escape(heading)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
     assert len(found) == 1, f"{len(found)} tables are headed {heading!r}"
-    return [[cell.strip().strip("`") for cell in row.strip("| ").split(" | ")] for row in found[0].splitlines()]
+    return [
+        [cell.strip().strip(strip or None) for cell in row.strip("| ").split(" | ")] for row in found[0].splitlines()
+    ]
 
 
 def test_kinds():
@@ -105,9 +110,9 @@ def test_what_closes_a_websocket():
 def test_why_the_gateway_closes_a_websocket():
     written = {name: (int(code), why) for name, code, why in table("closed by the gateway | close code")}
     said = {f"{name}: {why}": code for name, (code, why) in written.items() if name != TooManyClients.code}
-    assert said == {text: code for code, text in channels.PARTINGS.values()}
-    assert written[TooManyClients.code][0] == channels.TRY_AGAIN_LATER
-    assert str(sorted(channels.CLOSED_BY_CLIENT)) == "[1000, 1001, 1005]", "1005 stands for none"
+    assert said == {text: code for code, text in sockets.PARTINGS.values()}
+    assert written[TooManyClients.code][0] == sockets.TRY_AGAIN_LATER
+    assert str(sorted(sockets.CLOSED_BY_CLIENT)) == "[1000, 1001, 1005]", "1005 stands for none"
 
 
 def test_limits_of_a_clients_message():
@@ -124,6 +129,49 @@ def test_the_names_of_errors_that_the_gateway_tells():
 
 def test_the_subprotocol():
     assert f"`{jupyter.Dialect.V1.value}`" in PAGE
+
+
+def test_what_agents_may_ask():
+    def name(one: Field[object]) -> str:
+        is_needed = one.default is MISSING and one.default_factory is MISSING
+        return f"`{one.name}`" if is_needed else f"`{one.name}`?"
+
+    asked = {f"`{op}`": [name(one) for one in fields(kind)] for op, kind in agent.OPS.items()}
+    assert {op: row.split(", ") for op, row, _ in table("op | fields", strip="")} == asked
+
+
+def test_what_agents_are_told():
+    rows = {event: re.findall(r"`(\w+)`(\??)", row) for event, row, _ in table("event | fields", strip="")}
+    assert {event: tuple(name + mark for name, mark in row) for event, row in rows.items()} == {
+        f"`{event}`": names for event, names in EVENTS.items()
+    }
+
+
+def test_the_forms_of_agents_messages():
+    assert [row[0] for row in table("agents' subprotocol | a message is")] == [form.value for form in agent.Form]
+
+
+def test_what_agents_are_refused():
+    assert dict(table("refusal | because", strip="")) == {f"`{code}`": why for code, why in agent.REFUSALS.items()}
+    modules = (agent, agents, session, gateway_agents)
+    sources = "".join(Path(str(module.__file__)).read_text() for module in modules)
+    assert set(re.findall(r'Refused\(\s*"(\w+)"', sources)) == set(agent.REFUSALS)
+
+
+def test_what_closes_an_agents_websocket():
+    written = {name: (int(code), what) for name, code, what in table("closed for | close code")}
+    assert written == agent.CLOSED_FOR
+    assert f"`future_cursor` ({gateway_agents.FUTURE_CURSOR})" in PAGE
+
+
+def test_limits_of_the_agents_websocket():
+    modules = (agent, agents, known, gateway_agents)
+    values = {name: value for module in modules for name, value in vars(module).items() if name.startswith("MAX_")}
+    elsewhere = {*vars(strict), *vars(message)}
+    ours = {name: value for name, value in values.items() if name not in elsewhere}
+    assert {row[0]: int(row[1]) for row in table("limit of the agents' websocket | value")} == ours
+    assert f"The newest {known.MAX_KNOWN} cells" in " ".join(PAGE.split())
+    assert f"up to {agents.MAX_SUMMARY_BYTES} bytes would be there" in PAGE
 
 
 def test_reasons_are_the_closed_list_with_a_sentence_each():

@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
-from cellgate.gateway.channels import MAX_CLIENT_BYTES, PARTINGS, TRY_AGAIN_LATER
+from cellgate.gateway.sockets import MAX_CLIENT_BYTES, PARTINGS, TRY_AGAIN_LATER
 from cellgate.live.reader import Parting
 from cellgate.sandbox.fake import FakeSandbox
 from cellgate.wire.jupyter import CLIENT_ERRORS, Dialect, execute_content, make_message, parse_message

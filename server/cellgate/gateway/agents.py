@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any
 from uuid import uuid4
 
 from tornado.web import HTTPError
 
 from cellgate.access.scopes import Scope
-from cellgate.errors import CellgateError, NoSubprotocol, TooManyClients, UsageError
+from cellgate.errors import NoSubprotocol, UsageError
 from cellgate.gateway import base
 from cellgate.gateway.auth import Refusal
-from cellgate.gateway.channels import TRY_AGAIN_LATER
-from cellgate.gateway.sockets import SessionSocket
+from cellgate.gateway.sockets import MAX_CLIENT_BYTES, SessionSocket
 from cellgate.gateway.websocket import WebSocket
+from cellgate.live.reader import Reader
 from cellgate.live.session import date_now
 from cellgate.live.voices import AgentVoice
 from cellgate.sessions.agents import answer_of, message_of, question_of
@@ -51,11 +52,10 @@ __all__ = ["FUTURE_CURSOR", "AgentsHandler"]
 
 FUTURE_CURSOR = 4009  # closes a connection that begins behind the journal's end
 MAX_CLIENT_CHARS = 100  # of a name that people read
-MAX_CLIENT_BYTES = 255  # it stands in the records of what it asked
 MAX_ANSWERS = 64  # that one connection may wait for, before it is read no further
 ROLES = ("driver", "observer")
 
-R = TypeVar("R", bound=Request)
+Work = Callable[[], Awaitable[Mapping[str, Any] | None]]  # what is told of it beside that it was done
 
 
 class AgentsHandler(SessionSocket):
@@ -95,147 +95,114 @@ class AgentsHandler(SessionSocket):
         if self._since is not None and self._since > end:
             self.shut(FUTURE_CURSOR, f"future_cursor: this session has come to {end}; up to that would pass")
             return
-        voice = AgentVoice(self._client.encode(), self._form)
-        try:
-            self._reader = self._live.attach(self._client.encode(), self, voice, since=self._since)
-        except TooManyClients as error:
-            self.shut(TRY_AGAIN_LATER, f"{error.code}: {error}")
-            return
-        self._tell(self._attached(end))
-        self._reader.catch_up()
+        super().open()
 
-    def _attached(self, end: int) -> dict[str, Any]:
+    def join(self) -> Reader:
+        client = self._client.encode()
+        return self._live.attach(client, self, AgentVoice(client, self._form), since=self._since)
+
+    def joined(self, reader: Reader) -> None:
         core = self._live.session
-        assert self._reader is not None
-        return {
-            "event": "attached",
-            "protocol": PROTOCOL,
-            "session": self._live.id,
-            "client": self._client,
-            "role": self._role,
-            "state": core.state.value,
-            "incarnation": core.incarnation,
-            "kernel": self._live.kernel_name,
-            "end": end,
-            "since": self._reader.position - 1,
-            "pending": [
-                {
-                    "cell": cell.message.msg_id,
-                    "client": cell.client.decode("utf-8", "replace"),
-                    "phase": cell.phase.value,
-                }
-                for cell in core.pending
-            ],
-            "limits": core.limits.to_mapping(),
-        }
+        reader.tell(
+            {
+                "event": "attached",
+                "protocol": PROTOCOL,
+                "session": self._live.id,
+                "client": self._client,
+                "role": self._role,
+                "state": core.state.value,
+                "incarnation": core.incarnation,
+                "kernel": self._live.kernel_name,
+                "end": self._live.journal.next_seq - 1,
+                "since": reader.position - 1,
+                "pending": [
+                    {
+                        "cell": cell.message.msg_id,
+                        "client": cell.client.decode("utf-8", "replace"),
+                        "phase": cell.phase.value,
+                    }
+                    for cell in core.pending
+                ],
+                "limits": core.limits.to_mapping(),
+            }
+        )
 
     # -- from the client -----------------------------------------------------------------------------
 
-    def heard(self, data: bytes | str) -> None:
-        if self._reader is None or self._reader.is_over:
-            return
+    def hear(self, reader: Reader, data: bytes | str) -> None:
         try:
             request = read_request(data, self._form, max_bytes=self.max_message_size)
             if self._role == "observer" and not isinstance(request, Ack):
                 raise Refused("observer", "an observer may send ack; connect with role=driver for the rest", request.id)
-            _HEARD[type(request)](self, request)
+            self._carry_out(request, reader)
         except Refused as refused:
-            self._tell(refused.to_event())
+            reader.tell(refused.to_event())
         except MessageError as error:
             self.shut(CLOSED_FOR[error.code][0], str(error))
-        self.give_way()
 
-    def _pass_on(self, request: Execute | Input | Comm) -> None:
-        assert self._reader is not None
-        if isinstance(request, Input) and not self._live.session.is_asking(request.cell):
-            raise Refused("input_unasked", "this cell asks for no input; one that does would pass", request.id)
-        message = message_of(request, date=date_now(), max_bytes=self.max_message_size)
-        self._live.heard(self._reader, message)
-
-    def _acknowledge(self, request: Ack) -> None:
-        assert self._reader is not None
-        if not self._reader.confirm(request.seq):
-            sent = self._reader.position - 1
-            raise Refused("future_cursor", f"up to {sent} was sent to you; that would pass", request.id, sent=sent)
-
-    def _interrupt(self, request: Interrupt) -> None:
-        self._answer_with(request, self._live.interrupt())
-
-    def _cancel(self, request: Cancel) -> None:
-        was = self._live.cancel(request.cell)
-        if was is None:
-            raise Refused(
-                "unknown_cell", "no cell of this id is known here; one that was accepted would pass", request.id
-            )
-        self._reply(request, was=was)
-
-    def _restart(self, request: Restart) -> None:
-        self._answer_with(request, self._live.restart())
-
-    def _ask(self, request: Complete | Inspect | IsComplete | Variables) -> None:
-        self._answer_with(request, self._kernel_says(request))
+    def _carry_out(self, request: Request, reader: Reader) -> None:
+        """Raises Refused."""
+        live = self._live
+        match request:
+            case Ack(seq=seq):
+                if not reader.confirm(seq):
+                    sent = reader.position - 1
+                    raise Refused("future_cursor", f"up to {sent} was sent; that would pass", request.id, sent=sent)
+            case Input(cell=cell) if not live.session.is_asking(cell):
+                raise Refused("input_unasked", "this cell asks for no input; one that does would pass", request.id)
+            case Execute() | Input() | Comm():
+                live.heard(reader, message_of(request, date=date_now(), max_bytes=self.max_message_size))
+            case Touch():
+                live.touch()
+                reader.tell(reply_to(request.id))
+            case Cancel(cell=cell):
+                if (was := live.cancel(cell)) is None:
+                    raise Refused("unknown_cell", "no such cell is known; one that was accepted would pass", request.id)
+                reader.tell(reply_to(request.id, was=was))
+            case Interrupt():
+                self._answer_with(live.interrupt, request.id, reader)
+            case Restart():
+                self._answer_with(live.restart, request.id, reader)
+            case Complete() | Inspect() | IsComplete() | Variables():
+                self._answer_with(partial(self._kernel_says, request), request.id, reader)
 
     async def _kernel_says(self, request: Complete | Inspect | IsComplete | Variables) -> Mapping[str, Any]:
         kind, content = question_of(request)
         answer = await self._live.ask(kind, content, is_clients=True)
         return answer_of(request, answer.content)
 
-    def _touch(self, request: Touch) -> None:
-        self._live.touch()
-        self._reply(request)
+    # -- answers that must wait ----------------------------------------------------------------------
 
-    # -- to the client -------------------------------------------------------------------------------
-
-    def _tell(self, event: Mapping[str, Any]) -> None:
-        if self._reader is not None:
-            self._reader.tell(event)
-
-    def _reply(self, request: Request, **more: Any) -> None:
-        self._tell(reply_to(request.id, **more))
-
-    def _answer_with(self, request: Request, work: Awaitable[Mapping[str, Any] | None]) -> None:
-        """With what comes of it, while others are answered."""
-        task = asyncio.ensure_future(self._answer(request, work))
+    def _answer_with(self, work: Work, re: str, reader: Reader) -> None:
+        """While others are answered. Nothing is heard until the work has begun: what comes behind it shall find it
+        done, as far as that is done at once."""
+        task = asyncio.ensure_future(self._answer(work, re, reader))
         self._answers.add(task)
         task.add_done_callback(self._answered)
+        self.hold("begins")
         if len(self._answers) >= MAX_ANSWERS:
-            self.pause()
+            self.hold("answers")
 
-    async def _answer(self, request: Request, work: Awaitable[Mapping[str, Any] | None]) -> None:
+    async def _answer(self, work: Work, re: str, reader: Reader) -> None:
+        self.release("begins")
         try:
-            self._reply(request, **(await work or {}))
+            reader.tell(reply_to(re, **(await work() or {})))
         except Refused as refused:
-            self._tell(refused.to_event())
-        except CellgateError as error:
-            problem = base.problem_of(error)
-            facts = error.facts() if base.ANSWERS.get(error.code, (0, ""))[1] is None else {}
-            self._tell(Refused(problem.code, problem.message, request.id, **facts).to_event())
+            reader.tell(refused.to_event())
+        except Exception as error:  # a fault of ours too is an answer
+            self.log_exception(type(error), error, error.__traceback__)
+            problem = base.problem_of(error, self._error_id).to_json()
+            del problem["reason"]  # of HTTP
+            reader.tell({"event": "error", "re": re, **problem})
 
     def _answered(self, task: asyncio.Task[None]) -> None:
         self._answers.discard(task)
-        if len(self._answers) == MAX_ANSWERS - 1:
-            self.resume()
+        self.release("answers")
 
     def ended(self, code: int | None, reason: str) -> None:
         for task in self._answers:
             task.cancel()
         super().ended(code, reason)
-
-
-_HEARD = cast(
-    "Mapping[type[Request], Callable[[AgentsHandler, Request], None]]",
-    {
-        Execute: AgentsHandler._pass_on,
-        Input: AgentsHandler._pass_on,
-        Comm: AgentsHandler._pass_on,
-        Ack: AgentsHandler._acknowledge,
-        Interrupt: AgentsHandler._interrupt,
-        Cancel: AgentsHandler._cancel,
-        Restart: AgentsHandler._restart,
-        Touch: AgentsHandler._touch,
-        **dict.fromkeys((Complete, Inspect, IsComplete, Variables), AgentsHandler._ask),
-    },
-)
 
 
 def _client_of(name: str) -> str:

@@ -206,7 +206,9 @@ def _refusal(parts: Parts) -> Event:
     facts = _table(load_plainly(parts[2]).get("cellgate"))
     message = _word(load_plainly(parts[3]).get("evalue"))
     re = _word(load_plainly(parts[1]).get("msg_id"))
-    return {"event": "error", "re": re, "code": _word(facts.pop("reason", "")), "message": message, "facts": facts}
+    code = _word(facts.pop("reason", ""))
+    fault = "ours" if code == CellReason.BACKEND_ERROR.value else "yours"
+    return {"event": "error", "re": re, "code": code, "message": message, "fault": fault, "facts": facts}
 
 
 def _notice(parts: Parts) -> Event:

@@ -27,6 +27,7 @@ __all__ = [
     "CLOSED_FOR",
     "OPS",
     "PROTOCOL",
+    "REFUSALS",
     "Ack",
     "Cancel",
     "Comm",
@@ -83,6 +84,19 @@ CLOSED_FOR: dict[str, tuple[int, str]] = {
 }
 
 
+# What a request may be refused for here; beside the codes of `errors`, and how cells end.
+REFUSALS: dict[str, str] = {
+    "unknown_op": "there is no such op",
+    "bad_field": "a field is missing, of another type, too long, or none that the op has",
+    "observer": "an observer asks for something",
+    "future_cursor": "an event is acknowledged that was not sent",
+    "input_unasked": "the cell does not wait for input",
+    "unknown_cell": "no cell of this id was accepted, or it is known no longer",
+    "id_taken": "there was a cell of this id, with other code",
+    "kernel_error": "the kernel could not answer; `facts` has the error's `name` and `value`",
+}
+
+
 class Refused(Exception):
     """A message that asks for what cannot be. The connection stays."""
 
@@ -94,7 +108,14 @@ class Refused(Exception):
         self.facts = facts
 
     def to_event(self) -> dict[str, Any]:
-        return {"event": "error", "re": self.re, "code": self.code, "message": self.message, "facts": self.facts}
+        return {
+            "event": "error",
+            "re": self.re,
+            "code": self.code,
+            "message": self.message,
+            "fault": "yours",
+            "facts": self.facts,
+        }
 
 
 def reply_to(re: str | None, **more: object) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from cellgate.commands.exits import EndedBySignal, ExitStatus, exits_as_text, status_of_error
+from cellgate.commands.exits import EndedBySignal, ExitStatus, exits_as_text, is_known, status_of_error
 from cellgate.errors import CellgateError, UsageError
 from cellgate.terminal import one_line
 
@@ -30,6 +30,8 @@ COMMANDS = {  # each with its module
     "doctor": "cellgate.doctor",
     "settings": "cellgate.commands.show_settings",
     "token": "cellgate.commands.token",
+    "audit": "cellgate.commands.audit",
+    "images": "cellgate.commands.images",
 }
 
 
@@ -90,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tell(error: Exception, wants_json: bool) -> ExitStatus:
     """One line for people on standard error; for programs an object on standard output too."""
     status = status_of_error(error)
-    code = error.code if isinstance(error, CellgateError) else CellgateError.code
-    if not isinstance(error, CellgateError):
+    code = getattr(error, "code", CellgateError.code) if is_known(error) else CellgateError.code
+    if not is_known(error):
         traceback.print_exception(error)
-    text = str(error) or type(error).__name__
+    text = str(getattr(error, "message", "") or error) or type(error).__name__
     _say(f"error[{code}]: {text}")
     if wants_json:
         print(json.dumps({"status": "failed", "exit_status": status, "error": {"code": code, "text": text}}))

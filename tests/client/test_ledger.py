@@ -97,6 +97,19 @@ def test_a_cell_whose_end_is_not_kept_any_more_fails_and_does_not_wait_for_ever(
     assert isinstance(sink.error, OutcomeLost)
 
 
+def test_a_cell_that_began_before_what_is_read_is_recalled(seen):
+    recalled = []
+    ledger = Ledger(seen.append, lambda *said: recalled.append(said), since=50)
+    come(ledger)
+    ledger.execute(execute("a"), early := Sink())
+    ledger.execute(execute("b"), Sink())
+    for name, accepted in (("a", 7), ("b", 51)):
+        ledger.take({"event": "reply", "re": name, "ok": True, "was": "finished", "accepted": accepted})
+    assert recalled == [("a", 7, early)]
+    ledger.take({"event": "accepted", "seq": 51, "cell": "b"})
+    assert come(ledger, b="running") == []
+
+
 def test_an_answer_to_a_question_is_said_again_until_anything_shows_that_it_came(ledger):
     come(ledger)
     ledger.execute(execute("a"), Sink())

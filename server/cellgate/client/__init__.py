@@ -9,7 +9,7 @@
 `events`; how a cell ended is a `Result`. Knows the wire, and nothing else of the server.
 """
 
-from cellgate.client.blocking import Cell, Client, Files, Session
+from cellgate.client.blocking import Cell, Client, Files, Scripts, Session
 from cellgate.client.client import AsyncClient
 from cellgate.client.errors import (
     CellFailed,
@@ -44,6 +44,7 @@ __all__ = [
     "OutcomeLost",
     "Replaced",
     "Result",
+    "Scripts",
     "ServerFault",
     "Session",
     "SessionOver",

@@ -14,17 +14,18 @@ import asyncio
 import functools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from cellgate.client.client import PATIENCE_SECONDS, AsyncClient
 from cellgate.client.files import AsyncFiles
+from cellgate.client.scripts import AsyncScripts
 from cellgate.client.session import AsyncCell, AsyncSession
 
 if TYPE_CHECKING:
     from cellgate.client.events import Event
 
-__all__ = ["Cell", "Client", "Files", "Session"]
+__all__ = ["Cell", "Client", "Files", "Scripts", "Session"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,6 +96,35 @@ def iterating(method: Callable[Concatenate[A, P], AsyncIterator[R]]) -> Callable
     return cast("Callable[Concatenate[Any, P], Iterator[R]]", call)
 
 
+def making(
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]], kind: Callable[[Loop, R], T]
+) -> Callable[Concatenate[Any, P], T]:
+    """The same for what returns another of our objects."""
+
+    @functools.wraps(method)
+    def call(self: _Blocking[A], *args: P.args, **kwargs: P.kwargs) -> T:
+        return kind(self._loop, self._loop.call(method(self._inner, *args, **kwargs)))
+
+    return cast("Callable[Concatenate[Any, P], T]", call)
+
+
+def entering(
+    method: Callable[Concatenate[A, P], AbstractAsyncContextManager[R]], kind: Callable[[Loop, R], T]
+) -> Callable[Concatenate[Any, P], AbstractContextManager[T]]:
+    """The same for one that lasts as long as a block of code."""
+
+    @functools.wraps(method)
+    def call(self: _Blocking[A], *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        inside = method(self._inner, *args, **kwargs)
+        entered = self._loop.call(inside.__aenter__())
+        try:
+            yield kind(self._loop, entered)
+        finally:
+            self._loop.call(inside.__aexit__(None, None, None))
+
+    return cast("Callable[Concatenate[Any, P], AbstractContextManager[T]]", contextmanager(call))
+
+
 def shown(name: str, kind: type[T]) -> T:
     """A property of the object behind."""
     return cast(T, property(lambda self: getattr(self._inner, name)))
@@ -123,7 +153,23 @@ class Files(_Blocking[AsyncFiles]):
     write = blocking(AsyncFiles.write)
     put = blocking(AsyncFiles.put)
     get = blocking(AsyncFiles.get)
+    pack = blocking(AsyncFiles.pack)
+    unpack = blocking(AsyncFiles.unpack)
+    make_directory = blocking(AsyncFiles.make_directory)
+    rename = blocking(AsyncFiles.rename)
     delete = blocking(AsyncFiles.delete)
+
+
+class Scripts(_Blocking[AsyncScripts]):
+    __doc__ = AsyncScripts.__doc__
+
+    list = blocking(AsyncScripts.list)
+    save = blocking(AsyncScripts.save)
+    get = blocking(AsyncScripts.get)
+    versions = blocking(AsyncScripts.versions)
+    diff = blocking(AsyncScripts.diff)
+    delete = blocking(AsyncScripts.delete)
+    run = blocking(AsyncScripts.run)
 
 
 class Session(_Blocking[AsyncSession]):
@@ -134,6 +180,7 @@ class Session(_Blocking[AsyncSession]):
     state = shown("state", str)
     incarnation = shown("incarnation", int)
     seen = shown("seen", int)
+    submit = making(AsyncSession.submit, Cell)
     run = blocking(AsyncSession.run)
     stream = iterating(AsyncSession.stream)
     events = iterating(AsyncSession.events)
@@ -156,10 +203,6 @@ class Session(_Blocking[AsyncSession]):
     def files(self) -> Files:
         return Files(self._loop, self._inner.files)
 
-    @functools.wraps(AsyncSession.submit)
-    def submit(self, *args: Any, **kwargs: Any) -> Cell:
-        return Cell(self._loop, self._loop.call(self._inner.submit(*args, **kwargs)))
-
     def __enter__(self) -> Session:
         return self
 
@@ -171,34 +214,29 @@ class Client(_Blocking[AsyncClient]):
     __doc__ = AsyncClient.__doc__
 
     url = shown("url", str)
+    session = entering(AsyncClient.session, Session)
+    create = making(AsyncClient.create, Session)
+    attach = making(AsyncClient.attach, Session)
     open = blocking(AsyncClient.open)
     sessions = blocking(AsyncClient.sessions)
     delete = blocking(AsyncClient.delete)
     run = blocking(AsyncClient.run)
     validate = blocking(AsyncClient.validate)
-    scripts = blocking(AsyncClient.scripts)
     ask = blocking(AsyncClient.ask)
 
-    def __init__(self, url: str | None = None, token: str | None = None, *, patience: float = PATIENCE_SECONDS) -> None:
-        super().__init__(Loop(), AsyncClient(url, token, patience=patience))
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        starts: bool = True,
+    ) -> None:
+        super().__init__(Loop(), AsyncClient(url, token, patience=patience, starts=starts))
 
-    @contextmanager
-    @functools.wraps(AsyncClient.session)
-    def session(self, *args: Any, **kwargs: Any) -> Iterator[Session]:
-        inside = self._inner.session(*args, **kwargs)
-        session = self._loop.call(inside.__aenter__())
-        try:
-            yield Session(self._loop, session)
-        finally:
-            self._loop.call(inside.__aexit__(None, None, None))
-
-    @functools.wraps(AsyncClient.create)
-    def create(self, *args: Any, **kwargs: Any) -> Session:
-        return Session(self._loop, self._loop.call(self._inner.create(*args, **kwargs)))
-
-    @functools.wraps(AsyncClient.attach)
-    def attach(self, *args: Any, **kwargs: Any) -> Session:
-        return Session(self._loop, self._loop.call(self._inner.attach(*args, **kwargs)))
+    @property
+    def scripts(self) -> Scripts:
+        return Scripts(self._loop, self._inner.scripts)
 
     def close(self) -> None:
         """Let go of everything; no call is possible any more."""

@@ -16,8 +16,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from cellgate.client.errors import NotFound
+from cellgate.client.errors import NoServer, NotFound
 from cellgate.client.http import Http, Server
+from cellgate.client.scripts import AsyncScripts
 from cellgate.client.session import AsyncSession
 from cellgate.wire.result import Result
 
@@ -32,14 +33,24 @@ MARGIN_SECONDS = 30.0  # beside the time that code may run
 
 
 class AsyncClient:
-    def __init__(self, url: str | None = None, token: str | None = None, *, patience: float = PATIENCE_SECONDS) -> None:
-        """`patience`: seconds that calls go on without a server, before they raise ConnectionLost."""
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        starts: bool = True,
+    ) -> None:
+        """`patience`: seconds that calls go on without a server, before they raise ConnectionLost. `starts`: whether to
+        start a server where there is none."""
         self._url = url or os.environ.get("CELLGATE_URL")
         self._token = token or os.environ.get("CELLGATE_TOKEN")
         self._patience = patience
+        self._starts = starts
         self._started: StartedServer | None = None
         self._http: Http | None = None
         self._sessions: set[AsyncSession] = set()
+        self.scripts = AsyncScripts(self._found)
 
     async def __aenter__(self) -> AsyncClient:
         await self.open()
@@ -58,6 +69,8 @@ class AsyncClient:
             server = Server.at(self._url, self._token)
         else:
             local = find_server()
+            if local is None and not self._starts:
+                raise NoServer("there is no server on this host; `cellgate serve` starts one, CELLGATE_URL names one")
             if local is None:
                 self._started = await asyncio.to_thread(start_server)
                 local = self._started.server
@@ -84,7 +97,7 @@ class AsyncClient:
     # -- sessions ----------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def session(self, session_id: str | None = None, **wish: Any) -> AsyncIterator[AsyncSession]:
+    async def session(self, /, session_id: str | None = None, **wish: Any) -> AsyncIterator[AsyncSession]:
         """A session for a block of code: a new one, which ends with the block, and is made as `create` makes it; or one
         that exists, which is let go of. Raises CellgateError."""
         session = await (self.create(**wish) if session_id is None else self.attach(session_id, **wish))
@@ -103,6 +116,7 @@ class AsyncClient:
 
     async def create(
         self,
+        /,
         *,
         name: str | None = None,
         kernel: str | None = None,
@@ -177,13 +191,6 @@ class AsyncClient:
         """What a policy says of code. Raises CellgateError."""
         body = {"code": code, "language": language, **({"policy": policy} if policy else {})}
         return dict(await self._ask("POST", "/v1/validate", body))
-
-    # -- scripts -----------------------------------------------------------------------------------------
-
-    async def scripts(self) -> list[dict[str, Any]]:
-        """All of yours, without their code. Raises CellgateError."""
-        said = await self._ask("GET", "/v1/scripts")
-        return list(said["scripts"] if isinstance(said, dict) else said)
 
     async def ask(self, /, method: str, path: str, body: Mapping[str, Any] | None = None, **query: object) -> Any:
         """Whatever else the server answers; `/v1/openapi.json` lists it. Raises CellgateError."""

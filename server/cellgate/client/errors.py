@@ -47,6 +47,7 @@ class CellgateError(Exception):
     """The root."""
 
     default_code: ClassVar[str] = "internal"
+    default_fault: ClassVar[str] = "ours"
 
     def __init__(
         self,
@@ -56,10 +57,12 @@ class CellgateError(Exception):
         facts: Mapping[str, Any] | None = None,
         status: int | None = None,
         retry_after: float | None = None,
+        fault: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
+        self.fault = fault or self.default_fault  # whose it is: yours, theirs (the code's), ours (the server's)
         self.facts = dict(facts or {})
         self.status = status  # of HTTP, where it was an answer over HTTP
         self.retry_after = retry_after  # seconds
@@ -70,14 +73,17 @@ class CellgateError(Exception):
 
 class InvalidRequest(CellgateError):
     default_code = "usage"
+    default_fault = "yours"
 
 
 class Unauthorized(CellgateError):
     default_code = "unauthorized"
+    default_fault = "yours"
 
 
 class NotFound(CellgateError):
     default_code = "not_found"
+    default_fault = "yours"
 
 
 class Unavailable(CellgateError):
@@ -90,6 +96,7 @@ class ServerFault(CellgateError):
 
 class NoServer(CellgateError):
     default_code = "no_server"
+    default_fault = "yours"
 
 
 class ConnectionLost(CellgateError):
@@ -98,10 +105,12 @@ class ConnectionLost(CellgateError):
 
 class SessionOver(CellgateError):
     default_code = "session_over"
+    default_fault = "theirs"
 
 
 class Replaced(CellgateError):
     default_code = "replaced"
+    default_fault = "yours"
 
 
 class OutcomeLost(CellgateError):
@@ -112,6 +121,7 @@ class CellFailed(CellgateError):
     """`result` is what a call without `check` would have returned."""
 
     default_code = "cell_failed"
+    default_fault = "theirs"
 
     def __init__(self, result: Result) -> None:
         error = result.error or {}
@@ -160,4 +170,5 @@ def error_of(said: Mapping[str, Any], *, status: int | None = None, retry_after:
         facts=facts if isinstance(facts, Mapping) else None,
         status=status,
         retry_after=retry_after,
+        fault=str(said.get("fault") or ""),
     )

@@ -92,12 +92,16 @@ class Http:
         answer = await self._exchange(method, path, query, data, None, lambda n: None, timeout)
         return json.loads(answer) if answer else None
 
-    async def send(self, path: str, source: bytes | IO[bytes], *, on_bytes: OnBytes, **query: object) -> Any:
+    async def send(
+        self, path: str, source: bytes | IO[bytes], *, on_bytes: OnBytes, query: Mapping[str, object] = {}
+    ) -> Any:
         """PUT the bytes, or what a file has left to read. Raises CellgateError, OSError."""
         answer = await self._exchange("PUT", path, query, source, None, on_bytes, None)
         return json.loads(answer) if answer else None
 
-    async def fetch(self, path: str, target: IO[bytes] | None = None, *, on_bytes: OnBytes, **query: object) -> bytes:
+    async def fetch(
+        self, path: str, target: IO[bytes] | None = None, *, on_bytes: OnBytes, query: Mapping[str, object] = {}
+    ) -> bytes:
         """GET bytes: into the file, if there is one, else as the answer. Raises CellgateError, OSError."""
         return await self._exchange("GET", path, query, None, target, on_bytes, None)
 

@@ -33,6 +33,10 @@ class CellSink(Protocol):
         """It gets no more events."""
 
 
+# Given a cell's id, the number under which it was accepted, and who wants its events.
+Recall = Callable[[str, int, CellSink], object]
+
+
 @dataclass(eq=False)
 class Request:
     """One that is answered by a reply."""
@@ -53,14 +57,17 @@ class _OpenCell:
 
 
 class Ledger:
-    def __init__(self, listener: Callable[[Message], None], since: int | None = None) -> None:
-        """`listener` is given every event of the session once, whoever caused it. `since`: the last one that is known
-        already."""
+    def __init__(
+        self, listener: Callable[[Message], None], recall: Recall = lambda *_: None, since: int | None = None
+    ) -> None:
+        """`listener` is given every event of the session once, whoever caused it. `recall` is asked for the events of a
+        cell that began before what is read here. `since`: the last event that is known already."""
         self.seen = since
         self.attached: Message = {}  # what the server said when we came last
         self.state = ""
         self.incarnation = 0
         self._listener = listener
+        self._recall = recall
         self._is_attached = False
         self._is_caught_up = False
         self._running: str | None = None
@@ -107,6 +114,8 @@ class Ledger:
                 return self._on_attached(message)
             case "caught_up":
                 return self._on_caught_up()
+            case "reply" if message.get("re") in self._cells:
+                self._on_known(message)
             case "reply":
                 if request := self._requests.pop(message.get("re", ""), None):
                     request.answer(message)
@@ -177,6 +186,12 @@ class Ledger:
             if kind == "finished":
                 del self._cells[name]
             cell.sink.take(message)
+
+    def _on_known(self, message: Message) -> None:
+        """A cell of ours that somebody, perhaps we, had sent before."""
+        name, accepted = message["re"], message.get("accepted", 0)
+        if not self._cells[name].is_accepted and accepted <= (self.seen or 0):
+            self._recall(name, accepted, self._cells.pop(name).sink)
 
     def _on_refused(self, message: Message) -> None:
         """An error that answers something: a request, or a cell that was not taken."""

@@ -18,7 +18,7 @@ from cellgate.client.connection import Connection
 from cellgate.client.errors import CellFailed, CellgateError, SessionOver
 from cellgate.client.files import AsyncFiles
 from cellgate.client.http import Http
-from cellgate.client.ledger import Ledger, Request
+from cellgate.client.ledger import CellSink, Ledger, Request
 from cellgate.wire.result import Folding, Result
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncCell", "AsyncSession", "CellOptions", "OnEvent", "OnInput"]
 
+END_OF_INPUT = "\x04"  # as kernels take it
+STOP_SECONDS = 2.0  # for cells to end that nobody waits for, before we let go; they are told in any case
 OnEvent = Callable[["Event"], object]
 # What `input()` gets: called with the prompt, and whether it is a password.
 OnInput = Callable[[str, bool], "str | Awaitable[str]"]
@@ -81,15 +83,10 @@ class AsyncCell:
         from cellgate.client.events import read_event
 
         at = 0
-        while True:
-            while at < len(self._raw):
-                yield read_event(self._raw[at])
-                at += 1
-            if self._is_done:
-                self._check()
-                return
-            self._more.clear()
-            await self._more.wait()
+        while await self._has_more_than(at):
+            yield read_event(self._raw[at])
+            at += 1
+        self._check()
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self.events()
@@ -97,8 +94,7 @@ class AsyncCell:
     async def result(self) -> Result:
         """Waits for its end. Raises CellgateError; that the cell itself failed is in the result."""
         while not self._is_done:
-            self._more.clear()
-            await self._more.wait()
+            await self._has_more_than(len(self._raw))
         self._check()
         folding = Folding()
         for event in self._raw:
@@ -113,6 +109,25 @@ class AsyncCell:
     async def answer(self, value: str) -> None:
         """To its `input()`."""
         await self._session._answer(self.id, value)
+
+    async def _has_more_than(self, count: int) -> bool:
+        """Waits until it has had more events than so many, or its last."""
+        while len(self._raw) <= count and not self._is_done:
+            self._more.clear()
+            await self._more.wait()
+        return len(self._raw) > count
+
+    async def _ask_for_input(self, on_input: OnInput, event: InputRequested) -> None:
+        """Until there is an answer, or the cell goes on without one: it was interrupted, or somebody else answered."""
+        answer = asyncio.ensure_future(_answer(on_input, event))
+        moves_on = asyncio.ensure_future(self._has_more_than(len(self._raw)))
+        try:
+            await asyncio.wait((answer, moves_on), return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                await self.answer(answer.result())
+        finally:
+            answer.cancel()
+            moves_on.cancel()
 
     def _check(self) -> None:
         if self._error is not None:
@@ -131,10 +146,11 @@ class AsyncSession:
         self._http = http
         self._role = role
         self._patience = patience
-        self._ledger = Ledger(self._listen, since)
+        self._ledger = Ledger(self._listen, self._recall, since)
         self._connection: Connection | None = None
         self._listeners: list[Callable[[Mapping[str, Any]], None]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._reading: set[asyncio.Task[None]] = set()  # cells that began before what we read
+        self._stopping: set[asyncio.Task[None]] = set()  # cells that nobody waits for
 
     async def __aenter__(self) -> AsyncSession:
         return self
@@ -152,6 +168,8 @@ class AsyncSession:
         said: dict[str, Any] = {"id": os.urandom(12).hex(), **options}
         request = Execute(code=code, stdin=stdin, **said)
         connection = await self._connected()
+        if self._stopping:  # a cell that ends by an interrupt takes those with it that wait by then
+            await asyncio.wait(self._stopping)
         cell = AsyncCell(self, request.id, code)
         await connection.send(self._ledger.execute(request_of(request), cell))
         return cell
@@ -180,7 +198,7 @@ class AsyncSession:
                     if on_event is not None:
                         on_event(event)
                     if isinstance(event, InputRequested) and on_input is not None:
-                        await cell.answer(await _answer(on_input, event))
+                        await cell._ask_for_input(on_input, event)
             result = await cell.result()
         finally:
             self._abandon(cell)
@@ -289,9 +307,10 @@ class AsyncSession:
 
     async def close(self) -> None:
         """Let go of it: it lives on, cells that run do too, and whoever attaches again reads on."""
-        for task in list(self._tasks):
-            with suppress(CellgateError, asyncio.CancelledError):
-                await task
+        if self._stopping:
+            await asyncio.wait(self._stopping, timeout=STOP_SECONDS)
+        for task in list(self._reading):
+            task.cancel()
         if self._connection is not None:
             await self._connection.close()
 
@@ -340,29 +359,60 @@ class AsyncSession:
         connection = await self._connected()
         await connection.send(self._ledger.answer_input(cell_id, value))
 
+    def _recall(self, cell_id: str, accepted: int, sink: CellSink) -> None:
+        """Read a cell that began before what this attachment reads: over another one, from its beginning."""
+        task = asyncio.get_running_loop().create_task(self._read_again(cell_id, accepted, sink))
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+
+    async def _read_again(self, cell_id: str, accepted: int, sink: CellSink) -> None:
+        over = asyncio.Event()
+
+        def listen(event: Mapping[str, Any]) -> None:
+            if event.get("cell") == cell_id:
+                sink.take(event)
+                if event.get("event") == "finished":
+                    over.set()
+
+        query = {"client": os.urandom(8).hex(), "role": "observer"}
+        path = f"/v1/sessions/{self.id}/ws"
+        connection = Connection(self._http.server, path, query, Ledger(listen, since=accepted - 1), self._patience)
+        connection.when_over(over.set)
+        try:
+            await over.wait()
+            connection.check()
+        except CellgateError as error:
+            sink.fail(error)
+        finally:
+            await connection.close()
+
     def _listen(self, event: Mapping[str, Any]) -> None:
         for listener in self._listeners:
             listener(event)
 
     def _abandon(self, cell: AsyncCell) -> None:
-        """Nobody waits for it any more: stop it, unless it has ended. `close` waits until that was said."""
+        """Nobody waits for it any more: stop it, unless it has ended."""
         if not cell.is_done:
-            task = asyncio.get_running_loop().create_task(_quietly(cell.cancel()))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task = asyncio.get_running_loop().create_task(_stop(cell))
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
 
 
 async def _answer(on_input: OnInput, event: InputRequested) -> str:
-    """Somebody may think for long: in a thread, so that the connection lives on meanwhile."""
-    if inspect.iscoroutinefunction(on_input):
-        return str(await on_input(event.prompt, event.password))
-    said = await asyncio.to_thread(on_input, event.prompt, event.password)
-    return str(await said if inspect.isawaitable(said) else said)
+    """Somebody may think for long: in a thread, so that the connection lives on. An EOFError is the code's."""
+    try:
+        if inspect.iscoroutinefunction(on_input):
+            return str(await on_input(event.prompt, event.password))
+        said = await asyncio.to_thread(on_input, event.prompt, event.password)
+        return str(await said if inspect.isawaitable(said) else said)
+    except EOFError:
+        return END_OF_INPUT
 
 
-async def _quietly(asking: Awaitable[object]) -> None:
+async def _stop(cell: AsyncCell) -> None:
     with suppress(CellgateError):
-        await asking
+        await cell.cancel()
+        await cell.result()
 
 
 def _plain(reply: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 
-from cellgate.errors import CellgateError, Fault
+from cellgate.errors import Fault
 from cellgate.sandbox.certificate import DeathCertificate, Reason
+from cellgate.wire.result import Result
 
 __all__ = [
     "EndedBySignal",
@@ -14,7 +15,9 @@ __all__ = [
     "exits_as_markdown",
     "exits_as_text",
     "is_clean_exit",
+    "is_known",
     "status_of_error",
+    "status_of_result",
     "status_of_run",
 ]
 
@@ -52,6 +55,8 @@ _MEANINGS = {
     ExitStatus.FAILED: "Cellgate failed, through no fault of the code",
 }
 _OUR_FAILURES = (Reason.BACKEND_ERROR, Reason.SUPERVISOR_LOST)
+_RAISED = ("error", "interrupted")  # of the reasons that a cell can end for
+_REFUSED = ("policy_denied", "queue_full", "quota_used_up")
 
 
 def status_of_run(
@@ -72,9 +77,26 @@ def is_clean_exit(error: Mapping[str, object]) -> bool:
     return error.get("ename") == "SystemExit" and error.get("evalue") in ("", "0", "None")
 
 
+def status_of_result(result: Result) -> ExitStatus:
+    """Of a cell that ran on a server."""
+    error = result.error or {}
+    if result.is_ok or is_clean_exit({"ename": error.get("name"), "evalue": error.get("value")}):
+        return ExitStatus.OK
+    if result.reason in _RAISED:
+        return ExitStatus.RAISED
+    if result.reason in _REFUSED:
+        return ExitStatus.USAGE
+    return ExitStatus.FAILED if result.reason in _OUR_FAILURES else ExitStatus.ENDED
+
+
+def is_known(error: Exception) -> bool:
+    """Whether it says whose fault it is, as our errors and those of the SDK do."""
+    return getattr(error, "fault", None) in set(Fault)
+
+
 def status_of_error(error: Exception) -> ExitStatus:
     """Of an error that ended a command: by whose fault it was."""
-    fault = error.fault if isinstance(error, CellgateError) else Fault.OURS
+    fault = Fault(getattr(error, "fault", None)) if is_known(error) else Fault.OURS
     return {Fault.YOURS: ExitStatus.USAGE, Fault.THEIRS: ExitStatus.ENDED, Fault.OURS: ExitStatus.FAILED}[fault]
 
 

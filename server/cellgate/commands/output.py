@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from cellgate.commands.exits import is_clean_exit
-from cellgate.terminal import TerminalFilter
+from cellgate.terminal import TerminalFilter, one_line
 from cellgate.wire.jupyter import JupyterMessage
 
-__all__ = ["Printer", "as_text"]
+__all__ = ["Printer", "as_text", "event_as_text"]
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -26,13 +26,33 @@ def as_text(message: JupyterMessage) -> tuple[str, str] | None:
     if kind == "stream":
         return ("stderr" if content.get("name") == "stderr" else "stdout"), str(content.get("text", ""))
     if kind in ("execute_result", "display_data", "update_display_data"):
-        data = content.get("data")
-        data = data if isinstance(data, dict) else {}
-        plain = data.get("text/plain")
-        return "stdout", (str(plain) if plain is not None else f"[{', '.join(map(str, data))}]") + "\n"
+        return "stdout", _shown(content.get("data"))
     if kind == "error":
         return "stderr", error_as_text(content)
     return None
+
+
+def event_as_text(event: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The same of an event of the agents' protocol."""
+    kind = event.get("event")
+    if kind in ("stdout", "stderr"):
+        return kind, str(event.get("text", ""))
+    if kind in ("result", "display", "update_display"):
+        return "stdout", _shown(event.get("data"))
+    if kind == "error" and "seq" in event:
+        return "stderr", error_as_text({**event, "ename": event.get("name"), "evalue": event.get("value")})
+    if kind == "notice":
+        return "stderr", f"cellgate: {one_line(str(event.get('text', '')))}\n"
+    if kind == "gap":
+        return "stderr", f"cellgate: {event.get('count')} events are not kept any more\n"
+    return None
+
+
+def _shown(data: object) -> str:
+    """A MIME bundle's plain text, or what it has instead."""
+    data = data if isinstance(data, dict) else {}
+    plain = data.get("text/plain")
+    return (str(plain) if plain is not None else f"[{', '.join(map(str, data))}]") + "\n"
 
 
 def error_as_text(content: Mapping[str, Any]) -> str:
@@ -58,11 +78,10 @@ class Printer:
         self.broken: asyncio.Future[None] = self._loop.create_future()
 
     def show(self, message: JupyterMessage) -> None:
-        if shown := as_text(message):
-            name, text = shown
-            if message["msg_type"] == "error" and name not in self._filters:
-                text = _ESCAPES.sub("", text)  # a file is no place for the colours of a traceback
-            self.write(name, text)
+        self._show(as_text(message), is_error=message["msg_type"] == "error")
+
+    def show_event(self, event: Mapping[str, Any]) -> None:
+        self._show(event_as_text(event), is_error=event.get("event") == "error")
 
     def write(self, name: str, text: str) -> None:
         if name in self._filters:
@@ -73,6 +92,13 @@ class Printer:
         for name, filter_ in self._filters.items():
             self._write(name, filter_.close())
         self._flush()
+
+    def _show(self, shown: tuple[str, str] | None, *, is_error: bool) -> None:
+        if shown:
+            name, text = shown
+            if is_error and name not in self._filters:
+                text = _ESCAPES.sub("", text)  # a file is no place for the colours of a traceback
+            self.write(name, text)
 
     def _write(self, name: str, text: str) -> None:
         if not text or self.broken.done():

@@ -1,0 +1,32 @@
+"""The two ways of the SDK are one: names, arguments and words are the same."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import cellgate.client as sdk
+from cellgate.client import AsyncCell, AsyncClient, AsyncSession
+from cellgate.client.files import AsyncFiles
+from cellgate.client.scripts import AsyncScripts
+
+
+@pytest.mark.parametrize(
+    ("blocking", "asynchronous"),
+    [
+        (sdk.Client, AsyncClient),
+        (sdk.Session, AsyncSession),
+        (sdk.Cell, AsyncCell),
+        (sdk.Files, AsyncFiles),
+        (sdk.Scripts, AsyncScripts),
+    ],
+)
+def test_both_ways_have_the_same_names_and_arguments(blocking, asynchronous):
+    theirs = {name for name in vars(asynchronous) if not name.startswith("_")} - {"take", "fail"}  # the ledger's
+    ours = {name for name in vars(blocking) if not name.startswith("_")}
+    assert ours >= theirs
+    for name in theirs:
+        ours_, theirs_ = getattr(blocking, name), getattr(asynchronous, name)
+        if inspect.isfunction(theirs_):
+            assert inspect.signature(ours_) == inspect.signature(theirs_) and ours_.__doc__

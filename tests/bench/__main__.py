@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.bench import interrupt, latency, memory, output, start, sustained
-from tests.bench.gateway import idle, relay, stall, throughput
 from tests.bench.gateway import files as gateway_files
+from tests.bench.gateway import idle, relay, stall, throughput
 from tests.bench.gateway import interrupt as gateway_interrupt
 from tests.bench.gateway import latency as gateway_latency
 from tests.bench.gateway import output as gateway_output

@@ -18,6 +18,7 @@ from cellgate.live.files import MAX_LISTED, PIECE_BYTES
 from tests.support.drivers import driver_params, open_driver
 from tests.support.gateway import TOKEN, Gateway, Reply, gateway
 from tests.support.live import Client
+from tests.support.server import served
 
 MiB = 1 << 20
 
@@ -287,6 +288,23 @@ async def test_what_was_sent_half_is_not_there(session):
     writer.close()
     while await session.names():
         pass
+
+
+@pytest.mark.native
+async def test_a_kill_in_the_middle_of_an_upload_leaves_the_file_as_it_was():
+    async with served("--profile", "testing", "--end-sessions") as server:
+        base = f"/v1/sessions/{(await server.fetch('POST', '/v1/sessions')).json()['id']}/files"
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for body, length, seen in ((b"as it was", 9, "f"), (bytes(2 * MiB), 4 * MiB, ".cellgate-")):
+            head = f"PUT {base}/f HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: token {server.token}\r\n"
+            writer.write(f"{head}Content-Length: {length}\r\n\r\n".encode() + body)
+            names: list[str] = []
+            while not any(name.startswith(seen) for name in names):  # bounded by the suite's timeout
+                names = [entry["name"] for entry in (await server.fetch("GET", base)).json()["entries"]]
+        await server.kill_gateway()
+        await server.wait_ready()
+        assert (await server.fetch("GET", f"{base}/f")).body == b"as it was"
+        writer.close()
 
 
 async def test_a_file_that_changes_while_it_is_read_is_broken_off(session):

@@ -31,6 +31,7 @@ COMMANDS = {  # each with its module
     "settings": "cellgate.commands.show_settings",
     "token": "cellgate.commands.token",
     "audit": "cellgate.commands.audit",
+    "audit": "cellgate.commands.audit",
     "images": "cellgate.commands.images",
 }
 

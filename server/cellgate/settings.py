@@ -265,6 +265,11 @@ SETTINGS: dict[str, Setting] = {
             "whose pages may open websockets beside the server's own, separated by commas", _origins,
         ),
         Setting(
+            "audit", "on", "",
+            "the audit log: `off`; `on`, with the hash of each cell's code; `code`, with the code itself",
+            _choice("off", "on", "code"),
+        ),
+        Setting(
             "trusted_proxies", (), "",
             "addresses and networks, separated by commas, of proxies that say who asks; they must strip the header "
             "from what they are sent", _networks,
@@ -324,6 +329,7 @@ class Settings:
     policy: str
     pool_size: int
     allowed_origins: tuple[str, ...]
+    audit: str
     trusted_proxies: tuple[str, ...]
     proxy_header: str
     jwt_keys: str | None

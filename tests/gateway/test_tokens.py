@@ -82,10 +82,10 @@ async def test_tokens_that_cannot_be_read_stay_as_they_were(server):
 
 
 async def test_a_proxy_is_believed_only_when_it_is_named():
-    async with served("--driver", "process", "--profile", "testing", "--trusted-proxies", "127.0.0.0/8") as server:
+    async with served("--profile", "testing", "--trusted-proxies", "127.0.0.0/8") as server:
         said = {"X-Forwarded-User": "ada", "Authorization": ""}
         me = await server.fetch("GET", "/api/me", **said)
         assert me.json()["identity"]["username"] == "ada"
         assert (await server.fetch("GET", "/api/me", **{**said, "X-Forwarded-User": "a b"})).status == 401
-    async with served("--driver", "process", "--profile", "testing") as server:
+    async with served("--profile", "testing") as server:
         assert (await server.fetch("GET", "/api/me", **said)).status == 401

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cellgate.serve.places import Places, gateway_account, prepare
 from cellgate.settings import CONFIG_VARIABLE, SETTINGS, Settings, gather_settings
 
-__all__ = ["add_place_flags", "places_of", "settings_of"]
+__all__ = ["add_place_flags", "as_gateway", "places_of", "settings_of"]
 
 
 def add_place_flags(parser: argparse.ArgumentParser) -> None:
@@ -29,3 +31,22 @@ def settings_of(args: argparse.Namespace) -> Settings:
 def places_of(args: argparse.Namespace) -> Places:
     """The state directory, made as `cellgate serve` makes it if it is not there. Raises UsageError, LimitError."""
     return prepare(settings_of(args).state_dir, gateway_account() if os.geteuid() == 0 else None)
+
+
+@contextmanager
+def as_gateway() -> Iterator[None]:
+    """With the rights of the gateway and no more, for what lies in its directory: root follows no name where somebody
+    else may write."""
+    if os.geteuid() != 0:
+        yield
+        return
+    account, groups = gateway_account(), os.getgroups()
+    os.setgroups([])
+    os.setegid(account.gid)
+    os.seteuid(account.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)

@@ -10,14 +10,14 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 from weakref import WeakSet
 
-from cellgate.access.tokens import TokenWatch
+from cellgate.access.tokens import Token, TokenWatch
 from cellgate.errors import CellgateError
 from cellgate.gateway.auth import Guard, Principal, Refusal
-from cellgate.live.happenings import Happening, TokenRefused, TokenUsed
+from cellgate.live.happenings import Happening, TokenMade, TokenRefused, TokenRevoked, TokenUsed
 
 __all__ = ["Visitor", "Visitors", "watch_tokens"]
 
@@ -70,9 +70,19 @@ class Visitors:
                 self._here.discard(visitor)
                 visitor.show_out()
 
+    def compare(self, known: Mapping[str, Token], tokens: Iterable[Token]) -> None:
+        """Tell what the operator has made and revoked since."""
+        for token in tokens:
+            former = known.get(token.id)
+            if former is None:
+                self._tell(TokenMade(token.principal, token.id, tuple(sorted(token.scopes))))
+            if token.revoked is not None and (former is None or former.revoked is None):
+                self._tell(TokenRevoked(token.principal, token.id))
+
 
 async def watch_tokens(watch: TokenWatch, guard: Guard, visitors: Visitors) -> None:
     """Until cancelled: what the operator changes counts within LOOK_SECONDS."""
+    known: dict[str, Token] | None = None
     trouble = ""
     while True:
         now = time.time()
@@ -80,6 +90,9 @@ async def watch_tokens(watch: TokenWatch, guard: Guard, visitors: Visitors) -> N
             tokens = watch.look(now)
             if tokens is not None:
                 guard.take(tokens)
+                if known is not None:  # else they were made and told of before
+                    visitors.compare(known, tokens)
+                known = {token.id: token for token in tokens}
             trouble = ""
         except CellgateError as error:  # those that were known count on
             if str(error) != trouble:

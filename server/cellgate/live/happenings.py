@@ -202,7 +202,7 @@ class TokenUsed:
 
 @dataclass(frozen=True)
 class TokenRefused:
-    code: str  # out of `auth.REFUSALS`
+    refusal: str  # a code out of `auth.REFUSALS`
     remote: str
 
 

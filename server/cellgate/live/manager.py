@@ -20,6 +20,7 @@ from pathlib import Path
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
+from cellgate.audit.writer import AuditLog
 from cellgate.errors import (
     CellgateError,
     Draining,
@@ -90,6 +91,7 @@ class Manager:
         self.happenings = Happenings()
         self.accounts = Accounts.open(directory / "used.json", time.time())
         self.happenings.listen(self.accounts.hear)
+        self._audit: AuditLog | None = None
         self.kernelspecs: dict[str, Kernelspec] = {}
         self.is_draining = False
         self.started = datetime.now(timezone.utc)
@@ -136,6 +138,7 @@ class Manager:
             if registry.quarantined:
                 manager._put_journals_aside(registry.quarantined)
             manager._journals.mkdir(mode=0o700, exist_ok=True)
+            manager._begin_audit()
             driver = await manager._get_driver()
             found = find_kernelspecs(driver.templates) if kernelspecs is None else kernelspecs
             manager.kernelspecs = {name: spec for name, spec in found.items() if spec.template in driver.templates}
@@ -310,6 +313,8 @@ class Manager:
         await asyncio.gather(*(live.close() for live in list(self._sessions.values())))
         self._sessions.clear()
         self.accounts.save()
+        if self._audit:
+            self._audit.close()
         await self._judges.close()
         if self._driver:
             await self._driver.close()
@@ -363,6 +368,13 @@ class Manager:
 
     def forget(self, session: LiveSession) -> None:
         self._sessions.pop(session.id, None)
+
+    def _begin_audit(self) -> None:
+        """Raises OSError: nothing is done that could not be told of."""
+        if self.settings.audit != "off":
+            keep, with_code = self.settings.server.audit_bytes_total, self.settings.audit == "code"
+            self._audit = AuditLog.open(self.directory / "audit", keep_bytes=keep, with_code=with_code)
+            self.happenings.listen(self._audit.hear)
 
     def _put_journals_aside(self, registry: Path) -> None:
         """With the registry that named their sessions: nobody could find them, and they would be cleared away."""

@@ -117,6 +117,10 @@ class ServerLimits(LimitTable):
         16 * GiB, "bytes on disk", MiB, 1024 * TiB,
         "of all journals; beyond it the largest lose their oldest part first",
     )  # fmt: skip
+    audit_bytes_total: int = limit(
+        GiB, "bytes on disk", 128 * MiB, 1024 * TiB,
+        "of the audit log, some 3 million lines; beyond it the oldest go, a file of 64 MiB at a time",
+    )  # fmt: skip
 
 
 # What is above the other cannot be kept: code that no message carries, a notice before anything began, output of a

@@ -1,0 +1,60 @@
+"""What an audit log says of what happens: one object for each happening that it keeps. Pure.
+
+Code is told by its hash, and itself only where the operator wants it. Output is never told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import fields
+from datetime import datetime, timezone
+from typing import Any
+
+from cellgate.live.happenings import Happening, UsageSampled, VerdictGiven, Who
+
+__all__ = ["KINDS", "facts_for", "kind_of"]
+
+
+MAX_CODE_CHARS = 256 << 10  # of one cell's that are kept; each may take six bytes of a line
+
+
+def kind_of(kind: type) -> str:
+    """How a log calls it: `cell_accepted` for CellAccepted."""
+    return re.sub(r"(?<!^)([A-Z])", r"_\1", kind.__name__).lower()
+
+
+KINDS: dict[type, str] = {kind: kind_of(kind) for kind in Happening.__args__}
+
+
+def facts_for(happening: Happening, now: float, *, with_code: bool) -> dict[str, object] | None:
+    """None for what is no matter of an audit: samples, and that something was allowed, as what follows shows."""
+    if isinstance(happening, UsageSampled) or (isinstance(happening, VerdictGiven) and not happening.denied_by):
+        return None
+    facts: dict[str, Any] = {"at": _date(now), "what": KINDS[type(happening)]}
+    for name in _FIELDS[type(happening)]:
+        value = getattr(happening, name)
+        if isinstance(value, Who):
+            facts["principal"], facts["session"] = value.principal, value.session
+        elif name == "code":
+            facts |= _code(value, with_code)
+        elif isinstance(value, float):
+            facts[name] = round(value, 6)
+        else:
+            facts[name] = value
+    return facts
+
+
+_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in KINDS}
+
+
+def _code(code: str, with_code: bool) -> dict[str, object]:
+    data = code.encode("utf-8", "surrogatepass")
+    told: dict[str, object] = {"code_sha256": hashlib.sha256(data).hexdigest(), "code_bytes": len(data)}
+    if not with_code:
+        return told
+    return {**told, "code": code[:MAX_CODE_CHARS], **({"code_cut": True} if len(code) > MAX_CODE_CHARS else {})}
+
+
+def _date(now: float) -> str:
+    return datetime.fromtimestamp(now, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -126,7 +126,7 @@ def v1_schemas(settings: Settings) -> dict[str, Schema]:
         }, additionalProperties=False),
         "Code": object_of(
             {"code": {"type": "string", "maxLength": validate.MAX_CODE_BYTES}},
-            {"language": {"type": "string", "enum": list(LANGUAGES)}, "policy": POLICY},
+            {"language": {"type": ["string", "null"], "enum": [*LANGUAGES, None]}, "policy": POLICY},
             additionalProperties=False,
         ),
         "Verdict": object_of({

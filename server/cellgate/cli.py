@@ -31,7 +31,6 @@ COMMANDS = {  # each with its module
     "settings": "cellgate.commands.show_settings",
     "token": "cellgate.commands.token",
     "audit": "cellgate.commands.audit",
-    "audit": "cellgate.commands.audit",
     "images": "cellgate.commands.images",
 }
 

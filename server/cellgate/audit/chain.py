@@ -19,6 +19,7 @@ from typing import NamedTuple
 __all__ = ["BEGINNING", "Checker", "Damage", "Link", "facts_of", "make_line", "split_line"]
 
 _TAIL = re.compile(rb',"hash":"([0-9a-f]{64})"\}')
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: each `dumps` with separators makes another
 _TAIL_BYTES = len(',"hash":""}') + 64
 _NUMBER = re.compile(rb'\{"n":([1-9][0-9]{0,15}),')
 
@@ -36,7 +37,7 @@ BEGINNING = Link(0, "0" * 64)
 def make_line(before: Link, facts: Mapping[str, object]) -> tuple[bytes, Link]:
     """The next line, with its end, and where the chain stands then."""
     number = before.number + 1
-    body = json.dumps({"n": number, **facts}, separators=(",", ":"))[:-1].encode()
+    body = _encode({"n": number, **facts})[:-1].encode()
     found = _hash(before.hash, body)
     return b'%s,"hash":"%s"}\n' % (body, found.encode()), Link(number, found)
 

@@ -9,6 +9,7 @@ import hashlib
 import re
 from dataclasses import fields
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Any
 
 from cellgate.live.happenings import Happening, UsageSampled, VerdictGiven, Who
@@ -57,4 +58,10 @@ def _code(code: str, with_code: bool) -> dict[str, object]:
 
 
 def _date(now: float) -> str:
-    return datetime.fromtimestamp(now, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, rest = divmod(now, 1.0)
+    return f"{_second(seconds)}.{int(rest * 1000):03}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")

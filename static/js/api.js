@@ -38,7 +38,7 @@ export const validate = (code, language) => json("POST", "v1/validate", { code, 
 const fileUrl = (id, path) => `v1/sessions/${id}/files/${path.split("/").map(encodeURIComponent).join("/")}`;
 
 export const files = {
-  list: (id, path) => json("GET", `${fileUrl(id, path)}?list=1`),
+  list: (id, path) => json("GET", `v1/sessions/${id}/files?${new URLSearchParams(path ? { path } : {})}`),
   url: (id, path) => at(fileUrl(id, path)).href,
   blob: async (id, path) => (await ask("GET", fileUrl(id, path))).blob(),
   remove: (id, path) => ask("DELETE", fileUrl(id, path)),

@@ -175,6 +175,33 @@ async def test_a_long_output_is_folded_and_opened(notebook):
     await expect(cell.locator("pre.window")).to_contain_text("0\n1\n2\n")
 
 
+async def test_a_file_is_brought_used_looked_at_and_taken_away(notebook, tmp_path):
+    page = notebook.page
+    (tmp_path / "data.csv").write_text("a,b\n1,2\n")
+    await page.locator("#toggle-files").click()
+    await page.locator("#files input[type=file]").set_input_files(tmp_path / "data.csv")
+    await expect(page.locator(".files .name", has_text="data.csv")).to_be_visible(timeout=BOUND)
+    code = "import pathlib\npathlib.Path('out').mkdir()\npathlib.Path('out/copy.txt').write_text(open('data.csv').read())"
+    await notebook.finished(await notebook.run(code))
+    await page.get_by_label("Read again").click()
+    await page.locator(".files .name", has_text="out").click()
+    await page.locator(".files .name", has_text="copy.txt").click()
+    await expect(page.locator(".preview pre")).to_have_text("a,b\n1,2\n")
+    async with page.expect_download() as saving:
+        await page.get_by_label("Download copy.txt").click()
+    await (await saving.value).save_as(tmp_path / "back.txt")
+    assert (tmp_path / "back.txt").read_text() == "a,b\n1,2\n"
+    await page.get_by_label("Delete copy.txt").click()
+    await expect(page.locator(".files")).to_have_text("Nothing here yet.", timeout=BOUND)
+
+
+async def test_findings_stand_under_the_line_they_concern_and_a_denied_cell_says_why(notebook):
+    page = notebook.page
+    await page.locator(".cm-content").last.click()
+    await page.keyboard.insert_text("import socket\nsocket.create_connection(('example.org', 80))")
+    await expect(page.locator(".cm-lintRange-warning, .cm-lintRange-error").first).to_be_visible(timeout=BOUND)
+
+
 async def test_a_notebook_is_saved_and_opened(notebook, tmp_path):
     page = notebook.page
     await notebook.finished(await notebook.run("print('kept')\n6 * 7"))

@@ -16,6 +16,7 @@ from cellgate.gateway.auth import MAX_GUESSES, REFUSALS
 from cellgate.gateway.base import CODES, MAX_BODY_BYTES
 from cellgate.gateway.openapi import Route, document
 from cellgate.live.files import SessionFiles
+from cellgate.live.oneshots import OneShots
 from cellgate.live.scripts import Scripts
 from cellgate.live.session import LiveSession
 from cellgate.settings import read_settings
@@ -100,6 +101,7 @@ FAILURES = {
     "server_full": errors.ServerFull(1),
     "storage_full": errors.StorageFull(""),
     "too_many_clients": errors.TooManyClients(1),
+    "too_many_waiting": errors.TooManyWaiting(1),
     "too_many_sessions": errors.TooManySessions(1),
     "quota_used_up": errors.QuotaUsedUp("memory_bytes_per_principal", 2, 1, ""),
     "bad_limit": errors.LimitError("pids", 0, "1"),
@@ -124,6 +126,8 @@ FAILURES = {
 BODIES = {  # that begin something, where an empty one does not
     "/v1/scripts": b'{"name": "a", "code": "1"}',
     "/v1/sessions/{session_id}/execute": b'{"code": "1"}',
+    "/v1/run": b'{"code": "1"}',
+    "/v1/batch": b'{"cells": [{"code": "1"}]}',
     "/v1/sessions/{session_id}/files": b'{"make_directory": "a"}',
     "/v1/validate": b'{"code": "1"}',
 }
@@ -209,7 +213,9 @@ async def provoke(
         patch.setattr(LiveSession, "restart", refuse)
         patch.setattr(LiveSession, "attach", refuse_now)
         patch.setattr(SessionFiles, "_ask", refuse)
-        headers = headers | {"Accept": "text/event-stream"}
+        patch.setattr(OneShots, "session", refuse_now)
+        patch.setattr(OneShots, "run", refuse)
+        headers = headers | ({"Accept": "text/event-stream"} if path.endswith("/events") else {})
     return await here.ask(
         method, re.sub(r"\{(\w+)\}", lambda found: names[found[1]], path), sent, token=token, headers=headers
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import uuid4
 
 import pytest
 
-from cellgate.errors import Draining, TooManyClients, UnknownSession
+from cellgate.errors import Draining, TooManyClients, UnknownSession, UsageError
 from cellgate.live.follower import Follower
 from cellgate.live.wish import Wish
 from cellgate.wire.agent import Execute
@@ -15,13 +16,21 @@ from tests.support.live import OWNER
 BOUND = 30.0
 
 
-async def run(live, code, cell="c", **options):
+async def run(live, code, cell=None, **options):
     with Follower(live, "me") as follower:
-        return await asyncio.wait_for(follower.run(Execute(cell, code, **options)), BOUND)
+        return await asyncio.wait_for(follower.run(Execute(cell or uuid4().hex, code, **options)), BOUND)
+
+
+async def running(live):
+    async def wait():
+        while live.session.running is None:
+            await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(wait(), BOUND)
 
 
 async def test_the_result_of_a_cell_has_all_that_it_said(live):
-    result = await run(live, "import sys\nprint('out')\nprint('err', file=sys.stderr)\n1 + 1")
+    result = await run(live, cell="c", code="import sys\nprint('out')\nprint('err', file=sys.stderr)\n1 + 1")
     assert (result.status, result.reason, result.stdout, result.cell) == ("ok", "ok", "out\n", "c")
     assert result.stderr == "err\n"
     assert result.result == {"text/plain": "2"}
@@ -68,7 +77,7 @@ async def test_whoever_is_cancelled_leaves_the_session_and_the_cell_goes_on(live
         task = asyncio.ensure_future(
             follower.run(Execute("long", "import time\nfor _ in range(50): time.sleep(0.01)\nx = 7"))
         )
-        await asyncio.sleep(0)
+        await running(live)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert live.connections == 0
@@ -80,7 +89,7 @@ async def test_the_end_of_a_session_ends_the_wait_with_a_result(manager):
     await live.started()
     with Follower(live, "me") as follower:
         task = asyncio.ensure_future(follower.run(Execute("c", "import time\ntime.sleep(60)")))
-        await asyncio.sleep(0)
+        await running(live)
         await live.delete()
         result = await asyncio.wait_for(task, BOUND)
     assert result.reason == "session_deleted"
@@ -101,7 +110,7 @@ async def test_the_end_of_the_server_ends_the_wait_with_an_error(open_one):
     await live.started()
     with Follower(live, "me") as follower:
         task = asyncio.ensure_future(follower.run(Execute("c", "import time\ntime.sleep(60)")))
-        await asyncio.sleep(0)
+        await running(live)
         await manager.close(end_sessions=False)
         with pytest.raises(Draining):
             await asyncio.wait_for(task, BOUND)
@@ -112,3 +121,30 @@ async def test_there_are_no_more_than_the_session_may_have(manager):
     live = await manager.create(OWNER, Wish(limits={"clients_per_session": 1}))
     with Follower(live, "me"), pytest.raises(TooManyClients):
         Follower(live, "you").__enter__()
+
+
+async def test_a_cell_that_is_asked_for_again_is_the_same_also_when_it_has_finished(live):
+    first = await run(live, "import uuid\nprint(uuid.uuid4())", "again")
+    assert await run(live, "import uuid\nprint(uuid.uuid4())", "again") == first
+    with Follower(live, "me") as follower:
+        await asyncio.wait_for(follower.run(Execute("other", "print(2)")), BOUND)
+        assert (
+            await asyncio.wait_for(follower.run(Execute("again", "import uuid\nprint(uuid.uuid4())")), BOUND) == first
+        )
+
+
+async def test_another_cell_of_a_known_id_is_refused(live):
+    await run(live, "1", "again")
+    with pytest.raises(UsageError, match="would pass"):
+        await run(live, "2", "again")
+
+
+async def test_a_cell_whose_outcome_is_no_longer_kept_is_told_so(manager):
+    limits = {"journal_bytes_per_session": 1 << 20, "output_bytes_per_cell": 1 << 20}
+    live = await manager.create(OWNER, Wish(limits=limits))
+    await run(live, "1", "first")
+    for number in range(6):
+        await run(live, "for _ in range(10): print('x' * 50_000)", f"c{number}")
+    assert live.journal.first_seq > live.session.accepted_at("first")
+    with pytest.raises(UsageError, match="no longer kept"):
+        await run(live, "1", "first")

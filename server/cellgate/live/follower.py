@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
-from cellgate.errors import CellgateError, Draining, UnknownSession
+from cellgate.errors import CellgateError, Draining, UnknownSession, UsageError
 from cellgate.live.reader import Parting
 from cellgate.live.session import LiveSession, date_now
 from cellgate.sessions.agents import Event, event_of, message_of
@@ -26,11 +27,14 @@ __all__ = ["Follower", "place_of"]
 
 
 def place_of(live: LiveSession, cell: str) -> int:
-    """Behind which record all is said that this cell says: one that is asked for again may be under way."""
-    known = next((one.key for one in live.session.pending if one.message.msg_id == cell), None)
+    """Behind which record all is said that this cell says: one that is asked for again has said some of it."""
+    known = live.session.accepted_at(cell)
     return live.journal.next_seq - 1 if known is None else known - 1
 
 
+FORGOTTEN = (
+    "the cell {!r} has finished, and what became of it is no longer kept; another id would run it again and pass"
+)
 _NOTHING = Frame(b"", False)
 
 
@@ -67,10 +71,15 @@ class Follower:
         self._live.leave(self._reader, in_order=True)
 
     async def run(self, cell: Execute) -> Result:
-        """What becomes of it; one that was not accepted has a result, too. Whoever is cancelled meanwhile leaves it to
-        the kernel. Raises Refused, or UnknownSession or Draining when session or server end before it."""
+        """What becomes of it; one that was not accepted has a result, too. One that is asked for again is the same.
+        Whoever is cancelled meanwhile leaves it to the kernel. Raises Refused; UsageError when there was another of its
+        id, or its outcome is no longer kept; UnknownSession or Draining when session or server end before it."""
         if self._over is not None:
             raise self._over
+        if self._is_behind(cell.id):
+            name = f"{self._client.decode()[:40]}-{uuid4().hex}"
+            with Follower(self._live, name, self._tell, since=place_of(self._live, cell.id)) as follower:
+                return await follower.run(cell)
         message = message_of(cell, date=date_now(), max_bytes=self._live.session.limits.message_bytes)
         folding, done = Folding(), asyncio.get_running_loop().create_future()
         self._cells[cell.id] = folding, done
@@ -81,6 +90,11 @@ class Follower:
         finally:
             del self._cells[cell.id]
         return folding.result()
+
+    def _is_behind(self, cell: str) -> bool:
+        """Whether some of what it said was read already, and not as its own."""
+        accepted = self._live.session.accepted_at(cell)
+        return accepted is not None and accepted < self._reader.position
 
     # -- Voice ---------------------------------------------------------------------------------------
 
@@ -100,10 +114,20 @@ class Follower:
         return _NOTHING
 
     def caught_up(self, seq: int) -> None:
-        """That is nobody's news."""
+        """A cell of which no end was found, and that has ended, will have none."""
+        for cell in self._cells:
+            if self._live.session.stage_of(cell) == "finished":
+                self._fail(cell, UsageError(FORGOTTEN.format(cell[:80])))
 
     def tell(self, event: Mapping[str, Any]) -> None:
-        """What is no record is no cell's."""
+        """An answer to whoever asks for a cell of which there was one already."""
+        if event["event"] == "error":
+            self._fail(str(event["re"]), UsageError(str(event["message"])))
+
+    def _fail(self, cell: str, error: CellgateError) -> None:
+        folding, done = self._cells.get(cell, (None, None))
+        if folding is not None and not folding.is_over and done is not None and not done.done():
+            done.set_exception(error)
 
     def _take(self, event: Event) -> None:
         cell = event.get("cell") or event.get("re")
@@ -122,6 +146,5 @@ class Follower:
 
     def part(self, why: Parting) -> None:
         self._over = Draining() if why is Parting.GOING_AWAY else UnknownSession(self._live.id)
-        for _, done in self._cells.values():
-            if not done.done():
-                done.set_exception(self._over)
+        for cell in self._cells:
+            self._fail(cell, self._over)

@@ -16,7 +16,8 @@ import hashlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 from uuid import uuid4
@@ -119,15 +120,21 @@ class OneShots:
         key = shot.key(principal) if shot.may_be_cached else ""
         if key and (known := self._cache.get(key)):
             return replace(known, is_cached=True)
-        async with self._turns.turn(principal):
-            live = await self._session(principal, shot.wish)
-            try:
-                outcome = await _run_in(live, shot, tell)
-            finally:
-                await live.delete()
+        async with self.session(principal, shot.wish) as live:
+            outcome = await _run_in(live, shot, tell)
         if key and outcome.is_ok:
             self._cache.put(key, outcome)
         return outcome
+
+    @asynccontextmanager
+    async def session(self, principal: str, wish: Wish) -> AsyncIterator[LiveSession]:
+        """One that is there in its turn, and gone after. Raises TooManyWaiting, and what `Manager.create` may raise."""
+        async with self._turns.turn(principal):
+            live = await self._make(principal, wish)
+            try:
+                yield live
+            finally:
+                await live.delete()
 
     def _check(self, shot: OneShot) -> None:
         """Before it waits for anything."""
@@ -146,8 +153,8 @@ class OneShots:
             told = "; ".join(problems[:10])
             raise UsageError(f"{told}. Nothing is installed for you; what /v1/languages lists would pass")
 
-    async def _session(self, principal: str, wish: Wish) -> LiveSession:
-        """A fresh one; waits for one to end when there may be no more."""
+    async def _make(self, principal: str, wish: Wish) -> LiveSession:
+        """Waits for one to end when there may be no more."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + ROOM_SECONDS
         while True:

@@ -357,6 +357,11 @@ class Session:
             return "waiting"
         return "finished" if self._known.find(name) else None
 
+    def accepted_at(self, cell_id: str) -> int | None:
+        """The number of the record in which a cell was accepted that its client named."""
+        known = self._known.find(cell_id.encode())
+        return known and known.seq
+
     def cancel(self, cell_id: str, now: float) -> list[Effect]:
         """Somebody wants this cell to end, wherever it is."""
         self._life.active_at = self._log.now = now

@@ -16,6 +16,7 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_VALUES",
     "as_object",
+    "count_values",
     "dump",
     "dump_again",
     "is_deeper",
@@ -70,7 +71,7 @@ def read_object(data: memoryview, name: str) -> dict[str, Any]:
         return {}
     try:
         text = str(data, "utf-8")
-        values = _count_values(text)
+        values = count_values(text)
         if values > MAX_VALUES:
             raise ValueError(f"more than {MAX_VALUES} values")
         value = _STRICT.decode(text)
@@ -83,7 +84,7 @@ def read_object(data: memoryview, name: str) -> dict[str, Any]:
     return as_object(value, name)
 
 
-def _count_values(text: str) -> int:
+def count_values(text: str) -> int:
     """At least how many values the JSON has, and no fewer than its levels; found without a loop in Python."""
     values = sum(map(text.count, "[{,"))
     if values > MAX_VALUES:  # many of them may stand in strings: code is full of commas

@@ -99,7 +99,8 @@ class ExecuteHandler(CellHandler):
         if self.wants_events:
             seen = self.seen()
             since = place_of(live, cell.id) if seen is None else seen
-            await self.stream_events(live, EventsVoice(client.encode(), cell.id), since, cell)
+            voice = EventsVoice(client.encode(), cell.id, lambda: live.session.stage_of(cell.id) == "finished")
+            await self.stream_events(live, voice, since, cell)
             return
         with Follower(live, client, since=place_of(live, cell.id)) as follower:
             result = await follower.run(with_output_of(cell, MAX_RESULT_BYTES))

@@ -8,6 +8,7 @@ from cellgate.gateway.schemas import COUNT, TEXT, words_of
 from cellgate.gateway.v1.executes import EventsHandler, ExecuteHandler
 from cellgate.gateway.v1.facts import IsolationHandler, LanguagesHandler, LimitsHandler, ProfilesHandler
 from cellgate.gateway.v1.files import ArchiveHandler, FileHandler, FilesHandler
+from cellgate.gateway.v1.runs import BatchHandler, RunHandler, RunScriptHandler
 from cellgate.gateway.v1.scripts import MAX_VERSION, DiffHandler, ScriptHandler, ScriptsHandler, VersionsHandler
 from cellgate.gateway.v1.sessions import InterruptHandler, RestartHandler, SessionHandler, SessionsHandler
 from cellgate.gateway.v1.validate import ValidateHandler
@@ -30,6 +31,7 @@ _FILES = (  # what may be wrong with any file
     "files_failed", "not_answered",
 )  # fmt: skip
 _CHANGES = ("already_there", "disk_full", "file_too_large")
+_OF_RUNS = (*BEGINS, "bad_limit", "too_many_waiting", *_FILES[1:], *_CHANGES)
 _LISTED = {"type": "integer", "minimum": 1, "maximum": MAX_LISTED}
 _FILTERS = {
     "state": words_of(*(state.value for state in State)), "name": TEXT, "kernel": TEXT, "language": TEXT,
@@ -109,6 +111,18 @@ V1_ROUTES: tuple[Route, ...] = (
             {200: "Events"}, (*_UNKNOWN, "too_many_clients", "usage"), query={"since": COUNT}, scope=Scope.OBSERVE,
         ),
     }),
+    Route("/v1/run", RunHandler, {
+        "POST": Operation(
+            "run code in a session of its own, of which nothing is left; waits for a turn if there are many",
+            {200: "Run"}, _OF_RUNS, body="RunWish", scope=Scope.EXECUTE,
+        ),
+    }),
+    Route("/v1/batch", BatchHandler, {
+        "POST": Operation(
+            "many one-shots beside each other, or many cells one after the other", {200: "Batch"},
+            (*_OF_RUNS, "too_many_clients", "unknown_session"), body="BatchWish", scope=Scope.EXECUTE,
+        ),
+    }),
     Route("/v1/scripts", ScriptsHandler, {
         "GET": Operation("your scripts, the newest version of each", {200: "Scripts"}, scope=Scope.OBSERVE),
         "POST": Operation(
@@ -122,6 +136,12 @@ V1_ROUTES: tuple[Route, ...] = (
             query={"version": _VERSION}, scope=Scope.OBSERVE,
         ),
         "DELETE": Operation("with all its versions", {204: ""}, (*_NO_SCRIPT, "storage_full"), scope=Scope.EXECUTE),
+    }),
+    Route("/v1/scripts/{script}/run", RunScriptHandler, {
+        "POST": Operation(
+            "run it, as `/v1/run` would its code", {200: "Run"}, (*_NO_SCRIPT, *_OF_RUNS), body="ScriptRunWish",
+            scope=Scope.EXECUTE,
+        ),
     }),
     Route("/v1/scripts/{script}/versions", VersionsHandler, {
         "GET": Operation("those that are kept, newest first", {200: "ScriptVersions"}, _NO_SCRIPT, scope=Scope.OBSERVE),

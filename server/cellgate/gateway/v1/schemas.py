@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cellgate.gateway.schemas import COUNT, DATE, POLICY, TEXT, Schema, limits_of, list_of, object_of, words_of
-from cellgate.gateway.v1 import validate, wishes
+from cellgate.gateway.schemas import COUNT, DATE, POLICY, TEXT, Schema, limits_of, list_of, object_of, ref, words_of
+from cellgate.gateway.v1 import runs, validate, wishes
+from cellgate.gateway.v1.scripts import MAX_VERSION
 from cellgate.live.files import KINDS
 from cellgate.live.scripts import MAX_CODE_BYTES, SCRIPT_NAME
 from cellgate.policy.facts import LANGUAGES
@@ -20,6 +21,12 @@ _NUMBER: Schema = {"type": "number"}
 _ANY_OBJECT: Schema = {"type": "object"}
 _MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 _MAYBE_TRUE: Schema = {"type": ["boolean", "null"]}
+
+
+def _words(most: int) -> Schema:
+    return {"type": ["array", "null"], "items": {"type": "string", "maxLength": 4096}, "maxItems": most}
+
+
 _NUMBERS: Schema = {"type": "object", "additionalProperties": _NUMBER}
 _WORD: Schema = {"type": ["string", "null"], "maxLength": 100, "pattern": r"^[A-Za-z0-9._+ -]*$"}
 _NAME: Schema = {"type": ["string", "null"], "maxLength": wishes.MAX_NAME_CHARS}
@@ -77,6 +84,25 @@ _RESULT: Mapping[str, Schema] = {
     "diff": {"type": ["object", "null"]},
     "seq": COUNT,
 }
+_FILES_IN: Schema = {
+    "type": ["object", "null"],
+    "maxProperties": runs.MAX_FILES,
+    "additionalProperties": {
+        "oneOf": [
+            object_of({"text": TEXT}, additionalProperties=False),
+            object_of({"base64": {"type": "string", "contentEncoding": "base64"}}, additionalProperties=False),
+        ]
+    },
+    "description": "by path; there before the code runs",
+}
+_RUN: Mapping[str, Schema] = {
+    "inputs": {"description": "any JSON, for the function `calculate(inputs)` of the code, which returns the `value`"},
+    "files": _FILES_IN,
+    "fetch": {**_words(runs.MAX_FILES), "description": "paths of files that are sent with the answer"},
+    "requirements": {**_words(runs.MAX_REQUIREMENTS), "description": "as `numpy>=2`: checked, and never installed"},
+    "timeout": {"type": ["number", "null"], "minimum": runs.MIN_SECONDS, "maximum": runs.MAX_SECONDS},
+    "cache": {**_MAYBE_TRUE, "description": "take the outcome of the same one-shot, if it is known, and keep this one"},
+}
 _SCRIPT = {"name": TEXT, "version": COUNT, "kernel": TEXT, "description": TEXT, "created": DATE}
 _SHORT = {
     "id": TEXT,
@@ -105,7 +131,21 @@ _FULL = {
 }
 
 
+def _of_session(settings: Settings) -> dict[str, Schema]:
+    """What a session and a one-shot may ask for."""
+    return {
+        "kernel": {**_WORD, "description": "a kernelspec's name; the default without one"},
+        "language": {**_WORD, "description": "the first kernel of it"},
+        "template": {**_WORD, "description": "what is loaded already"},
+        "profile": {"type": ["string", "null"], "enum": [*PROFILES, None]},
+        "limits": limits_of(settings),
+        "env": _ENV,
+        "policy": POLICY,
+    }
+
+
 def v1_schemas(settings: Settings) -> dict[str, Schema]:
+    of_session = _of_session(settings)
     return {
         "File": _FILE,
         "Files": object_of({"path": TEXT, "entries": list_of(_FILE), "more": {"type": "boolean"}}),
@@ -113,16 +153,10 @@ def v1_schemas(settings: Settings) -> dict[str, Schema]:
         "Unpacked": object_of({"entries": COUNT, "bytes": COUNT}),
         "Bytes": {},
         "SessionWish": object_of({}, {
-            "kernel": {**_WORD, "description": "a kernelspec's name; the default without one"},
-            "language": {**_WORD, "description": "the first kernel of it"},
-            "template": {**_WORD, "description": "what is loaded already"},
-            "profile": {"type": ["string", "null"], "enum": [*PROFILES, None]},
-            "limits": limits_of(settings),
-            "env": _ENV,
+            **of_session,
             "name": _NAME,
             "metadata": _METADATA,
             "idempotency_key": {"type": ["string", "null"], "maxLength": wishes.MAX_KEY_CHARS},
-            "policy": POLICY,
         }, additionalProperties=False),
         "Code": object_of(
             {"code": {"type": "string", "maxLength": validate.MAX_CODE_BYTES}},
@@ -148,6 +182,34 @@ def v1_schemas(settings: Settings) -> dict[str, Schema]:
         "CellWish": object_of({"code": TEXT}, _CELL, additionalProperties=False),
         "Result": object_of(_RESULT),
         "Events": object_of({"events": list_of(_ANY_OBJECT), "since": COUNT, "end": COUNT}),
+        "RunWish": object_of({"code": TEXT}, {**_RUN, **of_session}, additionalProperties=False),
+        "ScriptRunWish": object_of(
+            {},
+            {
+                "version": {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_VERSION},
+                **_RUN,
+                **{name: of_session[name] for name in ("profile", "limits", "env", "policy")},
+            },
+            additionalProperties=False,
+        ),
+        "Run": object_of({**_RESULT, "value": {}, "files": _ANY_OBJECT, "is_cached": {"type": "boolean"}}),
+        "BatchWish": object_of(
+            {},
+            {
+                "runs": list_of(ref("RunWish"), maxItems=runs.MAX_BATCH),
+                "cells": list_of(ref("CellWish"), maxItems=runs.MAX_BATCH),
+                "session": {**_MAYBE_TEXT, "maxLength": 64, "description": "that runs the cells; else a fresh one"},
+                "on_error": {"type": ["string", "null"], "enum": ["stop", "continue", None]},
+                **of_session,
+            },
+            additionalProperties=False,
+        ),
+        "Batch": object_of({
+            "items": {"type": "array", "items": {"type": ["object", "null"]}},
+            "done": COUNT,
+            "failed": COUNT,
+            "is_complete": {"type": "boolean"},
+        }),
         "ScriptWish": object_of(
             {
                 "name": {"type": "string", "pattern": f"^{SCRIPT_NAME.pattern}$"},

@@ -52,10 +52,14 @@ class EventsVoice:
     name = "sse"
     has_marks = False
 
-    def __init__(self, client: bytes, cell: str | None = None) -> None:
+    def __init__(
+        self, client: bytes, cell: str | None = None, has_finished: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`has_finished` is asked of the cell when all was said."""
         self.client = client
         self.is_over = False
         self._cell = cell
+        self._has_finished = has_finished
 
     def frames(self, records: Sequence[Record], first: int) -> list[Frame]:
         events = (event_of(record, seq, self.client) for seq, record in enumerate(records, first))
@@ -72,8 +76,13 @@ class EventsVoice:
     def gap(self, gap: Gap) -> Frame:
         return as_sse(gap_event(gap))
 
-    def caught_up(self, seq: int) -> None:
-        """Its clients need not know."""
+    def caught_up(self, seq: int) -> Frame | None:
+        """Of a cell that has finished, and the client has seen it or nobody can any more, nothing will come."""
+        if self.is_over or not self._has_finished():
+            return None
+        self.is_over = True
+        message = "the cell has finished, and there is nothing more of it"
+        return as_sse({"event": "parted", "why": "finished", "message": message})
 
     def tell(self, event: Mapping[str, Any]) -> None:
         """The same."""

@@ -92,6 +92,20 @@ def _choice(*choices: str) -> Callable[[object], object]:
     return read
 
 
+def _name(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._-]{0,64}", value):
+        raise ValueError("a name of letters, digits and . _ -")
+    return value
+
+
+def _names(value: object) -> object:
+    names = value.split(",") if isinstance(value, str) else value
+    names = [name.strip() if isinstance(name, str) else "?" for name in names] if isinstance(names, list) else ["?"]
+    if not all(re.fullmatch(r"[a-z0-9._-]{1,100}(@sha256:[0-9a-f]{64})?", name) for name in names):
+        raise ValueError("names like python or python@sha256:..., with the 64 digits of an image's id,")
+    return tuple(names)
+
+
 def _host(value: object) -> object:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9.:_-]{1,253}", value):
         raise ValueError("a host name or an address without brackets")
@@ -242,6 +256,16 @@ SETTINGS: dict[str, Setting] = {
     for setting in (
         Setting("profile", DEFAULT_PROFILE, "", "the numbers to begin with", _choice(*PROFILES)),
         Setting("driver", DEFAULT_DRIVER, "", "what makes the sandboxes", _choice(*DRIVERS)),
+        Setting(
+            "runtime", "", "",
+            "of driver docker: runc, runsc (gVisor) or what else the engine knows; empty is its own choice",
+            _name,
+        ),
+        Setting(
+            "images", (), "",
+            "of driver docker: which may be used, as `python` or `python@sha256:...`, separated by commas",
+            _names,
+        ),
         Setting("host", "127.0.0.1", "", "the address to listen on", _host),
         Setting("port", _PORT.default, _PORT.unit, _PORT.reason, _number(_PORT)),
         Setting(
@@ -322,6 +346,8 @@ class Settings:
 
     profile: str
     driver: str
+    runtime: str
+    images: tuple[str, ...]
     host: str
     port: int
     state_dir: Path

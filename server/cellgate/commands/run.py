@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("file", nargs="?", metavar="FILE", help="a file of code, in UTF-8; - for standard input")
     parser.add_argument("--template", default="python", help="what is already imported (default: python)")
     parser.add_argument("--driver", choices=DRIVERS, default=DEFAULT_DRIVER, help=f"(default: {DEFAULT_DRIVER})")
+    parser.add_argument("--runtime", default="", help="of driver docker: runc, runsc, ... (default: the engine's)")
     parser.add_argument("--timeout", metavar="SECONDS", help="interrupt the code after so long, then end the sandbox")
     parser.add_argument("--json", action="store_true", help="print one object at the end instead of the output")
     group = parser.add_argument_group("limits", "Sizes may be written 512M or 1G.")
@@ -116,7 +117,7 @@ def execute(args: argparse.Namespace) -> ExitStatus:
     timeout = read_timeout(args.timeout)
     code = read_code(args.code, args.file)
     stdin_is_code = args.code is None and args.file == "-"
-    outcome = asyncio.run(_run(code, spec, args.driver, timeout, not stdin_is_code, args.json))
+    outcome = asyncio.run(_run(code, spec, args.driver, args.runtime, timeout, not stdin_is_code, args.json))
     if args.json:
         print(json.dumps(as_json(outcome)))
     if outcome.status in (ExitStatus.ENDED, ExitStatus.FAILED):
@@ -131,7 +132,13 @@ def _how_it_ended(outcome: Outcome, timeout: float | None) -> str:
 
 
 async def _run(
-    code: str, spec: SandboxSpec, driver_name: str, timeout: float | None, allow_stdin: bool, collect: bool
+    code: str,
+    spec: SandboxSpec,
+    driver_name: str,
+    runtime: str,
+    timeout: float | None,
+    allow_stdin: bool,
+    collect: bool,
 ) -> Outcome:
     printer = Printer(sys.stdout, sys.stderr)
     clock = time.monotonic
@@ -139,7 +146,7 @@ async def _run(
         async with Signals(printer.broken) as signals, AsyncExitStack() as stack:
             with _notice("cellgate: starting a sandbox"):
                 began = clock()
-                driver = await open_driver(driver_name)
+                driver = await open_driver(driver_name, runtime=runtime)
                 stack.push_async_callback(driver.close)
                 opened = clock()
                 sandbox = await driver.create(spec)

@@ -21,6 +21,8 @@ from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS, open_driver
 __all__ = ["EXITS", "HELP", "add_arguments", "execute"]
 
 HELP = "tell which layers of the isolation hold on this host"
+GVISOR = "runsc"
+ALL = [("native", ""), ("docker", "runc"), ("docker", GVISOR), ("process", "")]  # each driver and its runtime: a column
 _STATUS = {
     Standing.OK: ExitStatus.OK,
     Standing.MISSING: ExitStatus.ENDED,
@@ -38,12 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--driver", choices=(*DRIVERS, "all"), default=DEFAULT_DRIVER, help=f"(default: {DEFAULT_DRIVER})"
     )
+    parser.add_argument("--runtime", default="", help="of driver docker: runc, runsc, ... (default: the engine's)")
     parser.add_argument("--json", action="store_true", help="print one object instead of the table")
 
 
 def execute(args: argparse.Namespace) -> ExitStatus:
     """Carry out `cellgate doctor`. Raises EndedBySignal."""
-    reports = asyncio.run(_examine_all(DRIVERS if args.driver == "all" else (args.driver,)))
+    wanted = ALL if args.driver == "all" else [(args.driver, args.runtime)]
+    reports = asyncio.run(_examine_all(wanted))
     status = _STATUS[worst(reports)]
     if args.json:
         print(json.dumps({"exit_status": int(status), **to_json(reports)}))
@@ -54,19 +58,20 @@ def execute(args: argparse.Namespace) -> ExitStatus:
     return status
 
 
-async def _examine_all(names: Sequence[str]) -> list[Report]:
+async def _examine_all(wanted: Sequence[tuple[str, str]]) -> list[Report]:
     async with Signals(asyncio.get_running_loop().create_future()):
-        return [await _examine(name) for name in names]
+        return [await _examine(name, runtime) for name, runtime in wanted]
 
 
-async def _examine(name: str) -> Report:
+async def _examine(name: str, runtime: str) -> Report:
     from cellgate.doctor.examine import examine, report_unavailable  # as late as the drivers
 
+    kind = "gvisor" if runtime == GVISOR else name
     try:
-        driver = await open_driver(name)
+        driver = await open_driver(name, runtime=runtime)
         try:
-            return await examine(driver)
+            return await examine(driver, kind)
         finally:
             await driver.close()
     except (DriverUnavailable, SandboxStartFailed) as error:
-        return report_unavailable(name, error)
+        return report_unavailable(kind, error)

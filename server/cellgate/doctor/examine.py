@@ -12,7 +12,7 @@ import secrets
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from importlib import resources
 from pathlib import Path
@@ -32,11 +32,25 @@ __all__ = ["examine", "report_unavailable"]
 
 # Names of functions in inside.py.
 TELLING: Final = (
-    *("identity", "namespaces", "status", "securebits", "entropy", "versions", "calls", "sockets", "foreign_calls"),
+    *(
+        "identity",
+        "kernel",
+        "namespaces",
+        "status",
+        "securebits",
+        "entropy",
+        "versions",
+        "calls",
+        "sockets",
+        "foreign_calls",
+    ),
     *("landlock_layers", "mounts", "writing", "opening", "steering", "places", "devices", "making_devices"),
     *("descriptors", "environment", "interfaces", "routes", "host_sockets", "name_lookup", "rlimits", "process_1"),
 )
 COMPARED: Final = ("identity", "namespaces", "entropy", "places")
+OF_KERNELS: Final = (
+    "hit_pids",
+)  # where the kernel is the sandbox's own, the host refuses that one its threads, and it ends
 HITTING: Final = ("hit_cpu", "hit_pids", "hit_open_files", "hit_file_size", "hit_workspace", "hit_inodes", "hit_shm")
 LAST: Final = ("hit_memory",)  # which may end the sandbox
 
@@ -44,16 +58,18 @@ CELL_SECONDS: Final = 30.0  # half a second on an idle host
 MIME: Final = "application/vnd.cellgate.facts+json"
 
 
-async def examine(driver: Driver) -> Report:
-    """What this driver gives on this host. Raises CellgateError when no sandbox can be made at all."""
+async def examine(driver: Driver, kind: str = "") -> Report:
+    """What this driver gives on this host; `kind` is the name of a Profile, the driver's own without it.
+    Raises CellgateError when no sandbox can be made at all."""
+    kind = kind or driver.name
     began = time.monotonic()
     host = look_at_host()
-    profile = PROFILES.get(driver.name, Profile(Tier.NONE, ()))
-    facts, told = await _gather(driver, host)
+    profile = PROFILES.get(kind, Profile(Tier.NONE, ()))
+    facts, told = await _gather(driver, host, shares_kernel=kind != "gvisor")
     return Report(
-        driver=driver.name,
+        driver=kind,
         full_tier=profile.tier,
-        findings=judge(driver.name, facts),
+        findings=judge(kind, facts),
         facts=told,
         caveats=profile.caveats,
         seconds=time.monotonic() - began,
@@ -76,7 +92,7 @@ def report_unavailable(driver: str, error: CellgateError) -> Report:
     )
 
 
-async def _gather(driver: Driver, host: HostFacts) -> tuple[Facts, dict[str, str]]:
+async def _gather(driver: Driver, host: HostFacts, *, shares_kernel: bool) -> tuple[Facts, dict[str, str]]:
     with _listening() as (listeners, canary):
         given = _given(listeners, canary)
         async with AsyncExitStack() as stack:
@@ -85,7 +101,7 @@ async def _gather(driver: Driver, host: HostFacts) -> tuple[Facts, dict[str, str
             inside = await _ask(kernel, TELLING, {**given, "token": token})
             beside = await _ask(neighbour, COMPARED, {**given, "token": neighbour_token})
             outside, outside_neighbour = look_at_process(token), look_at_process(neighbour_token)
-        small = await _hit_limits(driver, given)
+        small = await _hit_limits(driver, given, [name for name in HITTING if shares_kernel or name not in OF_KERNELS])
     is_rootless, told = _said_by(driver)
     facts = Facts(
         host,
@@ -118,11 +134,11 @@ def _said_by(driver: Driver) -> tuple[bool, dict[str, str]]:
     }
 
 
-async def _hit_limits(driver: Driver, given: Mapping[str, object]) -> Said:
+async def _hit_limits(driver: Driver, given: Mapping[str, object], hitting: Sequence[str]) -> Said:
     """What a sandbox with small limits does when they are reached; that it does not come up says nothing of others."""
     try:
         async with _sandbox(driver, SMALL) as kernel:
-            said = await _ask(kernel, HITTING, given)
+            said = await _ask(kernel, tuple(hitting), given)
             last = await _ask(kernel, LAST, given)
     except CellgateError as error:
         return Said({}, str(error))

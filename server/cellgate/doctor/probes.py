@@ -272,7 +272,8 @@ def _one_id(facts: Facts) -> Judgement:
 
 
 def _groups(facts: Facts) -> Judgement:
-    found = _seen_from_outside(facts.outside).groups
+    outside = _seen_from_outside(facts.outside)
+    found = [group for group in outside.groups if group not in outside.uids]  # one of the same number is its own
     seen = f"groups {_listed(found, '')} of the host" if found else "none"
     return _holds_if(not found, seen, Mark.WEAKER if facts.is_rootless else Mark.MISSING)
 
@@ -368,7 +369,17 @@ def _nosuid(facts: Facts) -> Judgement:
     without = [place for place, _, _, options in found if "nosuid" not in options]
     if not any(place == "/" for place, *_ in found):
         raise Unmeasured("its list of mounts has no root")
+    if without and facts.inside["status"].get("NoNewPrivs") == "1":
+        return Mark.WEAKER, f"by no_new_privs alone on {_listed(without, '')}"
     return _holds_if(not without, f"not on {_listed(without, '')}" if without else f"on all {len(found)} mounts")
+
+
+def _own_kernel(facts: Facts) -> Judgement:
+    found = facts.inside["kernel"]
+    name, release = str(found["says"]), str(found["release"])
+    return _holds_if(
+        "gVisor" in name and release != facts.host.kernel, f"{release}{', gVisor' if 'gVisor' in name else ''}"
+    )
 
 
 def _out_of_sight(paths: Sequence[str], canary: bool = False) -> Judge:
@@ -544,20 +555,26 @@ class Probe:
     id: str  # layer.name, for ever
     title: str
     judge: Judge
-    promised_by: str = "native"  # names of drivers
+    promised_by: str = "native docker"  # names of profiles
     remedy: str = REPORT
 
 
-_ALL: Final = "native process"
+_ALL: Final = "native docker gvisor process"
+_NATIVE: Final = "native"
+_CONTAINED: Final = "native docker gvisor"
 
 PROBES: Final[tuple[Probe, ...]] = (
     Probe("host.kernel", "Linux 5.12 or newer", _kernel, remedy="boot a newer kernel; mount_setattr came with 5.12"),
     Probe(
-        "host.user_namespaces", "user namespaces", _host_user_namespaces, remedy="sysctl user.max_user_namespaces=15000"
+        "host.user_namespaces",
+        "user namespaces",
+        _host_user_namespaces,
+        _NATIVE,
+        remedy="sysctl user.max_user_namespaces=15000",
     ),
     Probe("host.seccomp", "seccomp filters", _host_seccomp, remedy="boot a kernel with CONFIG_SECCOMP_FILTER"),
     Probe("host.cgroup", "cgroups: memory, pids, cpu", _host_cgroup, remedy=_CGROUPS),
-    Probe("host.landlock", "Landlock ABI 6 (Linux 6.12)", _host_landlock, remedy=_LANDLOCK),
+    Probe("host.landlock", "Landlock ABI 6 (Linux 6.12)", _host_landlock, _NATIVE, remedy=_LANDLOCK),
     Probe(
         "host.processor", "no known flaw of the processor open", _processor, "", "update its microcode and the kernel"
     ),
@@ -566,21 +583,22 @@ PROBES: Final[tuple[Probe, ...]] = (
         "versions.ipykernel", "ipykernel 7 or newer", _version("ipykernel", (7,)), _ALL, "pip install 'ipykernel>=7'"
     ),
     Probe("versions.ipython", "IPython 8 or newer", _version("ipython", (8,)), _ALL, "pip install 'ipython>=8'"),
-    Probe("namespaces.user", "user namespace of its own", _namespace("user")),
+    Probe("kernel.own", "a kernel of its own answers its calls", _own_kernel, "gvisor", "use the runtime runsc"),
+    Probe("namespaces.user", "user namespace of its own", _namespace("user"), _NATIVE),
     Probe("namespaces.mount", "mount namespace of its own", _namespace("mnt")),
     Probe("namespaces.pid", "pid namespace of its own", _namespace("pid")),
     Probe("namespaces.network", "network namespace of its own", _namespace("net")),
     Probe("namespaces.ipc", "ipc namespace of its own", _namespace("ipc")),
     Probe("namespaces.uts", "uts namespace of its own", _namespace("uts")),
     Probe("namespaces.cgroup", "cgroup namespace of its own", _namespace("cgroup")),
-    Probe("namespaces.neighbour", "none shared with another sandbox", _neighbour_namespaces),
+    Probe("namespaces.neighbour", "none shared with another sandbox", _neighbour_namespaces, _NATIVE),
     Probe("user.not_root", "not root on the host", _not_root, remedy="do not start the warden as root of a container"),
     Probe("user.own_uid", "a host uid of its own", _own_uid, remedy=_ROOT),
     Probe("user.groups", "no groups of the host", _groups, remedy=_ROOT),
-    Probe("user.inside", "not root inside, nor able to become it", _inside_uid),
-    Probe("user.one_id", "one id mapped", _one_id),
+    Probe("user.inside", "not root inside, nor able to become it", _inside_uid, _CONTAINED),
+    Probe("user.one_id", "one id mapped", _one_id, _NATIVE),
     Probe("privileges.capabilities", "no capability in any set", _capabilities),
-    Probe("privileges.securebits", "securebits locked", _securebits),
+    Probe("privileges.securebits", "securebits locked", _securebits, _NATIVE),
     Probe("privileges.no_new_privs", "no_new_privs", _status("NoNewPrivs", "1", "set", "not set")),
     Probe("seccomp.filter", "a filter on system calls", _status("Seccomp", "2", "filtered", "no filter")),
     Probe("seccomp.namespaces", "new namespaces refused", _refused("calls", NAMESPACE_CALLS, _REFUSED_CALL)),
@@ -589,35 +607,40 @@ PROBES: Final[tuple[Probe, ...]] = (
     Probe("seccomp.risky", "bpf, io_uring, keyrings ... refused", _refused("calls", RISKY_CALLS, _REFUSED_CALL)),
     Probe("seccomp.sockets", "odd socket families refused", _refused("sockets", SOCKETS, _REFUSED_SOCKET)),
     Probe("seccomp.conventions", "foreign calling conventions refused", _foreign_calls),
-    Probe("landlock.files", "held by Landlock rules", _landlock, remedy=_LANDLOCK),
-    Probe("landlock.signals", "signals kept within by Landlock", _scoped_signals, remedy=_LANDLOCK),
+    Probe("landlock.files", "held by Landlock rules", _landlock, _NATIVE, remedy=_LANDLOCK),
+    Probe("landlock.signals", "signals kept within by Landlock", _scoped_signals, _NATIVE, remedy=_LANDLOCK),
     Probe("filesystem.read_only", "system directories read-only", _root_is_read_only),
-    Probe("filesystem.writable", "only home, work, tmp, shm, pts writable", _writable_mounts),
+    Probe("filesystem.writable", "only home, work, tmp, shm, pts writable", _writable_mounts, _NATIVE),
     Probe("filesystem.nosuid", "set-user-id programs powerless", _nosuid),
-    Probe("filesystem.host_files", "the host's files out of sight", _out_of_sight(HOST_FILES, canary=True)),
+    Probe("filesystem.host_files", "the host's files out of sight", _out_of_sight(HOST_FILES, canary=True), _CONTAINED),
     Probe("filesystem.neighbour", "no file shared with another sandbox", _neighbour_files),
     Probe("devices.list", "null, zero, full, random, urandom only", _devices),
     Probe("devices.making", "device nodes cannot be made", _making_devices),
-    Probe("proc.steering", "/proc/sys not writable", _steering),
-    Probe("proc.host", "what tells of the host is covered", _out_of_sight(HOST_PROC)),
+    Probe("proc.steering", "/proc/sys not writable", _steering, _NATIVE),
+    Probe("proc.host", "what tells of the host is covered", _out_of_sight(HOST_PROC), _CONTAINED),
     Probe("proc.sys", "no /sys", _out_of_sight(SYS)),
-    Probe("network.interfaces", "loopback only", _interfaces),
-    Probe("network.routes", "no route to anywhere", _routes),
-    Probe("network.names", "name lookups fail at once", _names),
-    Probe("network.host", "the host's sockets out of reach", _host_sockets),
-    Probe("limits.memory", "memory, swap and children included", _memory, remedy=_CGROUPS),
+    Probe("network.interfaces", "loopback only", _interfaces, _CONTAINED),
+    Probe("network.routes", "no route to anywhere", _routes, _CONTAINED),
+    Probe("network.names", "name lookups fail at once", _names, _CONTAINED),
+    Probe("network.host", "the host's sockets out of reach", _host_sockets, _CONTAINED),
+    Probe("limits.memory", "memory, swap and children included", _memory, _CONTAINED, remedy=_CGROUPS),
     Probe("limits.pids", "processes and threads", _hit("hit_pids", "pids", errno.EAGAIN), remedy=_CGROUPS),
     Probe("limits.cpu", "CPU share", _cpu, remedy=_CGROUPS),
-    Probe("limits.workspace", "bytes in home, work and tmp", _hit("hit_workspace", "workspace_bytes", errno.ENOSPC)),
+    Probe(
+        "limits.workspace",
+        "bytes in home, work and tmp",
+        _hit("hit_workspace", "workspace_bytes", errno.ENOSPC),
+        _CONTAINED,
+    ),
     Probe("limits.inodes", "files in home, work and tmp", _hit("hit_inodes", "workspace_inodes", errno.ENOSPC)),
-    Probe("limits.shm", "bytes in /dev/shm", _hit("hit_shm", "shm_bytes", errno.ENOSPC)),
+    Probe("limits.shm", "bytes in /dev/shm", _hit("hit_shm", "shm_bytes", errno.ENOSPC), _CONTAINED),
     Probe("limits.open_files", "open files", _hit("hit_open_files", "open_files", errno.EMFILE), _ALL),
     Probe("limits.file", "bytes of one file", _hit("hit_file_size", "file_bytes", errno.EFBIG), _ALL),
     Probe("limits.core_dumps", "no core dump, nor a handler for one", _rlimits({"CORE": 1}), _ALL),
-    Probe("limits.locked_memory", "no locked memory", _rlimits({"MEMLOCK": 0})),
-    Probe("limits.priority", "no real-time priority", _rlimits({"RTPRIO": 0, "NICE": 0})),
+    Probe("limits.locked_memory", "no locked memory", _rlimits({"MEMLOCK": 0}), _CONTAINED),
+    Probe("limits.priority", "no real-time priority", _rlimits({"RTPRIO": 0, "NICE": 0}), _CONTAINED),
     Probe("init.reaping", "process 1 reaps orphans", _reaping),
-    Probe("init.hidden", "process 1 cannot be looked into", _process_1_is_hidden),
+    Probe("init.hidden", "process 1 cannot be looked into", _process_1_is_hidden, _NATIVE),
     Probe("inheritance.descriptors", "no open file of the host", _descriptors),
     Probe("inheritance.environment", "none of the host's variables", _environment, _ALL),
     Probe("inheritance.entropy", "random numbers of its own", _entropy, _ALL),
@@ -640,6 +663,17 @@ PROFILES: Final[Mapping[str, Profile]] = {
             "silence of side channels: caches, timing and pages shared with neighbours",
             "a hash seed and an address-space layout of its own: those are the template's, equal in all its sandboxes",
         ),
+    ),
+    "docker": Profile(
+        Tier.UNTRUSTED,
+        (
+            "a wall against bugs of the host's kernel, which the sandbox shares; seccomp narrows the way there",
+            "silence of side channels: caches, timing and pages shared with neighbours",
+        ),
+    ),
+    "gvisor": Profile(
+        Tier.OWN_KERNEL,
+        ("silence of side channels: caches, timing and pages shared with neighbours",),
     ),
     "process": Profile(Tier.TRUSTED, ("containment of any kind: the code has all the rights of whoever started it",)),
 }

@@ -25,6 +25,7 @@ class Mark(str, Enum):
 class Tier(str, Enum):
     """What a sandbox is good for, when all that its driver promises holds."""
 
+    OWN_KERNEL = "own_kernel"
     UNTRUSTED = "untrusted"
     TRUSTED = "trusted"
     NONE = "none"
@@ -35,6 +36,7 @@ class Tier(str, Enum):
 
 
 _PROMISES = {
+    Tier.OWN_KERNEL: "contains untrusted code behind a kernel of its own, and that one behind the host's",
     Tier.UNTRUSTED: "contains untrusted code, as long as the host's Linux kernel has no bug that it can reach",
     Tier.TRUSTED: "limits some of what trusted code may use up, and contains nothing",
     Tier.NONE: "promises nothing until that is mended; do not run untrusted code in it",

@@ -43,7 +43,7 @@ def execute(args: argparse.Namespace) -> ExitStatus:
     from cellgate.serve.child import GatewayProcess, load_everything  # they bring a whole server with them
     from cellgate.serve.keeper import Keeper, WardenStarter
     from cellgate.serve.listening import address_url, addresses_of, check_exposure, listen
-    from cellgate.serve.places import gateway_account, prepare
+    from cellgate.serve.places import engine_group, gateway_account, prepare
 
     settings = gather_settings(args, os.environ, is_root=os.geteuid() == 0)
     policy = load_policy(settings.policy)
@@ -65,8 +65,9 @@ def execute(args: argparse.Namespace) -> ExitStatus:
             places,
             account,
             list(sockets),
-            partial(load_everything(), issuer=open_issuer(settings)),
+            partial(load_everything(settings.driver), issuer=open_issuer(settings)),
             end_sessions=args.end_sessions,
+            engine=engine_group(os.environ) if settings.driver == "docker" else None,
         )
         local = LocalServer.of_this_process(address_url(settings.host, sockets[0].getsockname()[1]), token)
         stack.callback(local.remove, places.top)

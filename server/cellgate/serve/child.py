@@ -26,7 +26,7 @@ from cellgate.live import judging
 from cellgate.live.judging import Judges
 from cellgate.policy.policies import Policy
 from cellgate.sandbox.base import Driver
-from cellgate.sandbox.drivers import open_driver
+from cellgate.sandbox.drivers import load_docker, open_driver
 from cellgate.sandbox.native import linux
 from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, unpack
 from cellgate.sandbox.native.driver import NativeDriver, as_error
@@ -57,8 +57,10 @@ _LATE: Final = (
 )
 
 
-def load_everything() -> RunGateway:
-    """All that the gateway will need of the installation; returns what serves."""
+def load_everything(driver: str = NativeDriver.name) -> RunGateway:
+    """All that the gateway will need of the installation; returns what serves. Raises DriverUnavailable."""
+    if driver == "docker":
+        load_docker()
     for name in _LATE:
         importlib.import_module(name)
     server = importlib.import_module("cellgate.gateway.server")
@@ -82,12 +84,13 @@ class GatewayProcess:
     sockets: list[socket.socket]
     run_gateway: RunGateway
     end_sessions: bool = False
+    engine: int | None = None  # the group that may ask a Docker engine, when one makes the sandboxes
     keeper: int = field(default_factory=os.getpid)  # who makes this
 
     def __call__(self, line: socket.socket) -> int:
         """Be the gateway, until told to end; the exit status."""
         try:
-            become(self.account, keeper=self.keeper)
+            become(self.account, keeper=self.keeper, engine=self.engine)
             judges = Judges()
             judges.start()
             logging.basicConfig(format="cellgate: %(message)s", level=logging.INFO, stream=sys.stderr, force=True)
@@ -127,11 +130,23 @@ class _Warden:
 
     async def open_driver(self) -> Driver:
         """One that is in order. Raises DriverUnavailable."""
-        if self._process.settings.driver != NativeDriver.name:
+        settings = self._process.settings
+        if settings.driver == "docker":
+            return await self._open_docker(settings)
+        if settings.driver != NativeDriver.name:
             return await self._open_plain()
         await self._ask_for_warden()
         driver = await NativeDriver.connect(self._path)
         self.about = about_native(driver.hello.result())
+        return driver
+
+    async def _open_docker(self, settings: Settings) -> Driver:
+        from cellgate.sandbox.docker.driver import DockerDriver
+
+        driver = await DockerDriver.start(
+            runtime=settings.runtime, images=settings.images, directory=self._process.places.gateway / "docker"
+        )
+        self.about = f"docker: engine {driver.facts.version}, runtime {driver.runtime}"
         return driver
 
     async def _open_plain(self) -> Driver:
@@ -173,7 +188,7 @@ class _Warden:
                 await driver.close()
 
 
-def become(account: Account | None, *, keeper: int) -> None:
+def become(account: Account | None, *, keeper: int, engine: int | None = None) -> None:
     """Give up what the keeper may and a gateway need not; end when the keeper ends. Raises UsageError."""
     os.setsid()  # a terminal's Ctrl-C is the keeper's to understand
     os.umask(0o077)
@@ -181,7 +196,7 @@ def become(account: Account | None, *, keeper: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each session and each client costs one or more
     if account is not None:
         try:
-            os.setgroups([])
+            os.setgroups([] if engine is None else [engine])
             os.setresgid(account.gid, account.gid, account.gid)
             os.setresuid(account.uid, account.uid, account.uid)
         except OSError as error:

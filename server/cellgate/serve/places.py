@@ -4,7 +4,7 @@
     ├── warden/         root's, 0711: the socket and its log   "
     ├── access/         root's, the gateway reads it, 0750: tokens
     ├── server.json     its own, 0600, while it serves: `cellgate.wire.local`
-    └── gateway/        the gateway's, 0700: registry, journals
+    └── gateway/        the gateway's, 0700: registry, journals, and with driver docker the sockets of its containers
 
 Root follows no name through a directory that somebody else may write: it makes `gateway/` and never enters it.
 """
@@ -14,16 +14,19 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cellgate.errors import UsageError
 from cellgate.sandbox.native.door import MAX_PATH_BYTES
 
-__all__ = ["Account", "Places", "gateway_account", "prepare"]
+__all__ = ["Account", "Places", "engine_group", "gateway_account", "prepare"]
 
 ACCOUNT_NAME = "cellgate"  # as whom a root server's gateway runs, if the host has such a user
 ACCOUNT_ID = 1_899_999_999  # else this uid and gid, which nobody hands out: the one below those of the sandboxes
+
+ENGINE_SOCKET = "unix:///var/run/docker.sock"  # where Docker's own tools look for it
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,15 @@ def gateway_account() -> Account:
     if found.pw_uid == 0 or found.pw_gid == 0:
         raise UsageError(f"the user {ACCOUNT_NAME} is root; one without privileges, or none, would pass")
     return Account(found.pw_uid, found.pw_gid)
+
+
+def engine_group(environ: Mapping[str, str]) -> int | None:
+    """The group that may ask the Docker engine: a gateway that makes containers keeps it. None when it needs none."""
+    kind, _, path = environ.get("DOCKER_HOST", ENGINE_SOCKET).partition("://")
+    try:
+        return os.stat(path).st_gid if kind == "unix" else None
+    except OSError:  # the driver says what it cannot ask
+        return None
 
 
 def prepare(state_dir: Path, account: Account | None) -> Places:

@@ -39,7 +39,7 @@ async def report_of(driver: Driver) -> Report:
         await driver.close()
 
 
-async def open_boaster(name: str) -> Driver:
+async def open_boaster(name: str, *, runtime: str) -> Driver:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ContainsNothingWarning)
         return Boaster()
@@ -92,7 +92,7 @@ def test_the_process_driver_keeps_its_few_promises_and_the_table_says_how_few(ca
 
 
 def test_a_driver_that_cannot_run_here_says_why_and_what_to_do(monkeypatch, capsys):
-    async def refuse(name: str) -> Driver:
+    async def refuse(name: str, *, runtime: str) -> Driver:
         raise DriverUnavailable(name, "this is not root, and user namespaces fail", "use the docker driver")
 
     monkeypatch.setattr(command, "open_driver", refuse)
@@ -107,7 +107,7 @@ def test_a_driver_whose_sandboxes_do_not_start_is_unmeasured(monkeypatch, capsys
         async def create(self, spec: SandboxSpec) -> ProcessSandbox:
             raise SandboxStartFailed("native", "forking", "out of luck")
 
-    async def open_stillborn(name: str) -> Driver:
+    async def open_stillborn(name: str, *, runtime: str) -> Driver:
         return Stillborn()
 
     monkeypatch.setattr(command, "open_driver", open_stillborn)

@@ -91,7 +91,6 @@ BROKEN: dict[str, Facts] = {
     "landlock.signals": with_change("inside.process_1.signal", 0),
     "filesystem.read_only": with_change("inside.writing./etc", 0),
     "filesystem.writable": mounted("/srv", writable=True, options=["rw", "nosuid"]),
-    "filesystem.nosuid": mounted("/srv", writable=False, options=["ro"]),
     "filesystem.host_files": opened("/tmp/cellgate-doctor-q5gnfp56/canary"),
     "filesystem.neighbour": with_change("neighbour.places./dev/shm", INSIDE["places"]["/dev/shm"]),
     "devices.list": with_change("inside.devices", [*INSIDE["devices"], "/dev/kvm"]),
@@ -120,7 +119,7 @@ BROKEN: dict[str, Facts] = {
     "inheritance.environment": with_change("inside.environment.API_KEY", "secret of the host"),
     "inheritance.entropy": with_change("neighbour.entropy.random", INSIDE["entropy"]["random"]),
 }
-ONLY_WEAKER = {"host.landlock"}  # the walls beside it stand
+ONLY_WEAKER = {"host.landlock", "filesystem.nosuid"}  # the walls beside it stand
 
 
 def test_all_that_is_promised_holds_on_the_recorded_host():
@@ -133,6 +132,24 @@ def test_a_layer_that_is_not_there_is_missing_and_no_other_is(probe_id):
     beside = {"network.names"} if probe_id == "network.routes" else set()  # a route is a way to name servers
     assert set(changed) - beside == {probe_id}
     assert changed[probe_id] is Mark.MISSING
+
+
+def test_set_user_id_programs_are_powerless_by_either_of_two_walls():
+    facts = mounted("/srv", writable=False, options=["ro"])
+    assert marks(facts)["filesystem.nosuid"] is Mark.WEAKER
+    without = {**facts.inside.facts, "status": {"found": {**INSIDE["status"], "NoNewPrivs": "0"}}}
+    assert marks(replace(facts, inside=Said(without)))["filesystem.nosuid"] is Mark.MISSING
+
+
+def test_a_kernel_of_its_own_is_known_by_its_own_words():
+    gvisor = {"release": "4.4.0", "says": "<6>[   0.000000] Starting gVisor..."}
+    for said_of_itself, mark in (
+        (gvisor, Mark.HOLDS),
+        ({**gvisor, "says": ""}, Mark.MISSING),
+        ({**gvisor, "release": HOST.kernel}, Mark.MISSING),
+    ):
+        found = {**INSIDE, "kernel": said_of_itself}
+        assert marks(native_facts(inside=said(found)), "gvisor")["kernel.own"] is mark
 
 
 def test_every_promised_layer_has_been_seen_broken():
@@ -237,7 +254,7 @@ def test_ids_are_unique_and_of_layers_that_stand_together():
 
 
 def test_every_driver_has_a_profile_and_the_process_driver_promises_no_containment():
-    assert set(PROFILES) == set(DRIVERS)
+    assert set(PROFILES) == {*DRIVERS, "gvisor"}  # which is the driver docker with the runtime runsc
     promised = {probe.id for probe in PROBES if "process" in probe.promised_by.split()}
     assert {probe_id.split(".")[0] for probe_id in promised} == {"versions", "limits", "inheritance"}
     assert promised & {"limits.memory", "limits.pids", "inheritance.descriptors"} == set()

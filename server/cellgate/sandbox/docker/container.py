@@ -107,7 +107,7 @@ class Container:
     image: str  # an id, which names the same bytes for ever
     kernel: str  # what its kernel host is to import before there is a session
     directory: str  # of this sandbox, as the engine's host knows it
-    runtime: str  # "" is the engine's own choice
+    runtime: str  # as the engine knows it
     shares_kernel: bool  # its processes are the host's, and not those of a kernel of its own
     hidden: Collection[str]  # paths of /proc that tell of the host
 

@@ -63,7 +63,7 @@ REFILLS: Final = 2  # containers made at once for the pool; more would keep a cr
 UIDS: Final = range(2_100_000_000, 2_140_000_000)
 MAPPED_UIDS: Final = range(10_000, 60_000)  # of an engine that maps 65,536 of them
 SOCKET_MODE: Final = 0o711  # of the socket's directory once it is there: to be connected to, and no more
-SHARED_KERNEL: Final = ("", "runc", "crun", "youki")  # runtimes whose processes are the host's own
+SHARED_KERNEL: Final = ("runc", "io.containerd.runc.v2", "crun", "youki")  # runtimes whose processes are the host's own
 
 
 class DockerDriver:
@@ -73,7 +73,7 @@ class DockerDriver:
 
     def __init__(self, engine: Engine, facts: Facts, directory: Path, *, runtime: str, is_kept: bool) -> None:
         self.facts = facts
-        self.runtime = runtime
+        self.runtime = runtime or facts.default_runtime
         self._engine = engine
         self._directory = directory
         self._is_kept = is_kept
@@ -338,7 +338,7 @@ class DockerDriver:
     @property
     def shares_kernel(self) -> bool:
         """Whether what runs in a sandbox are processes of the host's kernel."""
-        return (self.runtime or self.facts.default_runtime) in SHARED_KERNEL
+        return self.runtime in SHARED_KERNEL
 
     def forget(self, sandbox: DockerSandbox) -> None:
         self._known.pop(sandbox.container, None)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
 from cellgate.gateway.v1 import streams
 from tests.support.gateway import TOKEN, gateway
 from tests.support.server import until
+from tests.support.sse import streamed
 
 BOUND = 30.0
 
@@ -30,51 +29,6 @@ async def path(here):
 
 async def execute(here, path, code, **options):
     return await here.ask("POST", f"{path}/execute", {"code": code, **options})
-
-
-class Events:
-    """A stream that is read event by event."""
-
-    def __init__(self, reader: asyncio.StreamReader, head: str) -> None:
-        self.head = head
-        self._reader = reader
-
-    async def next(self) -> dict | None:
-        """None at the end."""
-        lines: list[str] = []
-        while line := (await asyncio.wait_for(self._reader.readline(), BOUND)).decode():
-            text = line.rstrip("\r\n")
-            if not text and lines:
-                fields = dict(one.split(": ", 1) for one in lines)
-                event = json.loads(fields["data"])
-                assert fields["event"] == event["event"]
-                assert fields.get("id") == (str(event["seq"]) if "seq" in event else None)
-                return event
-            if ": " in text:
-                lines.append(text)
-        return None
-
-    async def rest(self) -> list[dict]:
-        events = []
-        while event := await self.next():
-            events.append(event)
-        return events
-
-
-@asynccontextmanager
-async def streamed(here, method, path, body=None, **headers) -> AsyncIterator[Events]:
-    """Hangs up at its end."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", here.port, limit=1 << 24)
-    sent = b"" if body is None else json.dumps(body).encode()
-    fields = {"Host": "x", "Authorization": f"token {TOKEN}", "Accept": "text/event-stream"}
-    fields |= {"Content-Length": str(len(sent)), **headers}
-    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    writer.write(f"{method} {path} HTTP/1.0\r\n{head}\r\n".encode() + sent)  # 1.0: the answer comes without chunks
-    try:
-        answered = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), BOUND)
-        yield Events(reader, answered.decode())
-    finally:
-        writer.transport.abort()
 
 
 # -- one answer ----------------------------------------------------------------------------------------
@@ -225,7 +179,7 @@ async def test_all_that_is_said_in_a_session_can_be_read_from_any_number_on(here
 async def test_a_stream_of_a_session_has_what_was_and_what_comes_until_it_ends(here, path):
     await execute(here, path, "print('was')")
     async with streamed(here, "GET", f"{path}/events") as events:
-        while (event := await events.next())["event"] != "finished":
+        while (await events.next())["event"] != "finished":
             pass
         await execute(here, path, "print('comes')")
         while (event := await events.next())["event"] != "stdout":
@@ -240,7 +194,7 @@ async def test_a_silent_stream_is_kept_alive(here, path, monkeypatch):
     monkeypatch.setattr(streams, "KEEP_ALIVE_SECONDS", 0.05)
     end = (await here.ask("GET", f"{path}/events")).json()["end"]
     async with streamed(here, "GET", f"{path}/events?since={end}") as events:
-        assert (await asyncio.wait_for(events._reader.readline(), BOUND)).startswith(b": ")
+        assert (await asyncio.wait_for(events.reader.readline(), BOUND)).startswith(b": ")
     await until(lambda: here.manager.sessions("owner")[0].connections == 0)
 
 

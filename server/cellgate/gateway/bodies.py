@@ -60,7 +60,7 @@ def read_object(body: bytes) -> dict[str, object]:
         return {}
     try:
         text = body.decode()
-        if count_values(text) > MAX_VALUES:
+        if count_values(text, MAX_VALUES) > MAX_VALUES:
             raise BadJson(f"it holds more than {MAX_VALUES} values")
         value = json.loads(text, object_pairs_hook=_members, parse_constant=_no_number, parse_float=_number)
     except UnicodeDecodeError as error:

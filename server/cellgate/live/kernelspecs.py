@@ -16,9 +16,9 @@ from pathlib import Path
 import msgpack
 
 from cellgate.errors import UnknownKernel
-from cellgate.live.requirements import installed_packages
+from cellgate.live.requirements import installed_packages, normal_name
 
-__all__ = ["DEFAULT_KERNEL", "Kernelspec", "choose_kernelspec", "find_kernelspecs", "setup_of"]
+__all__ = ["DEFAULT_KERNEL", "Kernelspec", "choose_kernelspec", "find_kernelspecs", "kernelspecs_of_images", "setup_of"]
 
 DEFAULT_KERNEL = "python3"  # the name that every Jupyter client knows
 DATA_PACKAGES = ("numpy", "pandas", "matplotlib")  # what the template `python-data` imports
@@ -55,6 +55,17 @@ def find_kernelspecs(templates: Collection[str], prefix: Path = Path(sys.prefix)
         if name not in known and (spec := _read(name, path)):
             known[name] = spec
     return known
+
+
+def kernelspecs_of_images(packages: Mapping[str, Mapping[str, str]]) -> dict[str, Kernelspec]:
+    """Those of a driver whose templates are images, by what is installed in each. What is installed beside this program
+    is not in them."""
+    specs = {}
+    for template, installed in packages.items():
+        name, title = (DEFAULT_KERNEL, "Python 3") if template == "python" else (template, f"Python 3 ({template})")
+        versions = {normal_name(package): version for package, version in installed.items()}
+        specs[name] = Kernelspec(name, title, "python", template, packages=versions)
+    return specs
 
 
 def choose_kernelspec(

@@ -36,7 +36,7 @@ from cellgate.live.gatekeeper import Gatekeeper
 from cellgate.live.happenings import Happenings, LimitHit, SessionCreated, Who
 from cellgate.live.isolation import Isolation
 from cellgate.live.judging import Judges
-from cellgate.live.kernelspecs import DEFAULT_KERNEL, Kernelspec, find_kernelspecs, setup_of
+from cellgate.live.kernelspecs import DEFAULT_KERNEL, Kernelspec, find_kernelspecs, kernelspecs_of_images, setup_of
 from cellgate.live.known import KnownFile
 from cellgate.live.oneshots import OneShots
 from cellgate.live.scripts import Scripts
@@ -47,7 +47,7 @@ from cellgate.policy.facts import language_named
 from cellgate.policy.files import load_policy
 from cellgate.policy.policies import Policy, wished
 from cellgate.policy.verdicts import Verdict
-from cellgate.sandbox.base import Driver, KeepsPool, Sandbox, SandboxSpec
+from cellgate.sandbox.base import Driver, HasImages, KeepsPool, Sandbox, SandboxSpec
 from cellgate.sandbox.limits import Limits
 from cellgate.sessions.clocks import SteadyClock
 from cellgate.sessions.journal import Budget, Journal
@@ -140,7 +140,12 @@ class Manager:
             manager._journals.mkdir(mode=0o700, exist_ok=True)
             manager._begin_audit()
             driver = await manager._get_driver()
-            found = find_kernelspecs(driver.templates) if kernelspecs is None else kernelspecs
+            if isinstance(driver, HasImages):
+                found: Mapping[str, Kernelspec] = kernelspecs_of_images(
+                    {t: driver.packages(t) for t in driver.templates}
+                )
+            else:
+                found = find_kernelspecs(driver.templates) if kernelspecs is None else kernelspecs
             manager.kernelspecs = {name: spec for name, spec in found.items() if spec.template in driver.templates}
             await manager._recover(driver)
             if not await driver.sandboxes():  # else they are known to work, and clients wait to come back
@@ -269,6 +274,15 @@ class Manager:
     def sessions(self, principal: str) -> list[LiveSession]:
         """Oldest first."""
         return [live for live in self._sessions.values() if live.principal == principal and not live.is_gone]
+
+    def all_sessions(self) -> list[LiveSession]:
+        """Everybody's, for whoever runs the server."""
+        return list(self._sessions.values())
+
+    @property
+    def starts_waiting(self) -> int:
+        """Kernels that wait for their turn to be started."""
+        return self._starting.waiting
 
     def holding(self, principal: str) -> Holding:
         """What this principal has now."""

@@ -6,13 +6,14 @@ The conformance suite in `tests/conformance/` holds each driver, the shipped fak
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sandbox.limits import Limits
 
-__all__ = ["Driver", "KeepsPool", "Sandbox", "SandboxSpec", "Usage"]
+__all__ = ["Driver", "HasImages", "KeepsPool", "Sandbox", "SandboxSpec", "Usage"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,15 @@ class Driver(Protocol):
 
     async def close(self) -> None:
         """Let go of everything. Whether sandboxes outlive it is the driver's to say."""
+        ...
+
+
+@runtime_checkable
+class HasImages(Protocol):
+    """A driver whose sandboxes do not see this program's own installation."""
+
+    def packages(self, template: str) -> Mapping[str, str]:
+        """What is installed in it: versions by name."""
         ...
 
 

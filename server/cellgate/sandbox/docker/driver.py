@@ -145,6 +145,10 @@ class DockerDriver:
     def templates(self) -> tuple[str, ...]:
         return tuple(self._images)
 
+    def packages(self, template: str) -> dict[str, str]:
+        """What is installed in it, as `cellgate images` wrote it down: versions by name."""
+        return dict(line.split("==", 1) for line in self._images[template].pins.splitlines())
+
     async def create(self, spec: SandboxSpec) -> Sandbox:
         self._check(spec)
         if spec.use_pool and (pool := self._pools.get((spec.template, spec.limits))):

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.bench import interrupt, latency, memory, output, start, sustained
 from tests.bench.gateway import files as gateway_files
-from tests.bench.gateway import idle, relay, stall, throughput
+from tests.bench.gateway import idle, policy, relay, stall, throughput
 from tests.bench.gateway import interrupt as gateway_interrupt
 from tests.bench.gateway import latency as gateway_latency
 from tests.bench.gateway import output as gateway_output
@@ -44,6 +44,7 @@ FIGURES = {
         for name, title, module in (
             ("start", "From POST to the first answer", gateway_start),
             ("latency", "A warm cell through the websocket", gateway_latency),
+            ("policy", "What judging costs a cell; the peer judges nothing", policy),
             ("throughput", "Warm cells in many sessions at once", throughput),
             ("relay", "What a relayed message costs", relay),
             ("output", "Floods of output through the websocket", gateway_output),

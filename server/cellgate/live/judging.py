@@ -24,7 +24,7 @@ import socket
 import struct
 import sys
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -33,6 +33,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import msgpack
 
 from cellgate.errors import PolicyError
+from cellgate.live.turns import Turns
 from cellgate.policy.judge import READERS, judge, judge_message
 from cellgate.policy.policies import POLICIES, Policy
 from cellgate.policy.verdicts import MAX_FINDINGS, Finding, Metrics, Severity, Verdict
@@ -92,7 +93,7 @@ class Judges:
         self._nursery: _Nursery | None = None
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
-        self._turns = _Turns(workers)
+        self._turns = Turns(workers)
         self._closed = False
 
     def start(self) -> None:
@@ -146,11 +147,10 @@ class Judges:
     async def _ask(self, request: _Request, principal: str) -> Verdict:
         if (known := self._cache.get(request.key)) is not None:
             return known
-        await self._turns.take(principal)
-        try:
+        if self._turns.waiting_of(principal) >= MAX_WAITING:
+            raise PolicyError(f"{MAX_WAITING} others of yours wait to be judged")
+        async with self._turns.of(principal):
             reply = await self._reply_of_a_worker(request)
-        finally:
-            self._turns.give_back()
         verdict = _verdict(reply)
         self._cache.put(request.key, verdict, len(reply))
         return verdict
@@ -242,43 +242,6 @@ class _Packed(NamedTuple):
 def _packed(policy: Policy) -> _Packed:
     packed = pickle.dumps(replace(policy), protocol=pickle.HIGHEST_PROTOCOL)  # without what it remembers
     return _Packed(packed, hashlib.blake2b(packed, digest_size=32).digest())
-
-
-class _Turns:
-    """Gives out the workers there may be: to one principal after the other, and to each in the order it asked."""
-
-    def __init__(self, free: int) -> None:
-        self._free = free
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # whose turn is next comes first
-
-    async def take(self, principal: str) -> None:
-        """Whoever took a turn owes a `give_back`. Raises PolicyError."""
-        if self._free:
-            self._free -= 1
-            return
-        queue = self._waiting.setdefault(principal, deque())
-        if len(queue) >= MAX_WAITING:
-            raise PolicyError(f"{MAX_WAITING} others of yours wait to be judged")
-        turn = asyncio.get_running_loop().create_future()
-        queue.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it had come
-                self.give_back()
-            raise
-
-    def give_back(self) -> None:
-        while self._waiting:
-            principal = next(iter(self._waiting))
-            queue = self._waiting.pop(principal)
-            turn = queue.popleft()
-            if queue:
-                self._waiting[principal] = queue  # behind all others
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
 
 
 class _WorkerEnded(OSError):

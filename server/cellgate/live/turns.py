@@ -22,6 +22,9 @@ class Turns:
     def waiting(self) -> int:
         return sum(map(len, self._waiting.values()))
 
+    def waiting_of(self, principal: str) -> int:
+        return len(self._waiting.get(principal, ()))
+
     @asynccontextmanager
     async def of(self, principal: str) -> AsyncIterator[None]:
         await self._take(principal)

@@ -79,4 +79,6 @@ class TerminalFilter:
 
 def one_line(text: str) -> str:
     """Text that may hold words of hostile code, as one line of plain characters."""
+    if text.isprintable():  # nearly always
+        return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

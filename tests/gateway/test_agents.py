@@ -15,7 +15,6 @@ from websockets.typing import Subprotocol
 from cellgate.access.scopes import Scope
 from cellgate.gateway.agents import FUTURE_CURSOR, MAX_ANSWERS, MAX_CLIENT_CHARS
 from cellgate.gateway.sockets import TRY_AGAIN_LATER
-from cellgate.sandbox.fake import FakeSandbox
 from cellgate.wire.agent import (
     CLOSED_FOR,
     Ack,
@@ -95,6 +94,7 @@ async def test_both_forms_and_whoever_comes_later_are_told_the_same(attach: Atta
 async def test_what_it_attached_to_is_told_first(here: Gateway, session: str, attach: Attach):
     async with attach(client="me") as busy, attach(client="you") as other:
         await busy.execute("import time; time.sleep(0.3)", id="c1")
+        await busy.named("started")
         await busy.execute("1", id="c2")
         await busy.until(lambda event: event.get("cell") == "c2")
         async with attach(client="third", since=0) as agent:
@@ -145,7 +145,7 @@ async def outcome_of_parent(notebook, parent: str):
 async def test_input_is_asked_for_only_where_it_may_be_and_answered(attach: Attach):
     async with attach() as agent:
         events = await agent.run("input('name? ')", id="c1")
-        assert "StdinNotImplementedError" in str(events)
+        assert events[-1]["status"] == "error" and "input_request" not in in_short(events)
         await agent.execute("print(input('name? '))", id="c2", stdin=True)
         asked = await agent.named("input_request")
         assert (asked["cell"], asked["prompt"], asked["password"]) == ("c2", "name? ", False)
@@ -354,14 +354,8 @@ async def test_the_newer_connection_of_a_client_takes_the_place_of_the_older(att
 async def test_an_observer_sees_everything_and_changes_nothing(here: Gateway, attach: Attach):
     async with attach() as driver, attach(role="observer") as observer:
         assert (await observer.next())["role"] == "observer"
-        for asked in (
-            Execute("c", "1"),
-            Interrupt("i"),
-            Restart("r"),
-            Complete("q", "x", 1),
-            Touch("t"),
-            Cancel("k", "c"),
-        ):
+        driving = (Execute("c", "1"), Interrupt("i"), Restart("r"), Complete("q", "x", 1), Touch("t"), Cancel("k", "c"))
+        for asked in driving:
             assert (await observer.ask(asked))["code"] == "observer"
         await driver.run("print(1)", id="c1")
         assert text_of(await observer.end_of("c1")) == "1\n"
@@ -460,7 +454,7 @@ async def test_what_is_no_message_closes_with_its_code_and_the_session_goes_on(a
         {"op": "ack", "seq": -1},
         {"op": "x" * 9999},
     ],
-    ids=str,
+    ids=["nothing", "null", "little", "wrong types", "negative", "long"],
 )
 async def test_a_request_that_makes_no_sense_is_refused_and_the_connection_stays(
     attach: Attach, form: Form, message: dict
@@ -500,14 +494,11 @@ async def test_a_fault_of_ours_is_an_answer_without_detail(here: Gateway, sessio
 
 async def test_a_kernel_that_ends_answers_what_it_was_asked(here: Gateway, session: str, attach: Attach):
     async with attach() as agent:
-        await agent.execute("while True: pass", id="c1")
+        await agent.execute("import time, os; time.sleep(0.3); os._exit(3)", id="c1")
         await agent.named("started")
         await agent.send(IsComplete("q", "1"))
-        sandbox = here.manager.find("owner", session)._kernels[1].sandbox
-        assert isinstance(sandbox, FakeSandbox)
-        await sandbox.kill()
         end = (await agent.end_of("c1"))[-1]
-        assert (end["status"], end["reason"]) == ("error", "kernel_signal")
+        assert (end["status"], end["reason"]) == ("error", "kernel_exit")
         state = await agent.named("state") if agent.events[-1]["event"] != "state" else agent.events[-1]
         assert (state["state"], state["incarnation"]) == ("restarting", 2)
         answer = await agent.until(lambda event: event.get("re") == "q")

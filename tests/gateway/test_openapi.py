@@ -212,6 +212,7 @@ async def provoke(
         patch.setattr(Scripts, "delete", refuse_now)
         patch.setattr(LiveSession, "restart", refuse)
         patch.setattr(LiveSession, "attach", refuse_now)
+        patch.setattr(LiveSession, "ask", refuse)
         patch.setattr(SessionFiles, "_ask", refuse)
         patch.setattr(OneShots, "session", refuse_now)
         patch.setattr(OneShots, "run", refuse)

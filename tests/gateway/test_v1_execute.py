@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from cellgate.gateway.v1 import streams
+from cellgate.gateway.v1 import executes, streams
+from tests.support.drivers import open_driver
 from tests.support.gateway import TOKEN, gateway
 from tests.support.server import until
 from tests.support.sse import streamed
@@ -124,6 +125,41 @@ async def test_a_foreign_session_is_not_found(here):
         method = "POST" if path == "execute" else "GET"
         body = {"code": "1"} if path == "execute" else None
         assert (await here.ask(method, f"/v1/sessions/none/{path}", body)).code == "unknown_session"
+
+
+# -- variables -----------------------------------------------------------------------------------------
+
+
+async def test_the_names_in_a_kernel_are_told_without_running_anything(tmp_path):
+    driver = await open_driver("process")
+
+    async def open_it():
+        return driver
+
+    async with gateway(tmp_path, open_driver=open_it) as here:
+        path = f"/v1/sessions/{(await here.ask('POST', '/v1/sessions', {})).json()['id']}"
+        await execute(here, path, "x = [1, 2]\ny = 'a'")
+        said = (await here.ask("GET", f"{path}/variables")).json()
+        assert [(one["name"], one["type"], one["size"]) for one in said["variables"]] == [
+            ("x", "list", 2),
+            ("y", "str", 1),
+        ]
+        assert said["more"] == 0
+        [one] = (await here.ask("GET", f"{path}/variables?name=x")).json()["variables"]
+        assert one["data"] == [1, 2]
+        assert len((await here.ask("GET", f"{path}/variables?max=1")).json()["variables"]) == 1
+        for query in ("?max=0", "?max=x", "?name=", "?what=1"):
+            assert (await here.ask("GET", f"{path}/variables{query}")).code == "usage"
+
+
+async def test_a_kernel_that_is_busy_for_long_is_not_waited_for(here, path, monkeypatch):
+    monkeypatch.setattr(executes, "VARIABLES_SECONDS", 0.1)
+
+    async def never(*_):
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(here.manager.sessions("owner")[0], "ask", never)
+    assert (await here.ask("GET", f"{path}/variables")).code == "not_answered"
 
 
 # -- events --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from cellgate.errors import NoSuchFile, ServerFull, UsageError
+from cellgate.errors import Draining, NoSuchFile, ServerFull, UsageError
 from cellgate.live import oneshots as module
 from cellgate.live.oneshots import Cache, OneShot, OneShots, Outcome
 from cellgate.live.wish import Wish
@@ -205,3 +205,20 @@ async def test_the_key_of_a_one_shot_has_all_that_matters(manager):
     ]
     assert len({one.key(who) for one in (shot, *others) for who in ("a", "b")}) == 2 * (1 + len(others))
     assert isinstance(manager.oneshots, OneShots)
+
+
+async def test_nothing_is_left_of_one_whose_gateway_ended(open_one, driver):
+    manager = await open_one()
+    task = asyncio.ensure_future(run(manager, "import time\ntime.sleep(60)"))
+
+    async def begun():
+        while not any(live.session.running for live in manager.sessions(OWNER)):
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(begun(), BOUND)
+    await manager.close(end_sessions=False)
+    with pytest.raises(Draining):
+        await asyncio.wait_for(task, BOUND)
+    heir = await open_one()
+    assert heir.sessions(OWNER) == []
+    assert await driver.sandboxes() == []

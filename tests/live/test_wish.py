@@ -86,6 +86,7 @@ def test_a_wish_comes_back_from_the_registry_as_it_was():
         "testing",
         "key",
         {"deny": ["network"]},
+        True,
     )
     assert Wish.from_json(json.loads(json.dumps(wish.to_json()))) == wish
     assert Wish.from_json(Wish().to_json()) == Wish()

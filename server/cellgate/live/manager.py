@@ -514,7 +514,8 @@ class Manager:
         journal = journals.get(row.id)
         wish = Wish.from_json(row.spec)
         kernelspec = self.kernelspecs.get((wish.kernel or DEFAULT_KERNEL).lower())
-        if decision.fate is Fate.CLEAR_AWAY or kernelspec is None or not _is_plain(row.id):
+        is_wanted = decision.fate is not Fate.CLEAR_AWAY and not wish.is_fleeting
+        if not is_wanted or kernelspec is None or not _is_plain(row.id):
             if sandbox := known.get(row.sandbox_id):
                 await sandbox.destroy()
             if journal is not None:

@@ -155,6 +155,7 @@ class OneShots:
 
     async def _make(self, principal: str, wish: Wish) -> LiveSession:
         """Waits for one to end when there may be no more."""
+        wish = replace(wish, name=wish.name or CLIENT, is_fleeting=True)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + ROOM_SECONDS
         while True:

@@ -26,6 +26,7 @@ class Wish:
     profile: str = ""  # whose limits it has, where those are lower than the server's
     idempotency_key: str = ""  # whoever asks with it again means this session
     policy: Mapping[str, object] = field(default_factory=dict)  # only tighter than the server's, in a file's keys
+    is_fleeting: bool = False  # nobody knows of it but the gateway that made it: another clears it away
 
     def to_json(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if value}

@@ -1,26 +1,36 @@
-"""Code run in a session over REST, and what is said there: /v1/sessions/<id>/execute and /events.
+"""Code run in a session over REST, what is said there, and what names it has: /v1/sessions/<id>/execute, /events and
+/variables.
 
 A cell is the same whoever asks for it; here its events are folded into one answer, or streamed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from uuid import uuid4
 
-from cellgate.errors import UsageError
+from cellgate.errors import NotAnswered, UsageError
 from cellgate.gateway.bodies import check_names
 from cellgate.gateway.v1.sessions import V1Handler
 from cellgate.gateway.v1.streams import EVENT_STREAM, EventStream, EventsVoice, gap_event
 from cellgate.live.follower import Follower, place_of
 from cellgate.live.session import LiveSession, date_now
-from cellgate.sessions.agents import event_of, message_of
+from cellgate.sessions.agents import answer_of, event_of, message_of, question_of
 from cellgate.sessions.journal import Cursor
-from cellgate.wire.agent import Execute, Form, Refused, make_request, write
+from cellgate.wire.agent import Execute, Form, Refused, Variables, make_request, write
 
-__all__ = ["CELL_NAMES", "MAX_CODE_BODY_BYTES", "MAX_RESULT_BYTES", "EventsHandler", "ExecuteHandler", "read_cell"]
+__all__ = [
+    "CELL_NAMES",
+    "MAX_CODE_BODY_BYTES",
+    "MAX_RESULT_BYTES",
+    "EventsHandler",
+    "ExecuteHandler",
+    "VariablesHandler",
+    "read_cell",
+]
 
 MAX_CODE_BODY_BYTES = 8 << 20  # of a request with code: as much as a message of a websocket may have by default
 MAX_RESULT_BYTES = 4 << 20  # of output in one answer, which is held whole and composed while all sessions wait
@@ -28,6 +38,9 @@ PAGE_BYTES = 256 << 10  # of the journal, read for one page of events
 MAX_READS = 16  # for a page, when what is read holds no event
 CELL_NAMES = ("id", "code", "timeout", "store_history", "silent", "stop_on_error", "limits", "expressions", "diff")
 _NUMBER = re.compile("[0-9]{1,18}")
+
+
+VARIABLES_SECONDS = 30.0  # until a kernel that runs a cell is not waited for any longer
 
 
 def read_cell(fields: Mapping[str, object]) -> Execute:
@@ -141,3 +154,28 @@ class EventsHandler(CellHandler):
             if events or cursor.is_at_end:
                 break
         self.finish(b'{"events":[%s],"since":%d,"end":%d}' % (b",".join(events), cursor.seq - 1, end))
+
+
+class VariablesHandler(V1Handler):
+    async def get(self, session_id: str) -> None:
+        """What names the kernel has; it tells when no cell runs."""
+        live = self.find(session_id)
+        words = self.words("name", "max")
+        given = {**words, **({"max": _whole(words["max"])} if "max" in words else {})}
+        try:
+            wanted = make_request({"id": "variables", **given, "op": "variables"})
+            assert isinstance(wanted, Variables)
+            kind, content = question_of(wanted)
+            said = await asyncio.wait_for(live.ask(kind, content), VARIABLES_SECONDS)
+        except Refused as refused:
+            raise UsageError(refused.message) from refused
+        except asyncio.TimeoutError:
+            raise NotAnswered("busy", f"it has run a cell for {VARIABLES_SECONDS:g} s") from None
+        try:
+            self.finish(bytes(write(answer_of(wanted, said.content), Form.JSON).data))
+        except Refused as refused:
+            raise NotAnswered(refused.code, refused.message) from refused
+
+
+def _whole(text: str) -> object:
+    return int(text) if _NUMBER.fullmatch(text) else text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cellgate.access.scopes import Scope
 from cellgate.gateway.openapi import STREAMED, Operation, Route
 from cellgate.gateway.schemas import COUNT, TEXT, words_of
-from cellgate.gateway.v1.executes import EventsHandler, ExecuteHandler
+from cellgate.gateway.v1.executes import EventsHandler, ExecuteHandler, VariablesHandler
 from cellgate.gateway.v1.facts import IsolationHandler, LanguagesHandler, LimitsHandler, ProfilesHandler
 from cellgate.gateway.v1.files import ArchiveHandler, FileHandler, FilesHandler
 from cellgate.gateway.v1.runs import BatchHandler, RunHandler, RunScriptHandler
@@ -14,6 +14,7 @@ from cellgate.gateway.v1.sessions import InterruptHandler, RestartHandler, Sessi
 from cellgate.gateway.v1.validate import ValidateHandler
 from cellgate.live.files import ARCHIVES, MAX_LISTED
 from cellgate.sessions.states import State
+from cellgate.wire.agent import MAX_VARIABLES
 
 __all__ = ["BEGINS", "STARTS", "V1_ROUTES"]
 
@@ -109,6 +110,14 @@ V1_ROUTES: tuple[Route, ...] = (
         "GET": Operation(
             "what was said behind an event, a page of it; or with `Accept: text/event-stream` all, as it comes",
             {200: "Events"}, (*_UNKNOWN, "too_many_clients", "usage"), query={"since": COUNT}, scope=Scope.OBSERVE,
+        ),
+    }),
+    Route("/v1/sessions/{session_id}/variables", VariablesHandler, {
+        "GET": Operation(
+            "what names the kernel has; with `name` one of them in detail", {200: "Variables"},
+            (*_UNKNOWN, "not_answered", "usage"),
+            query={"name": TEXT, "max": {"type": "integer", "minimum": 1, "maximum": MAX_VARIABLES}},
+            scope=Scope.EXECUTE,
         ),
     }),
     Route("/v1/run", RunHandler, {

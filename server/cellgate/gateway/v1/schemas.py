@@ -210,6 +210,7 @@ def v1_schemas(settings: Settings) -> dict[str, Schema]:
             "failed": COUNT,
             "is_complete": {"type": "boolean"},
         }),
+        "Variables": object_of({"variables": list_of(_ANY_OBJECT), "more": COUNT}),
         "ScriptWish": object_of(
             {
                 "name": {"type": "string", "pattern": f"^{SCRIPT_NAME.pattern}$"},

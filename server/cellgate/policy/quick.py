@@ -20,6 +20,7 @@ __all__ = ["is_silent", "vocabulary"]
 
 _WORD = re.compile(r"\w+")
 _ESCAPE = re.compile(r"\\[xuUN0-7]")  # in a string: its characters are not those that stand there
+_LONE_UNDERSCORE = re.compile("""['"]_+['"]""")  # a text of which names with underscores can be made
 _IMPORT = re.compile(r"^[ \t]*(?:import ([\w.]+)(?: as \w+)?|from ([\w.]+) import [\w, ]+)[ \t]*$", re.MULTILINE)
 # By these, anything can be reached by a string.
 _BY_STRINGS = words(
@@ -86,7 +87,11 @@ def _last(name: str) -> str:
 
 
 def _are_harmless(found: set[str], code: str) -> bool:
-    return "_" not in code or all(word[0] != "_" or not word.strip("_") or word in HARMLESS_DUNDERS for word in found)
+    if "_" not in code:
+        return True
+    if _LONE_UNDERSCORE.search(code):
+        return False
+    return all(word[0] != "_" or not word.strip("_") or word in HARMLESS_DUNDERS for word in found)
 
 
 def _are_allowed_imports(code: str, policy: Policy) -> bool:

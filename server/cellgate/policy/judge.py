@@ -18,6 +18,7 @@ from cellgate.policy.python import nesting
 from cellgate.policy.quick import is_silent
 from cellgate.policy.rules import RULES, rules_of
 from cellgate.policy.verdicts import MAX_FINDINGS, Finding, Metrics, Severity, Verdict
+from cellgate.policy.words import COMPUTING
 
 __all__ = ["CODELESS", "judge", "judge_message"]
 
@@ -119,7 +120,7 @@ def _findings(facts: tuple[Seen, ...] | list[Seen], policy: Policy, part: str) -
             severity = policy.severity(rule)
             if severity is not None and (rule, seen.place.line) not in told:
                 told.add((rule, seen.place.line))
-                yield _finding(rule, severity, seen.place, _short(_told(seen)), policy, part)
+                yield _finding(rule, severity, seen.place, _short(_told(seen)), policy, part, seen.language)
 
 
 def _rules(seen: Seen, policy: Policy) -> Iterator[str]:
@@ -145,16 +146,23 @@ def _is_strange(name: str, policy: Policy) -> bool:
     return root in MODULES and not policy.allows_module(name)
 
 
-def _finding(rule: str, severity: Severity, place: Place, seen: str, policy: Policy, part: str = "code") -> Finding:
+def _finding(
+    rule: str, severity: Severity, place: Place, seen: str, policy: Policy, part: str = "code", language: str = ""
+) -> Finding:
     row = RULES[rule]
     message = f"{seen} {row.says}"
-    return Finding(rule, severity, *place, seen=seen, message=message, hint=row.hint or _hint(rule, policy), part=part)
+    hint = row.hint or _hint(rule, policy, language)
+    return Finding(rule, severity, *place, seen=seen, message=message, hint=hint, part=part)
 
 
-def _hint(rule: str, policy: Policy) -> str:
+# One list of a policy is for all languages: of it, what is no module of the one that is spoken.
+_OF_OTHERS, _OF_PYTHON = COMPUTING - MODULES, frozenset(MODULES) - COMPUTING
+
+
+def _hint(rule: str, policy: Policy, language: str) -> str:
     """What would pass, where only the policy knows."""
     if rule == "module" and policy.allow_modules is not None:
-        return f"these would pass: {_some(policy.allow_modules)}"
+        return f"these would pass: {_some(policy.allow_modules - (_OF_OTHERS if language == 'python' else _OF_PYTHON))}"
     if rule == "magic" and policy.allow_magics is not None:
         return f"these would pass: {_some(policy.allow_magics)}"
     if rule == "message_type" and policy.message_types is not None:
@@ -163,7 +171,7 @@ def _hint(rule: str, policy: Policy) -> str:
 
 
 def _some(names: frozenset[str]) -> str:
-    few = sorted(names)[:12]
+    few = sorted(names, key=lambda name: (name.startswith("_"), name.lower()))[:12]
     return ", ".join(few or ["none"]) + (f" and {len(names) - len(few)} more" if len(names) > len(few) else "")
 
 

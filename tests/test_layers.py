@@ -71,7 +71,7 @@ RULES = [
             *("cellgate.gateway", "cellgate.live", "cellgate.sessions", "cellgate.wire"),
             *("cellgate.settings", "cellgate.errors", "cellgate.terminal", "cellgate.sandbox.limits"),
             *("cellgate.policy.facts", "cellgate.policy.policies", "cellgate.policy.verdicts"),  # names, for schemas
-            "cellgate.access",
+            *("cellgate.access", "cellgate.metrics"),
         ),
         ours_only=True,
         but=("cellgate.gateway.server",),

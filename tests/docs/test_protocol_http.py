@@ -8,6 +8,7 @@ from cellgate.gateway.app import ROUTES
 from cellgate.gateway.base import MAX_BODY_BYTES
 from cellgate.gateway.kernels import IGNORED_HEADER
 from cellgate.gateway.openapi import codes_as_markdown, routes_as_markdown
+from cellgate.metrics.prometheus import metrics_as_markdown
 
 PAGE = (Path(__file__).parents[2] / "server" / "PROTOCOL.md").read_text()
 WORDS = " ".join(PAGE.split())
@@ -24,6 +25,10 @@ def test_routes():
 
 def test_error_codes():
     assert rendered("codes") == codes_as_markdown()
+
+
+def test_metrics():
+    assert rendered("metrics") == metrics_as_markdown()
 
 
 def test_scopes():

@@ -18,12 +18,14 @@ from cellgate.gateway.home import ConnectHandler, HomeHandler
 from cellgate.gateway.kernels import InterruptHandler, KernelHandler, KernelsHandler, RestartHandler
 from cellgate.gateway.kernelspecs import KernelspecHandler, KernelspecsHandler, LogoHandler, Logos, read_logos
 from cellgate.gateway.login import LoginHandler, LogoutHandler
+from cellgate.gateway.metrics import MetricsHandler, StatsHandler
 from cellgate.gateway.notebooks import NotebookHandler, Notebooks, NotebooksHandler
 from cellgate.gateway.openapi import Operation, Route, document
 from cellgate.gateway.status import ApiHandler, DocumentHandler, HealthHandler, MeHandler, StatusHandler
 from cellgate.gateway.v1.routes import BEGINS, STARTS, V1_ROUTES
 from cellgate.gateway.visitors import Visitors
 from cellgate.live.manager import Manager
+from cellgate.metrics.meters import Meters
 from cellgate.settings import Settings
 
 __all__ = ["ROUTES", "make_app"]
@@ -120,6 +122,14 @@ ROUTES: tuple[Route, ...] = (
         ),
     }),
     *V1_ROUTES,
+    Route("/metrics", MetricsHandler, {
+        "GET": Operation(
+            "how the server fares, for Prometheus", {200: "Metrics"}, media="text/plain", scope=Scope.ADMIN
+        ),
+    }),
+    Route("/v1/stats", StatsHandler, {
+        "GET": Operation("the same, with the last hour", {200: "Stats"}, scope=Scope.ADMIN),
+    }),
     Route("/v1/openapi.json", DocumentHandler, {
         "GET": Operation("these routes, for programs", {200: "Document"}, scope=Scope.OBSERVE),
     }),
@@ -140,6 +150,7 @@ def make_app(
         manager=manager,
         guard=guard,
         visitors=Visitors(guard, manager.happenings.tell),
+        meters=Meters(manager),
         settings=settings,
         notebooks=Notebooks(manager.directory / "notebooks.json"),
         logos=read_logos(manager.kernelspecs.values()) if logos is None else logos,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cellgate.gateway.notebooks import Notebooks
     from cellgate.gateway.visitors import Visitors
     from cellgate.live.manager import Manager
+    from cellgate.metrics.meters import Meters
     from cellgate.settings import Settings
 
 __all__ = [
@@ -92,8 +93,8 @@ ANSWERS: dict[str, tuple[int, str | None]] = {
     "usage": (422, None),
     "bad_limit": (422, None),
     "policy_error": (422, None),
-    "too_many_clients": (429, None),
     "quota_used_up": (429, None),
+    "too_many_clients": (429, None),
     "too_many_sessions": (429, None),
     "too_many_waiting": (429, None),
     "internal": (500, _OURS),
@@ -139,6 +140,7 @@ class Services:
     manager: Manager
     guard: Guard
     visitors: Visitors
+    meters: Meters
     settings: Settings
     notebooks: Notebooks
     logos: Logos

@@ -152,6 +152,8 @@ _SCHEMAS: dict[str, Schema] = {
     "Picture": {"type": "string"},
     "Asset": {"type": "string"},
     "Document": {"type": "object"},
+    "Metrics": {"type": "string"},
+    "Stats": object_of({name: {"type": "object"} for name in ("now", "counts", "history")}, {"at": {"type": "number"}}),
     "Health": object_of({"status": {"const": "ok"}}),
     "Api": object_of({"version": TEXT}),
     "Status": object_of({"started": DATE, "last_activity": DATE, "kernels": COUNT, "connections": COUNT}),

@@ -109,6 +109,7 @@ async def run_gateway(
             watch = watch_tokens(TokenWatch(tokens), guard, app.settings["services"].visitors)
             watching.append(asyncio.ensure_future(watch))
             await asyncio.sleep(0)  # for its first look, before anybody asks
+        watching.append(asyncio.ensure_future(app.settings["services"].meters.watch()))
         if issuer is not None and settings.jwt_keys is not None:
             watching.append(asyncio.ensure_future(keep_keys(settings.jwt_keys, issuer.take)))
         server = make_server(app)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from cellgate.errors import Draining, NoSuchFile, ServerFull, UsageError
+from cellgate.errors import Draining, NoSuchFile, SandboxStartFailed, ServerFull, UsageError
 from cellgate.live import oneshots as module
 from cellgate.live.oneshots import Cache, OneShot, OneShots, Outcome
 from cellgate.live.wish import Wish
@@ -132,6 +132,15 @@ async def test_a_full_server_makes_them_wait_and_loses_none(open_one):
     assert not task.done()
     await others[0].delete()
     assert (await task).result.stdout == "1\n"
+
+
+async def test_a_kernel_that_cannot_be_started_is_no_result(manager, driver):
+    driver.failing = SandboxStartFailed("test", "step", "detail")
+    with pytest.raises(SandboxStartFailed):
+        await run(manager, "1")
+    assert manager.sessions(OWNER) == []
+    driver.failing = None
+    assert (await run(manager, "1")).is_ok
 
 
 async def test_a_server_that_stays_full_is_told_in_the_end(open_one, monkeypatch):

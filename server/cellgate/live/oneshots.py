@@ -128,10 +128,12 @@ class OneShots:
 
     @asynccontextmanager
     async def session(self, principal: str, wish: Wish) -> AsyncIterator[LiveSession]:
-        """One that is there in its turn, and gone after. Raises TooManyWaiting, and what `Manager.create` may raise."""
+        """One that is there in its turn, and gone after. Raises TooManyWaiting, what `Manager.create` may raise, and
+        what keeps its kernel from starting."""
         async with self._turns.turn(principal):
             live = await self._make(principal, wish)
             try:
+                await live.started()
                 yield live
             finally:
                 await live.delete()

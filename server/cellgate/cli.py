@@ -26,11 +26,16 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {  # each with its module
     "serve": "cellgate.serve",
     "run": "cellgate.commands.run",
+    "exec": "cellgate.commands.exec",
+    "sessions": "cellgate.commands.sessions",
+    "cp": "cellgate.commands.cp",
     "validate": "cellgate.commands.validate",
     "doctor": "cellgate.doctor",
     "settings": "cellgate.commands.show_settings",
+    "completion": "cellgate.commands.completion",
     "token": "cellgate.commands.token",
     "audit": "cellgate.commands.audit",
+    "top": "cellgate.commands.top",
     "images": "cellgate.commands.images",
 }
 

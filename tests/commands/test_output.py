@@ -7,13 +7,21 @@ import io
 
 import pytest
 
-from cellgate.commands.output import Printer, as_text
-from cellgate.commands.run import joined_streams
+from cellgate.commands.output import Printer, as_event, as_text
 from cellgate.terminal import one_line
 
 
 def message(msg_type, **content):
     return {"msg_type": msg_type, "content": content}
+
+
+def show(printer, output):
+    printer.show(as_event(output))
+
+
+def text_of(output):
+    event = as_event(output)
+    return event and as_text(event)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +41,7 @@ def message(msg_type, **content):
     ],
 )
 def test_each_kind_of_output_has_its_stream_and_text(output, expected):
-    assert as_text(output) == expected
+    assert text_of(output) == expected
 
 
 @pytest.mark.parametrize(
@@ -49,28 +57,20 @@ def test_each_kind_of_output_has_its_stream_and_text(output, expected):
     ],
 )
 def test_what_a_hostile_kernel_puts_in_an_output_is_only_text(output):
-    name, text = as_text(output)
+    name, text = text_of(output)
     assert name in ("stdout", "stderr")
     assert isinstance(text, str)
 
 
-def test_prints_that_follow_each_other_on_one_stream_are_joined_and_nothing_else_is():
-    outputs = [
-        message("stream", name="stdout", text="a"),
-        message("stream", name="stdout", text="b"),
-        message("stream", name="stderr", text="c"),
-        message("display_data", data={"text/plain": "1"}),
-        message("display_data", data={"text/plain": "2"}),
-        message("stream", name="stdout", text="d"),
-    ]
-    joined = list(joined_streams(outputs))
-    assert [out["content"].get("text", out["content"].get("data")) for out in joined] == [
-        "ab",
-        "c",
-        {"text/plain": "1"},
-        {"text/plain": "2"},
-        "d",
-    ]
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ({"event": "notice", "note": "n", "text": "it ends\x07 soon", "facts": {}}, "cellgate: it ends\\x07 soon\n"),
+        ({"event": "gap", "first": 1, "last": 9, "count": 9}, "cellgate: 9 events are not kept any more\n"),
+    ],
+)
+def test_what_a_server_says_beside_is_one_line_on_standard_error(event, expected):
+    assert as_text(event) == ("stderr", expected)
 
 
 class Stream(io.TextIOWrapper):
@@ -97,9 +97,9 @@ class Stream(io.TextIOWrapper):
 async def test_only_a_terminal_is_protected_and_only_its_tracebacks_have_colours():
     terminal, file = Stream(is_terminal=True), Stream()
     printer = Printer(out=terminal, err=file)
-    printer.show(message("stream", name="stdout", text="\x1b]0;t\x07\x1b[31ma"))
-    printer.show(message("stream", name="stderr", text="\x1b[31mb\n"))
-    printer.show(message("error", ename="E", evalue="", traceback=["\x1b[0;31mE\x1b[0m"]))
+    show(printer, message("stream", name="stdout", text="\x1b]0;t\x07\x1b[31ma"))
+    show(printer, message("stream", name="stderr", text="\x1b[31mb\n"))
+    show(printer, message("error", ename="E", evalue="", traceback=["\x1b[0;31mE\x1b[0m"]))
     printer.close()
     assert terminal.text == "\x1b[31ma\x1b[0m"
     assert file.text == "\x1b[31mb\nE\n"
@@ -108,7 +108,7 @@ async def test_only_a_terminal_is_protected_and_only_its_tracebacks_have_colours
 async def test_lone_surrogates_are_shown_as_something():
     stream = Stream()
     printer = Printer(stream, Stream())
-    printer.show(message("stream", name="stdout", text="a\ud800b"))
+    show(printer, message("stream", name="stdout", text="a\ud800b"))
     printer.close()
     assert stream.text == "a?b"
 
@@ -116,10 +116,10 @@ async def test_lone_surrogates_are_shown_as_something():
 async def test_a_stream_without_a_reader_is_told_once_and_written_no_more():
     stream = Stream(is_broken=True)
     printer = Printer(stream, Stream())
-    printer.show(message("stream", name="stdout", text="a"))
+    show(printer, message("stream", name="stdout", text="a"))
     with pytest.raises(BrokenPipeError):
         await asyncio.wait_for(printer.broken, 5)
-    printer.show(message("stream", name="stdout", text="b"))
+    show(printer, message("stream", name="stdout", text="b"))
     printer.close()
     assert stream.text == "a"
     stream.is_broken = False

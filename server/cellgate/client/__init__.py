@@ -25,6 +25,7 @@ from cellgate.client.errors import (
     Unauthorized,
     Unavailable,
 )
+from cellgate.client.runs import Run
 from cellgate.client.session import AsyncCell, AsyncSession
 from cellgate.wire.result import Result
 
@@ -44,6 +45,7 @@ __all__ = [
     "OutcomeLost",
     "Replaced",
     "Result",
+    "Run",
     "Scripts",
     "ServerFault",
     "Session",

@@ -221,6 +221,7 @@ class Client(_Blocking[AsyncClient]):
     sessions = blocking(AsyncClient.sessions)
     delete = blocking(AsyncClient.delete)
     run = blocking(AsyncClient.run)
+    batch = blocking(AsyncClient.batch)
     validate = blocking(AsyncClient.validate)
     ask = blocking(AsyncClient.ask)
 

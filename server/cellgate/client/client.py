@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cellgate.client.errors import NoServer, NotFound
 from cellgate.client.http import Http, Server
+from cellgate.client.runs import Run, read_run, run_wish
 from cellgate.client.scripts import AsyncScripts
 from cellgate.client.session import AsyncSession
-from cellgate.wire.result import Result
 
 if TYPE_CHECKING:
     from cellgate.client.local import StartedServer
@@ -170,22 +170,34 @@ class AsyncClient:
         /,
         code: str,
         *,
-        inputs: Mapping[str, Any] | None = None,
+        inputs: Any = None,
         files: Mapping[str, bytes] | None = None,
+        fetch: Sequence[str] | None = None,
         timeout: float | None = None,
-        **others: Any,
-    ) -> Result:
-        """Once, in a session that is made for it; with `inputs` the code defines `calculate(inputs)`. Raises
-        CellgateError."""
-        said = {"code": code, "inputs": inputs, "timeout": timeout, **others}
-        body = {field: value for field, value in said.items() if value is not None}
-        if files:
-            from base64 import b64encode
-
-            body["files"] = {name: b64encode(data).decode() for name, data in files.items()}
+        **wish: Any,
+    ) -> Run:
+        """Once, in a session that is made for it as `create` makes one. With `inputs` the code defines `calculate`,
+        which gets them; what it returns is the `value`. `files` go in before, those named by `fetch` come out
+        afterwards. Raises CellgateError; that the code failed is in the result."""
+        said = run_wish(files, code=code, inputs=inputs, fetch=fetch, timeout=timeout, **wish)
         patience = None if timeout is None else timeout + MARGIN_SECONDS
-        answered = await (await self._found()).json("POST", "/v1/run", body, timeout=patience)
-        return Result.from_json(answered)
+        return read_run(await (await self._found()).json("POST", "/v1/run", said, timeout=patience))
+
+    async def batch(
+        self,
+        /,
+        *,
+        runs: Sequence[Mapping[str, Any]] | None = None,
+        cells: Sequence[Mapping[str, Any]] | None = None,
+        session: str | None = None,
+        on_error: str | None = None,
+        timeout: float = HTTP_SECONDS,
+        **wish: Any,
+    ) -> dict[str, Any]:
+        """Many runs, or many cells of one session: {"items", "done", "failed", "is_complete"}. `on_error`: stop or
+        continue; `timeout`: seconds for all of it. Raises CellgateError."""
+        said = run_wish(None, runs=runs, cells=cells, session=session, on_error=on_error, **wish)
+        return dict(await (await self._found()).json("POST", "/v1/batch", said, timeout=timeout))
 
     async def validate(self, code: str, *, language: str = "python", policy: str | None = None) -> dict[str, Any]:
         """What a policy says of code. Raises CellgateError."""

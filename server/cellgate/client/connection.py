@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -55,15 +55,21 @@ class Connection:
 
     async def ready(self) -> None:
         """Returns once the session has said all that it had to say. Raises CellgateError."""
-        caught_up = asyncio.ensure_future(self._caught_up.wait())
-        await asyncio.wait((caught_up, self._task), return_when=asyncio.FIRST_COMPLETED)
-        if not caught_up.done():
-            caught_up.cancel()
-        self.check()
+        await self.until(self._caught_up)
 
-    def when_over(self, tell: Callable[[], object]) -> None:
-        """`tell` is called when there is no connection, and will be none."""
-        self._task.add_done_callback(lambda _: tell())
+    async def over(self) -> None:
+        """Waits until there is no connection, and will be none. Raises the CellgateError that says why."""
+        await self.until(asyncio.Event())
+
+    async def until(self, event: asyncio.Event) -> None:
+        """Returns when it has come. Raises CellgateError when there is no connection, and will be none."""
+        coming = asyncio.ensure_future(event.wait())
+        try:
+            await asyncio.wait((coming, self._task), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            coming.cancel()
+        if not event.is_set():
+            self.check()
 
     def check(self) -> None:
         """Raises CellgateError when there is no connection, and will be none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -10,19 +9,13 @@ import time
 from pathlib import Path
 
 from cellgate.client.errors import NoServer
-from cellgate.wire.local import LocalServer, default_state_dir
+from cellgate.wire.local import LocalServer, local_state_dir
 
 __all__ = ["StartedServer", "find_server", "start_server"]
 
 START_SECONDS = 60.0  # a cold start takes two on an idle host
 END_SECONDS = 15.0  # the server promises ten
 POLL_SECONDS = 0.02  # nobody tells us that a file has appeared
-
-
-def local_state_dir() -> Path:
-    """Of the server that this user would start."""
-    named = os.environ.get("CELLGATE_STATE_DIR")
-    return Path(named) if named else default_state_dir(os.environ, is_root=os.geteuid() == 0)
 
 
 def find_server(state_dir: Path | None = None) -> LocalServer | None:

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cellgate.client.http import Http
-from cellgate.wire.result import Result
+from cellgate.client.runs import Run, read_run, run_wish
 
 __all__ = ["AsyncScripts"]
 
@@ -55,13 +55,12 @@ class AsyncScripts:
         version: int | None = None,
         inputs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
-    ) -> Result:
+    ) -> Run:
         """Once, in a session that is made for it."""
-        said = {"version": version, "inputs": inputs, "timeout": timeout}
-        wish = {field: value for field, value in said.items() if value is not None}
+        wish = run_wish(None, version=version, inputs=inputs, timeout=timeout)
         patience = None if timeout is None else timeout + MARGIN_SECONDS
         http = await self._find()
-        return Result.from_json(await http.json("POST", f"{_path(name)}/run", wish, timeout=patience))
+        return read_run(await http.json("POST", f"{_path(name)}/run", wish, timeout=patience))
 
     async def _ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, object] = {}

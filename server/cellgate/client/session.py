@@ -218,20 +218,21 @@ class AsyncSession:
         finally:
             self._abandon(cell)
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Everything that happens in the session, whoever causes it, until it is over. To see what has been, attach
-        with `since=0`."""
+    async def events(self, *, follow: bool = True) -> AsyncIterator[Event]:
+        """Everything that happens in the session, whoever causes it, until it is over; without `follow` what has
+        happened until now. To see what has been, attach with `since=0`."""
         from cellgate.client.events import read_event
 
         waiting: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
         self._listeners.append(waiting.put_nowait)
         try:
             connection = self._connect()
-            connection.when_over(lambda: waiting.put_nowait(None))
+            end = asyncio.ensure_future(connection.over() if follow else connection.ready())
+            end.add_done_callback(lambda _: waiting.put_nowait(None))
             while (raw := await waiting.get()) is not None:
                 yield read_event(raw)
             with suppress(SessionOver):
-                connection.check()
+                await end
         finally:
             self._listeners.remove(waiting.put_nowait)
 
@@ -366,21 +367,19 @@ class AsyncSession:
         task.add_done_callback(self._reading.discard)
 
     async def _read_again(self, cell_id: str, accepted: int, sink: CellSink) -> None:
-        over = asyncio.Event()
+        finished = asyncio.Event()
 
         def listen(event: Mapping[str, Any]) -> None:
             if event.get("cell") == cell_id:
                 sink.take(event)
                 if event.get("event") == "finished":
-                    over.set()
+                    finished.set()
 
         query = {"client": os.urandom(8).hex(), "role": "observer"}
         path = f"/v1/sessions/{self.id}/ws"
         connection = Connection(self._http.server, path, query, Ledger(listen, since=accepted - 1), self._patience)
-        connection.when_over(over.set)
         try:
-            await over.wait()
-            connection.check()
+            await connection.until(finished)
         except CellgateError as error:
             sink.fail(error)
         finally:

@@ -67,20 +67,19 @@ def status_of_run(
         return ExitStatus.FAILED if certificate.reason in _OUR_FAILURES else ExitStatus.ENDED
     if timed_out:
         return ExitStatus.ENDED
-    if reply.get("status") == "ok" or is_clean_exit(reply):
+    if reply.get("status") == "ok" or is_clean_exit({"name": reply.get("ename"), "value": reply.get("evalue")}):
         return ExitStatus.OK
     return ExitStatus.RAISED
 
 
 def is_clean_exit(error: Mapping[str, object]) -> bool:
     """Whether an error is `sys.exit()` or `sys.exit(0)`: how a script says that all went well."""
-    return error.get("ename") == "SystemExit" and error.get("evalue") in ("", "0", "None")
+    return error.get("name") == "SystemExit" and error.get("value") in ("", "0", "None")
 
 
 def status_of_result(result: Result) -> ExitStatus:
     """Of a cell that ran on a server."""
-    error = result.error or {}
-    if result.is_ok or is_clean_exit({"ename": error.get("name"), "evalue": error.get("value")}):
+    if result.is_ok or is_clean_exit(result.error or {}):
         return ExitStatus.OK
     if result.reason in _RAISED:
         return ExitStatus.RAISED

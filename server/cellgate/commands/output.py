@@ -1,68 +1,99 @@
-"""What a terminal, or a file in its place, gets to see of a kernel's outputs.
+"""What a terminal, or a file in its place, gets to see of what code says.
 
-`as_text` decides; `Printer` writes. Neither knows of sandboxes, or of where the messages come from.
+`as_text` decides; `Printer` writes; `as_event` reads the messages of a kernel that no server stands before. None of
+them knows of sandboxes, or of where events come from.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from cellgate.commands.exits import is_clean_exit
 from cellgate.terminal import TerminalFilter, one_line
 from cellgate.wire.jupyter import JupyterMessage
 
-__all__ = ["Printer", "as_text", "event_as_text"]
+__all__ = ["Event", "Printer", "as_error", "as_event", "as_text", "printing"]
 
+Event = Mapping[str, Any]  # of the agents' protocol
+
+_SHOWN = {"execute_result": "result", "display_data": "display", "update_display_data": "update_display"}
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def as_text(message: JupyterMessage) -> tuple[str, str] | None:
-    """What a terminal shows of an output: the stream it belongs to, and the text. None for what has no text."""
+def as_event(message: JupyterMessage) -> Event | None:
+    """A kernel's output in the words that agents are told. None for what is no output."""
     content = message["content"]
     kind = message["msg_type"]
     if kind == "stream":
-        return ("stderr" if content.get("name") == "stderr" else "stdout"), str(content.get("text", ""))
-    if kind in ("execute_result", "display_data", "update_display_data"):
-        return "stdout", _shown(content.get("data"))
+        return {
+            "event": "stderr" if content.get("name") == "stderr" else "stdout",
+            "text": str(content.get("text", "")),
+        }
+    if kind in _SHOWN:
+        data, transient = content.get("data"), content.get("transient")
+        return {
+            "event": _SHOWN[kind],
+            "data": data if isinstance(data, dict) else {},
+            "metadata": content.get("metadata"),
+            "display_id": transient.get("display_id") if isinstance(transient, dict) else None,
+            "count": content.get("execution_count"),
+        }
+    if kind == "clear_output":
+        return {"event": kind, "wait": content.get("wait") is True}
     if kind == "error":
-        return "stderr", error_as_text(content)
+        return as_error(content)
     return None
 
 
-def event_as_text(event: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The same of an event of the agents' protocol."""
+def as_error(content: Mapping[str, Any]) -> Event:
+    """Of an `error`, or the reply of a cell that raised."""
+    traceback = content.get("traceback")
+    return {
+        "event": "error",
+        "name": str(content.get("ename")),
+        "value": str(content.get("evalue")),
+        "traceback": [str(line) for line in traceback] if isinstance(traceback, list) else [],
+    }
+
+
+def as_text(event: Event) -> tuple[str, str] | None:
+    """What a terminal shows of an event: the stream it belongs to, and the text. None for what has no text."""
     kind = event.get("event")
     if kind in ("stdout", "stderr"):
-        return kind, str(event.get("text", ""))
-    if kind in ("result", "display", "update_display"):
-        return "stdout", _shown(event.get("data"))
-    if kind == "error" and "seq" in event:
-        return "stderr", error_as_text({**event, "ename": event.get("name"), "evalue": event.get("value")})
+        return kind, event["text"]
+    if kind in _SHOWN.values():
+        plain = event["data"].get("text/plain")
+        return "stdout", (str(plain) if plain is not None else f"[{', '.join(map(str, event['data']))}]") + "\n"
+    if kind == "error":
+        return "stderr", _error_as_text(event)
     if kind == "notice":
-        return "stderr", f"cellgate: {one_line(str(event.get('text', '')))}\n"
+        return "stderr", f"cellgate: {one_line(event['text'])}\n"
     if kind == "gap":
-        return "stderr", f"cellgate: {event.get('count')} events are not kept any more\n"
+        return "stderr", f"cellgate: {event['count']} events are not kept any more\n"
     return None
 
 
-def _shown(data: object) -> str:
-    """A MIME bundle's plain text, or what it has instead."""
-    data = data if isinstance(data, dict) else {}
-    plain = data.get("text/plain")
-    return (str(plain) if plain is not None else f"[{', '.join(map(str, data))}]") + "\n"
-
-
-def error_as_text(content: Mapping[str, Any]) -> str:
+def _error_as_text(event: Event) -> str:
     """A traceback; of `sys.exit` only what Python itself would print: nothing for a number, else the words."""
-    if content.get("ename") == "SystemExit":
-        words = str(content.get("evalue", ""))
-        return "" if is_clean_exit(content) or words.lstrip("-").isdecimal() else words + "\n"
-    traceback = content.get("traceback")
-    lines = [str(line) for line in traceback] if isinstance(traceback, list) else []
-    return "\n".join(lines or [f"{content.get('ename')}: {content.get('evalue')}"]) + "\n"
+    if event["name"] == "SystemExit":
+        words = event["value"]
+        return "" if is_clean_exit(event) or words.lstrip("-").isdecimal() else words + "\n"
+    return "\n".join(event["traceback"] or [f"{event['name']}: {event['value']}"]) + "\n"
+
+
+@contextmanager
+def printing() -> Iterator[Printer]:
+    """To this command's own streams, until the end of the block."""
+    printer = Printer(sys.stdout, sys.stderr)
+    try:
+        yield printer
+    finally:
+        printer.close()
 
 
 class Printer:
@@ -77,11 +108,12 @@ class Printer:
         self._flush_is_due = False
         self.broken: asyncio.Future[None] = self._loop.create_future()
 
-    def show(self, message: JupyterMessage) -> None:
-        self._show(as_text(message), is_error=message["msg_type"] == "error")
-
-    def show_event(self, event: Mapping[str, Any]) -> None:
-        self._show(event_as_text(event), is_error=event.get("event") == "error")
+    def show(self, event: Event) -> None:
+        if shown := as_text(event):
+            name, text = shown
+            if event["event"] == "error" and name not in self._filters:
+                text = _ESCAPES.sub("", text)  # a file is no place for the colours of a traceback
+            self.write(name, text)
 
     def write(self, name: str, text: str) -> None:
         if name in self._filters:
@@ -92,13 +124,6 @@ class Printer:
         for name, filter_ in self._filters.items():
             self._write(name, filter_.close())
         self._flush()
-
-    def _show(self, shown: tuple[str, str] | None, *, is_error: bool) -> None:
-        if shown:
-            name, text = shown
-            if is_error and name not in self._filters:
-                text = _ESCAPES.sub("", text)  # a file is no place for the colours of a traceback
-            self.write(name, text)
 
     def _write(self, name: str, text: str) -> None:
         if not text or self.broken.done():

@@ -17,8 +17,9 @@ from cellgate.terminal import one_line
 __all__ = ["add_server_flag", "choose_session", "find_session", "reached"]
 
 
-def add_server_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--server", metavar="URL", help="(default: CELLGATE_URL, or the server of this host)")
+def add_server_flag(parser: argparse.ArgumentParser, **default: Any) -> None:
+    words = "(default: CELLGATE_URL, or the server of this host)"
+    parser.add_argument("--server", metavar="URL", help=words, **default)
 
 
 @asynccontextmanager

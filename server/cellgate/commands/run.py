@@ -1,36 +1,35 @@
-"""Run code in a fresh sandbox: what it prints comes out here as it comes, and the exit status says how it ended."""
+"""Run code once: what it prints comes out here as it comes, and the exit status says how it ended.
+
+Where a server is named, or one runs on this host, it runs in a session of that server, which ends with the code; else,
+and with --driver, in a sandbox of its own. With --session it runs in a session that exists, and goes on."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
+import os
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import partial
-from itertools import groupby
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cellgate.commands.exits import ExitStatus, exits_as_text, status_of_run
-from cellgate.commands.output import Printer
-from cellgate.commands.signals import Signals
-from cellgate.commands.sources import read_code, read_timeout
-from cellgate.commands.typed import LineReader
-from cellgate.sandbox.base import SandboxSpec
-from cellgate.sandbox.certificate import Reason
-from cellgate.sandbox.client import ExecuteResult, KernelClient
-from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS, open_driver
+from cellgate.commands.exits import ExitStatus, exits_as_text
+from cellgate.commands.sources import add_code_arguments, read_code, read_timeout
+from cellgate.errors import UsageError
+from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS
 from cellgate.sandbox.limits import LIMIT_ROWS, Limits
 from cellgate.terminal import one_line
-from cellgate.wire.jupyter import JupyterMessage
+
+if TYPE_CHECKING:
+    from cellgate.client import AsyncClient, Result
+    from cellgate.commands.in_sandbox import Outcome
+    from cellgate.commands.output import Event
 
 __all__ = ["EXITS", "HELP", "add_arguments", "execute"]
 
-HELP = "run code in a fresh sandbox"
+HELP = "run code once, in a session of a server or in a sandbox of its own"
 EXITS = exits_as_text()
-NOTICE_AFTER_SECONDS = 1.0  # a start takes milliseconds; who waits longer wants to know for what
 SHORT_FLAGS = {"memory_bytes": "--memory", "cpu_cores": "--cpus"}
 
 
@@ -38,14 +37,23 @@ SHORT_FLAGS = {"memory_bytes": "--memory", "cpu_cores": "--cpus"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("-c", dest="code", metavar="CODE", help="the code itself")
-    what.add_argument("file", nargs="?", metavar="FILE", help="a file of code, in UTF-8; - for standard input")
+    add_code_arguments(parser)
     parser.add_argument("--template", default="python", help="what is already imported (default: python)")
-    parser.add_argument("--driver", choices=DRIVERS, default=DEFAULT_DRIVER, help=f"(default: {DEFAULT_DRIVER})")
+    parser.add_argument(
+        "--driver", choices=DRIVERS, help=f"a sandbox of its own (default, where there is no server: {DEFAULT_DRIVER})"
+    )
     parser.add_argument("--runtime", default="", help="of driver docker: runc, runsc, ... (default: the engine's)")
     parser.add_argument("--timeout", metavar="SECONDS", help="interrupt the code after so long, then end the sandbox")
     parser.add_argument("--json", action="store_true", help="print one object at the end instead of the output")
+    group = parser.add_argument_group("on a server")
+    group.add_argument("--server", metavar="URL", help="(default: CELLGATE_URL, or the server of this host)")
+    group.add_argument("--session", metavar="SESSION", help="run it in this one: an id, its beginning, or a name")
+    group.add_argument(
+        "--file", dest="files", action="append", default=[], metavar="PATH[=NAME]", help="bring a file along"
+    )
+    group.add_argument(
+        "--input", metavar="JSON", help="what the code's `calculate(inputs)` gets; what it returns is printed as JSON"
+    )
     group = parser.add_argument_group("limits", "Sizes may be written 512M or 1G.")
     for row in LIMIT_ROWS:
         flags = [flag for flag in (SHORT_FLAGS.get(row.name), "--" + row.name.replace("_", "-")) if flag]
@@ -58,139 +66,156 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_limits(values: Mapping[str, str | None]) -> Limits:
     """Limits from the words of a command line; None where none was given. Raises LimitError."""
-    given = {row.name: row.read(text) for row in LIMIT_ROWS if (text := values.get(row.name)) is not None}
-    return Limits.from_mapping(given)
+    return Limits.from_mapping(given_limits(values))
 
 
-# -- the result object ---------------------------------------------------------------------------------
+def given_limits(values: Mapping[str, str | None]) -> dict[str, Any]:
+    """Those alone that were given. Raises LimitError."""
+    return {row.name: row.read(text) for row in LIMIT_ROWS if (text := values.get(row.name)) is not None}
 
 
-def as_json(outcome: Outcome) -> dict[str, object]:
-    """The result object of `--json`. Names are a promise to programs."""
-    result = outcome.result
-    return {
-        "status": result.status,
-        "exit_status": int(outcome.status),
-        "timed_out": result.timed_out,
-        "reply": result.reply,
-        "outputs": [{"type": out["msg_type"], **out["content"]} for out in joined_streams(result.outputs)],
-        "dropped": {"messages": result.dropped_messages, "bytes": result.dropped_bytes},
-        "certificate": result.certificate.to_json() if result.certificate else None,
-        "sandbox": {
-            "driver": outcome.driver,
-            "template": outcome.spec.template,
-            "limits": outcome.spec.limits.to_mapping(),
-        },
-        "timings": {name: round(seconds, 6) for name, seconds in outcome.timings.items()},
-    }
+def read_input(text: str | None) -> Any:
+    """Raises UsageError."""
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--input is no JSON ({error}); a value like '{{\"n\": 3}}' would pass") from error
 
 
-def joined_streams(outputs: Iterable[JupyterMessage]) -> Iterator[JupyterMessage]:
-    """The outputs, prints that follow each other on one stream made one, as a notebook keeps them."""
-    for (kind, name), group in groupby(outputs, lambda out: (out["msg_type"], out["content"].get("name"))):
-        if kind == "stream":
-            messages = list(group)
-            text = "".join(str(message["content"].get("text", "")) for message in messages)
-            yield {**messages[0], "content": {"name": name, "text": text}}
-        else:
-            yield from group
+def read_file_words(words: list[str]) -> dict[str, Path]:
+    """Files of this side by the name that they get. Raises UsageError."""
+    files = {}
+    for word in words:
+        path, _, name = word.partition("=")
+        if not Path(path).is_file():
+            raise UsageError(f"{one_line(path)!r} is no file; one that can be read would pass")
+        files[name or Path(path).name] = Path(path)
+    return files
 
 
 # -- running ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Outcome:
-    result: ExecuteResult
-    driver: str
-    spec: SandboxSpec
-    timings: dict[str, float]
-
-    @property
-    def status(self) -> ExitStatus:
-        return status_of_run(self.result.reply, self.result.certificate, timed_out=self.result.timed_out)
-
-
 def execute(args: argparse.Namespace) -> ExitStatus:
-    """Carry out `cellgate run`. Raises CellgateError, BrokenPipeError, EndedBySignal."""
-    spec = SandboxSpec(template=args.template, limits=read_limits(vars(args)))
-    timeout = read_timeout(args.timeout)
-    code = read_code(args.code, args.file)
-    stdin_is_code = args.code is None and args.file == "-"
-    outcome = asyncio.run(_run(code, spec, args.driver, args.runtime, timeout, not stdin_is_code, args.json))
+    """Carry out `cellgate run`. Raises CellgateError, the SDK's errors, BrokenPipeError, EndedBySignal."""
+    limits = read_limits(vars(args))
+    wants_server = [name for name in ("server", "session", "files", "input") if getattr(args, name)]
+    if args.driver and wants_server:
+        raise UsageError("a sandbox of its own knows no server; either --driver or what needs a server would pass")
+    if args.session:
+        from cellgate.commands.exec import execute_in
+
+        return execute_in(args, args.session)
+    if not args.driver and not args.runtime and (wants_server or is_server_near()):
+        return _on_server(args)
+    return _in_sandbox(args, limits)
+
+
+def is_server_near() -> bool:
+    """Whether one is named, or runs on this host for this user."""
+    from cellgate.wire.local import LocalServer, local_state_dir
+
+    return bool(os.environ.get("CELLGATE_URL")) or LocalServer.read(local_state_dir()) is not None
+
+
+def _in_sandbox(args: argparse.Namespace, limits: Limits) -> ExitStatus:
+    from cellgate.sandbox.base import SandboxSpec
+
+    timeout, code = read_timeout(args.timeout), read_code(args.code, args.file)
+    outcome = asyncio.run(_run_in_sandbox(args, code, SandboxSpec(template=args.template, limits=limits), timeout))
     if args.json:
-        print(json.dumps(as_json(outcome)))
+        print(json.dumps(outcome.to_json()))
     if outcome.status in (ExitStatus.ENDED, ExitStatus.FAILED):
-        print(f"cellgate: {one_line(_how_it_ended(outcome, timeout))}", file=sys.stderr)
+        print(f"cellgate: {one_line(f'{outcome.reason}: {outcome.sentence}')}", file=sys.stderr)
     return outcome.status
 
 
-def _how_it_ended(outcome: Outcome, timeout: float | None) -> str:
-    if certificate := outcome.result.certificate:
-        return f"{certificate.reason}: {certificate.sentence()}"
-    return f"{Reason.TIMEOUT_WALL}: the code ran longer than {timeout} s and was interrupted"
+async def _run_in_sandbox(args: argparse.Namespace, code: str, spec: Any, timeout: float | None) -> Outcome:
+    from cellgate.commands.in_sandbox import run_in_sandbox
+    from cellgate.commands.output import printing
+    from cellgate.commands.signals import Signals
+    from cellgate.commands.typed import Answers
+
+    with printing() as printer:
+        async with Signals(printer.broken) as signals:
+            return await run_in_sandbox(
+                code,
+                spec,
+                driver_name=args.driver or DEFAULT_DRIVER,
+                runtime=args.runtime,
+                timeout=timeout,
+                printer=printer,
+                signals=signals,
+                shows=not args.json,
+                answers=None if _stdin_is_code(args) else Answers(printer.write),
+            )
 
 
-async def _run(
-    code: str,
-    spec: SandboxSpec,
-    driver_name: str,
-    runtime: str,
-    timeout: float | None,
-    allow_stdin: bool,
-    collect: bool,
-) -> Outcome:
-    printer = Printer(sys.stdout, sys.stderr)
-    clock = time.monotonic
-    with closing(printer):
-        async with Signals(printer.broken) as signals, AsyncExitStack() as stack:
-            with _notice("cellgate: starting a sandbox"):
-                began = clock()
-                driver = await open_driver(driver_name, runtime=runtime)
-                stack.push_async_callback(driver.close)
-                opened = clock()
-                sandbox = await driver.create(spec)
-                stack.push_async_callback(sandbox.destroy)
-                kernel = await stack.enter_async_context(KernelClient(sandbox, on_other=printer.show))
-                await kernel.request("kernel_info_request")  # a time limit is the code's, not that of a cold start
-            started = clock()
-            end = partial(sandbox.kill, Reason.SESSION_DELETED, "a second Ctrl-C")
-            with signals.given_to(sandbox.interrupt, end):
-                result = await kernel.execute(
+def _stdin_is_code(args: argparse.Namespace) -> bool:
+    return args.code is None and args.file == "-"
+
+
+def _on_server(args: argparse.Namespace) -> ExitStatus:
+    from cellgate.commands.exits import status_of_result
+    from cellgate.commands.running import tell_end
+
+    timeout, code = read_timeout(args.timeout), read_code(args.code, args.file)
+    files = read_file_words(args.files)
+    read_input(args.input)  # what cannot be is told before anybody is asked
+    result, more = asyncio.run(_run_on_server(args, code, timeout, files))
+    if args.json:
+        print(json.dumps({"exit_status": int(status_of_result(result)), **result.to_json(), **more}))
+    return tell_end(result)
+
+
+async def _run_on_server(
+    args: argparse.Namespace, code: str, timeout: float | None, files: Mapping[str, Path]
+) -> tuple[Result, dict[str, Any]]:
+    from cellgate.commands.output import printing
+    from cellgate.commands.remote import reached
+    from cellgate.commands.running import run_in
+    from cellgate.commands.signals import Signals
+    from cellgate.commands.typed import Answers
+
+    wish = {"template": args.template, "limits": given_limits(vars(args)) or None}
+    with printing() as printer:
+        async with Signals(printer.broken) as signals, reached(args) as client:
+            if args.input is not None:
+                return await _calculate(client, args, printer.show, code, timeout, files, wish)
+            async with client.session(**wish) as session:
+                await session.open()
+                for name, path in files.items():
+                    await session.files.put(path, name)
+                result = await run_in(
+                    session,
                     code,
+                    printer=printer,
+                    signals=signals,
+                    shows=not args.json,
                     timeout=timeout,
-                    on_output=None if collect else printer.show,
-                    on_input=_Answers(printer) if allow_stdin else None,
+                    answers=None if _stdin_is_code(args) else Answers(printer.write),
+                    give_up=session.delete,
                 )
-            timings = {
-                "driver_seconds": opened - began,
-                "start_seconds": started - opened,
-                "run_seconds": clock() - started,
-            }
-            return Outcome(result, sandbox.driver, spec, timings)
+                return result, {"session": session.id}
 
 
-class _Answers:
-    """Asks the question on standard output, as Python does, and reads the answer from standard input."""
-
-    def __init__(self, printer: Printer) -> None:
-        self._printer = printer
-        self._lines = LineReader(0)
-
-    async def __call__(self, prompt: str, is_password: bool) -> str:
-        with self._lines.hidden() if is_password else nullcontext():
-            self._printer.write("stdout", prompt)
-            return await self._lines.read_line()
-
-
-@contextmanager
-def _notice(text: str) -> Iterator[None]:
-    """Tells a person who has waited a while what for."""
-    loop = asyncio.get_running_loop()
-    later = loop.call_later(NOTICE_AFTER_SECONDS, lambda: print(text, file=sys.stderr, flush=True))
-    if not sys.stderr.isatty():
-        later.cancel()
-    try:
-        yield
-    finally:
-        later.cancel()
+async def _calculate(
+    client: AsyncClient,
+    args: argparse.Namespace,
+    show: Callable[[Event], None],
+    code: str,
+    timeout: float | None,
+    files: Mapping[str, Path],
+    wish: Mapping[str, Any],
+) -> tuple[Result, dict[str, Any]]:
+    """The code defines `calculate`, which gets the inputs; what it returns is the result."""
+    brought = {name: path.read_bytes() for name, path in files.items()}
+    run = await client.run(code, inputs=read_input(args.input), files=brought, timeout=timeout, **wish)
+    if not args.json:
+        for name in ("stdout", "stderr"):
+            show({"event": name, "text": getattr(run.result, name)})
+        if run.result.error:
+            show({"event": "error", **run.result.error})
+        else:
+            show({"event": "stdout", "text": json.dumps(run.value) + "\n"})
+    return run.result, {"value": run.value}

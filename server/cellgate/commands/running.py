@@ -4,33 +4,16 @@ standard input, and Ctrl-C for the code."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 
 from cellgate.client import AsyncSession, Result
 from cellgate.client.session import CellOptions
 from cellgate.commands.exits import ExitStatus, status_of_result
 from cellgate.commands.output import Printer
 from cellgate.commands.signals import Press, Signals
-from cellgate.commands.typed import LineReader
+from cellgate.commands.typed import Answers
 from cellgate.terminal import one_line
 
-__all__ = ["Answers", "run_in", "tell_end"]
-
-Work = Callable[[Printer, Signals], Awaitable[Result]]
-
-
-class Answers:
-    """Asks the question on standard output, as Python does, and reads the answer from standard input."""
-
-    def __init__(self, printer: Printer) -> None:
-        self._printer = printer
-        self._lines = LineReader(0)
-
-    async def answer(self, prompt: str, is_password: bool) -> str:
-        with self._lines.hidden() if is_password else nullcontext():
-            self._printer.write("stdout", prompt)
-            return await self._lines.read_line()
+__all__ = ["run_in", "tell_end"]
 
 
 async def run_in(
@@ -52,7 +35,7 @@ async def run_in(
     with signals.given_to(*presses):
         return await session.run(
             code,
-            on_event=(lambda event: printer.show_event(event.raw)) if shows else None,
+            on_event=(lambda event: printer.show(event.raw)) if shows else None,
             on_input=answers.answer if answers else None,
             **options,
         )

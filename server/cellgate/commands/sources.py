@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from pathlib import Path
 
 from cellgate.errors import LimitError, UsageError
 
-__all__ = ["MAX_CODE_BYTES", "read_code", "read_file", "read_timeout"]
+__all__ = ["MAX_CODE_BYTES", "add_code_arguments", "read_code", "read_file", "read_timeout"]
 
 MAX_CODE_BYTES = 8 << 20  # a message of the link takes 16 MiB, and JSON may double the size of what it quotes
 MAX_TIMEOUT_SECONDS = 365 * 24 * 3600  # a year is as good as no limit, and fits every clock
+
+
+def add_code_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("-c", dest="code", metavar="CODE", help="the code itself")
+    what.add_argument("file", nargs="?", metavar="FILE", help="a file of code, in UTF-8; - for standard input")
 
 
 def read_timeout(text: str | None) -> float | None:

@@ -10,10 +10,10 @@ import asyncio
 import os
 import termios
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
-__all__ = ["LineReader"]
+__all__ = ["Answers", "LineReader"]
 
 MAX_LINE_BYTES = 1 << 20  # an answer is typed, or a line of a file; a longer one is cut into several
 
@@ -49,6 +49,20 @@ class LineReader:
             yield
         finally:
             termios.tcsetattr(self._descriptor, termios.TCSADRAIN, before)
+
+
+class Answers:
+    """Asks the question on standard output, as Python does, and reads the answer from standard input."""
+
+    def __init__(self, write: Callable[[str, str], None]) -> None:
+        """`write` is given the name of a stream, and text."""
+        self._write = write
+        self._lines = LineReader(0)
+
+    async def answer(self, prompt: str, is_password: bool) -> str:
+        with self._lines.hidden() if is_password else nullcontext():
+            self._write("stdout", prompt)
+            return await self._lines.read_line()
 
 
 def _in_thread(descriptor: int) -> asyncio.Future[bytes]:

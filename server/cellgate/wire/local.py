@@ -14,10 +14,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-__all__ = ["LocalServer", "default_state_dir"]
+__all__ = ["LocalServer", "default_state_dir", "local_state_dir"]
 
 FILE_NAME = "server.json"
 MAX_FILE_BYTES = 16 << 10  # a URL, a token and two numbers
+
+
+def local_state_dir() -> Path:
+    """Of the server that this user would start."""
+    named = os.environ.get("CELLGATE_STATE_DIR")
+    return Path(named) if named else default_state_dir(os.environ, is_root=os.geteuid() == 0)
 
 
 @dataclass(frozen=True)

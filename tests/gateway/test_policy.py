@@ -10,12 +10,13 @@ import os
 import signal
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import websockets
 
 from cellgate.live.judging import NURSERY_NAME, WORKER_NAME
-from cellgate.wire.jupyter import Dialect, JupyterMessage, execute_content, make_message, parse_message
+from cellgate.wire.jupyter import Dialect, execute_content, make_message, parse_message
 from cellgate_kernel.message import CHANNELS, Channel, join_v1
 from tests.support.server import BOUND, Server, served, until
 
@@ -31,7 +32,7 @@ class Talk:
     def __init__(self, websocket, dialect: Dialect) -> None:
         self._websocket = websocket
         self._dialect = dialect
-        self.heard: list[JupyterMessage] = []
+        self.heard: list[dict[str, Any]] = []
 
     async def send(self, kind: str, content: dict, channel: Channel = Channel.SHELL) -> str:
         msg_id = f"m{next(NUMBERS)}"
@@ -44,10 +45,10 @@ class Talk:
             await self._websocket.send(json.dumps({**message, "channel": channel.name.lower()}))
         return msg_id
 
-    async def run(self, code: str, **options) -> list[JupyterMessage]:
+    async def run(self, code: str, **options) -> list[dict[str, Any]]:
         return await self.answers(await self.send("execute_request", execute_content(code, **options)))
 
-    async def answers(self, msg_id: str) -> list[JupyterMessage]:
+    async def answers(self, msg_id: str) -> list[dict[str, Any]]:
         """All up to both reply and idle."""
 
         def is_over() -> bool:
@@ -58,13 +59,13 @@ class Talk:
         while not is_over():
             data = await asyncio.wait_for(self._websocket.recv(), BOUND)
             if self._dialect is Dialect.V1:
-                self.heard.append(parse_message(memoryview(data)))
+                self.heard.append(dict(parse_message(memoryview(data))))
             else:
                 message = json.loads(data)
                 self.heard.append({**message, "parent_id": message["parent_header"].get("msg_id", "")})
         return self.of(msg_id)
 
-    def of(self, msg_id: str) -> list[JupyterMessage]:
+    def of(self, msg_id: str) -> list[dict[str, Any]]:
         return [m for m in self.heard if m["parent_id"] == msg_id]
 
 
@@ -81,15 +82,15 @@ async def talk(server: Server, dialect: Dialect = Dialect.V1, *, kernel: str = "
         yield Talk(websocket, dialect)
 
 
-def reply_of(messages: list[JupyterMessage]) -> JupyterMessage:
+def reply_of(messages: list[dict[str, Any]]) -> dict[str, Any]:
     return next(m for m in messages if m["msg_type"].endswith("_reply"))
 
 
-def reason_of(messages: list[JupyterMessage]) -> str:
+def reason_of(messages: list[dict[str, Any]]) -> str:
     return reply_of(messages)["metadata"].get("cellgate", {}).get("reason", "")
 
 
-def shown(messages: list[JupyterMessage]) -> list[str]:
+def shown(messages: list[dict[str, Any]]) -> list[str]:
     return [m["content"].get("execution_state") or m["msg_type"] for m in messages]
 
 

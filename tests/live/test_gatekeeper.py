@@ -77,7 +77,8 @@ async def test_warnings_are_told_once_beside_the_results(manager):
     for expected in (1, 0):
         outcome = await client.run("import socket\ns = socket.socket\n1")
         assert outcome.value == "1"
-        notes = [m["metadata"]["cellgate"] for m in outcome.messages if m["metadata"].get("cellgate")]
+        facts = [m["metadata"].get("cellgate", {}) for m in outcome.messages]
+        notes = [fact for fact in facts if fact.get("note") == "policy_warnings"]
         assert len(notes) == expected
         assert {finding["rule"] for note in notes for finding in note["findings"]} <= {"network"}
 

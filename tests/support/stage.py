@@ -103,8 +103,14 @@ class Stage:
     def _gateway(self) -> Session:
         self.lives += 1
         composer, seq = Composer(f"gateway{self.lives}"), len(self.records) + 1
-        known = {"composer": composer, "next_seq": seq, "now": self.now, "judges": self.judges}
-        return Session(self.limits, date=lambda: DATE, **known)
+        return Session(
+            self.limits,
+            composer=composer,
+            date=lambda: DATE,
+            next_seq=seq,
+            now=self.now,
+            judges=self.judges,
+        )
 
     def do(self, effects: list[Effect]) -> list[Effect]:
         for effect in effects:
@@ -165,9 +171,7 @@ class Stage:
         self.session = self._gateway()
         found = recovery_of(self.records)
         incarnation = former.incarnation
-        problems = self.session.recover(
-            found, state=state, incarnation=incarnation, sandbox_id=sandbox_id, known=known
-        )
+        problems = self.session.recover(found, state=state, incarnation=incarnation, sandbox_id=sandbox_id, known=known)
         assert not problems
 
     # -- what came of it --------------------------------------------------------------------------------

@@ -229,3 +229,21 @@ def test_what_was_warned_of_is_remembered_up_to_a_number():
         code = f"import requests as r\nr.get{number}(u)\nopen(u)"
         told += warner.note(judge(code, "python", STANDARD)) is not None
     assert told <= MAX_WARNED
+
+
+def test_what_is_known_to_pass_stays_behind_a_request_that_is_judged():
+    stage = judging()
+    stage.ask(complete("q1"))
+    stage.do(stage.session.request(b"b", complete("q2"), stage.now, ALLOWED))
+    assert stage.sends() == []
+    stage.judge(ALLOWED)
+    assert stage.sends() == ["q1", "q2"]
+
+
+def test_no_verdict_is_wanted_of_a_cell_that_was_cancelled():
+    stage = judging()
+    stage.ask(cell("c1"), cell("c2"), cell("c3"))
+    stage.do(stage.session.restart(stage.now))
+    stage.ask(cell("c4"))
+    stage.judge(ALLOWED)  # of the first, which was asked for before
+    assert [item.message.msg_id for item in stage.asked()] == ["c4"]

@@ -1,5 +1,5 @@
-"""Clients, truthful and lying kernels, deaths of kernels and of gateways, clocks: in any order, every accepted cell
-gets one reply, one idle and one terminal record."""
+"""Clients, truthful and lying kernels, verdicts, deaths of kernels and of gateways, clocks: in any order, every cell
+that was accepted gets one reply, one idle and one terminal record, and reaches a kernel only if it was allowed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from cellgate.errors import PolicyError
+from cellgate.policy.judge import judge
+from cellgate.policy.policies import STRICT
+from cellgate.policy.verdicts import Verdict
 from cellgate.sandbox.certificate import Reason
-from cellgate.sessions.effects import Destroy, Interrupt, Kill, Save, Send, StartKernel
+from cellgate.sessions.cells import Cell, Waiting
+from cellgate.sessions.effects import Destroy, Interrupt, Judge, Kill, Save, Send, StartKernel
 from cellgate.sessions.records import Kind
 from cellgate.sessions.states import State
 from cellgate_kernel.message import Channel, Status, Tag
 from tests.support.stage import LIMITS, Stage, cell, client_message, reply, said, status, stream
 
+DENIED = judge("import socket", "python", STRICT)
 ABOUT = st.sampled_from([0, 0, 0, 1, 2, 3, 5, 9])  # whom a lie is about: 0 for the cell that runs
 OUTCOME = st.sampled_from(["ok", "error", "aborted"])
 DISTURBANCES = ["interrupt", *["interrupt sent"] * 3, "restart", "tick", "death", "death unseen", *["crash"] * 3]
@@ -46,6 +52,8 @@ class Sessions(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stage = Stage()
+        self.asked: list[Cell | Waiting] = []  # of what verdicts are wanted
+        self.allowed: set[str] = set()  # ids
         self.inbox: list[str] = []  # the id of the cell that the kernel has, if any
         self.mouth: list[tuple[Tag, memoryview]] = []  # what it is about to say
         self.ran: list[str] = []  # of all cells that any kernel ever got
@@ -56,8 +64,9 @@ class Sessions(RuleBasedStateMachine):
         self.arrived = 0  # messages that reached the living kernel
         self.saved = (State.STARTING, 0, "")
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(judges=st.booleans())
+    def begin(self, judges) -> None:
+        self.stage = Stage(judges=judges)
         self.obey(self.stage.do(self.stage.session.begin()))
 
     def obey(self, effects) -> None:
@@ -71,12 +80,15 @@ class Sessions(RuleBasedStateMachine):
                 pass  # what comes of it is a death, when the model likes
             elif isinstance(effect, Interrupt):
                 self.interrupting = effect.incarnation
+            elif isinstance(effect, Judge):
+                self.asked.append(effect.item)
             elif isinstance(effect, Save):
                 self.saved = (effect.state, effect.incarnation, effect.sandbox_id)
             elif isinstance(effect, Send):
                 assert effect.incarnation == self.living
                 assert effect.number == self.arrived + 1, "numbers without a gap"
                 self.arrived += 1
+                assert not self.stage.judges or effect.message.msg_id in self.allowed, "judged before it is sent"
                 if effect.message.msg_type == "execute_request":
                     assert effect.message.msg_id not in self.ran, "each cell runs at most once"
                     assert set(self.inbox) <= self.stage.ends().keys(), "one cell at a time"
@@ -106,6 +118,17 @@ class Sessions(RuleBasedStateMachine):
     def ask(self, kind):
         channel = Channel.STDIN if kind == "input_reply" else Channel.SHELL
         self.obey(self.stage.ask(client_message(kind, {}, f"o{self.new_id()}", channel)))
+
+    # -- verdicts -------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.asked)
+    @rule(which=st.integers(0, 3), judgement=st.sampled_from([*[Verdict()] * 3, DENIED, PolicyError("too deep")]))
+    def judge(self, which, judgement):
+        """Those that nobody waits for any more may come too."""
+        item = self.asked.pop(which % len(self.asked))
+        if judgement == Verdict():
+            self.allowed.add(item.message.msg_id)
+        self.obey(self.stage.do(self.session.judged(item, judgement, self.stage.now)))
 
     # -- kernels --------------------------------------------------------------------------------------
 
@@ -189,6 +212,7 @@ class Sessions(RuleBasedStateMachine):
             self.ran.remove(self.inbox.pop())
             self.mouth = []
         self.starting = self.interrupting = 0
+        self.asked, self.allowed = [], set()  # the next gateway may think otherwise
         lives = self.has_kernel and self.session.state in (State.READY, State.BUSY)
         self.stage.crash()
         if lives:

@@ -162,6 +162,8 @@ async def provoke(
         sent = b"x" * (getattr(route.handler, "max_body_bytes", MAX_BODY_BYTES) + 1000)
     elif code == "bad_json":
         sent, path = sent and b"{", path + ("" if sent else "?permissions=%7B")
+    elif code == "usage" and path == "/mcp":
+        path += "?colour=red"
     elif code == "usage":
         wrong = b"\xff" if path == "/login" else b'{"name": 7}'
         sent, path = sent and wrong, path + ("" if sent else "?permissions=%7B%22a%22:1%7D&state=none&role=none")
@@ -169,6 +171,7 @@ async def provoke(
         pass  # it offers none
     elif code == "not_found":
         names = names | {"file_name": "none", "path": "none"}
+        headers = headers | {"Mcp-Session-Id": "none"}
     elif code == "missing_scope":
         scope = route.operations[method].scope
         token = here.token("owner", Scope.ADMIN if scope is not Scope.ADMIN else Scope.OBSERVE)

@@ -18,6 +18,7 @@ from cellgate.gateway.home import ConnectHandler, HomeHandler
 from cellgate.gateway.kernels import InterruptHandler, KernelHandler, KernelsHandler, RestartHandler
 from cellgate.gateway.kernelspecs import KernelspecHandler, KernelspecsHandler, LogoHandler, Logos, read_logos
 from cellgate.gateway.login import LoginHandler, LogoutHandler
+from cellgate.gateway.mcp import Calls, McpHandler
 from cellgate.gateway.metrics import MetricsHandler, StatsHandler
 from cellgate.gateway.notebooks import NotebookHandler, Notebooks, NotebooksHandler
 from cellgate.gateway.openapi import Operation, Route, document
@@ -130,6 +131,13 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/stats", StatsHandler, {
         "GET": Operation("the same, with the last hour", {200: "Stats"}, scope=Scope.ADMIN),
     }),
+    Route("/mcp", McpHandler, {
+        "POST": Operation(
+            "a message of the Model Context Protocol; a call of a tool is answered by a stream of events",
+            {200: "Mcp", 202: ""}, ("not_found",), body="Mcp", scope=Scope.EXECUTE,
+        ),
+        "DELETE": Operation("end the session of an MCP client", {204: ""}, ("not_found",), scope=Scope.EXECUTE),
+    }),
     Route("/v1/openapi.json", DocumentHandler, {
         "GET": Operation("these routes, for programs", {200: "Document"}, scope=Scope.OBSERVE),
     }),
@@ -155,6 +163,7 @@ def make_app(
         notebooks=Notebooks(manager.directory / "notebooks.json"),
         logos=read_logos(manager.kernelspecs.values()) if logos is None else logos,
         assets=read_assets() if assets is None else assets,
+        calls=Calls(),
         document=json.dumps(document(ROUTES, settings)).encode(),
         scopes={(route.handler, method): row.scope for route in ROUTES for method, row in route.operations.items()},
     )

@@ -33,6 +33,7 @@ from cellgate.terminal import one_line
 if TYPE_CHECKING:
     from cellgate.gateway.assets import Assets
     from cellgate.gateway.kernelspecs import Logos
+    from cellgate.gateway.mcp import Calls
     from cellgate.gateway.notebooks import Notebooks
     from cellgate.gateway.visitors import Visitors
     from cellgate.live.manager import Manager
@@ -145,6 +146,7 @@ class Services:
     notebooks: Notebooks
     logos: Logos
     assets: Assets
+    calls: Calls
     document: bytes  # what /v1/openapi.json answers
     scopes: Mapping[tuple[type[Handler], str], Scope | None]  # by handler and method: what one must have
 

@@ -148,6 +148,7 @@ _SCHEMAS: dict[str, Schema] = {
         "facts": {"type": "object"},
         "reason": {**TEXT, "description": "the status in HTTP's words, where Jupyter's clients look for it"},
     }),
+    "Mcp": {"type": "object", "description": "of JSON-RPC 2.0"},
     "Page": {"type": "string"},
     "Picture": {"type": "string"},
     "Asset": {"type": "string"},

@@ -21,7 +21,7 @@ from typing import Any
 
 from cellgate.wire.result import Result
 
-__all__ = ["DEFAULT_CHARS", "MIN_CHARS", "PARTS", "Image", "clean", "images_of", "part_of", "render"]
+__all__ = ["DEFAULT_CHARS", "MIN_CHARS", "PARTS", "Image", "clean", "images_of", "part_of", "render", "shorten"]
 
 DEFAULT_CHARS = 12_000  # some 3,000 tokens: a page or two of a conversation
 MIN_CHARS = 200  # below it no cut could be told
@@ -211,6 +211,11 @@ def _diff(diff: Mapping[str, Sequence[str]] | None) -> str:
 
 def _labelled(label: str, text: str) -> str:
     return f"{label}\n{text}" if text else ""
+
+
+def shorten(text: str, max_chars: int, *, head: float = 0.5) -> str:
+    """The same in so many characters, cut in the middle with a word on how much there was."""
+    return _cut(_Section("text", text, head), max_chars, "")
 
 
 # -- within so many characters ----------------------------------------------------------------------------

@@ -36,7 +36,7 @@ COMMANDS = {  # each with its module
     "token": "cellgate.commands.token",
     "audit": "cellgate.commands.audit",
     "top": "cellgate.commands.top",
-    "top": "cellgate.commands.top",
+    "drain": "cellgate.commands.drain",
     "images": "cellgate.commands.images",
 }
 

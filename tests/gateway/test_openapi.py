@@ -196,6 +196,12 @@ async def provoke(
             del headers["Origin"]
     elif code == "draining" and path == "/healthz":
         patch.setattr(here.manager, "is_draining", True)
+    elif path == "/readyz":
+
+        async def check(*_):
+            raise FAILURES[code]
+
+        patch.setattr(here.services.readiness, "check", check)
     elif code == "unknown_kernel" and method == "GET":
         names = names | {"kernel_name": "none"}
     elif code in ("unknown_session", "unknown_script") and "{" in path:

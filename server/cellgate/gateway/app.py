@@ -22,7 +22,16 @@ from cellgate.gateway.mcp import Calls, McpHandler
 from cellgate.gateway.metrics import MetricsHandler, StatsHandler
 from cellgate.gateway.notebooks import NotebookHandler, Notebooks, NotebooksHandler
 from cellgate.gateway.openapi import Operation, Route, document
-from cellgate.gateway.status import ApiHandler, DocumentHandler, HealthHandler, MeHandler, StatusHandler
+from cellgate.gateway.status import (
+    ApiHandler,
+    DocumentHandler,
+    DrainHandler,
+    HealthHandler,
+    MeHandler,
+    Readiness,
+    ReadyHandler,
+    StatusHandler,
+)
 from cellgate.gateway.v1.routes import BEGINS, STARTS, V1_ROUTES
 from cellgate.gateway.visitors import Visitors
 from cellgate.live.manager import Manager
@@ -60,6 +69,12 @@ ROUTES: tuple[Route, ...] = (
     }),
     Route("/static/{path}", AssetHandler, {
         "GET": Operation("what the page is made of", {200: "Asset", 304: ""}, ("not_found",), media="*/*"),
+    }),
+    Route("/readyz", ReadyHandler, {
+        "GET": Operation(
+            "the same, when disk and driver are tried", {200: "Ready"},
+            ("draining", "driver_unavailable", "server_full", "storage_full"),
+        ),
     }),
     Route("/api", ApiHandler, {"GET": Operation("the version of Jupyter's API", {200: "Api"})}),
     Route("/api/status", StatusHandler, {"GET": Operation("how much goes on", {200: "Status"}, scope=Scope.OBSERVE)}),
@@ -128,6 +143,11 @@ ROUTES: tuple[Route, ...] = (
             "how the server fares, for Prometheus", {200: "Metrics"}, media="text/plain", scope=Scope.ADMIN
         ),
     }),
+    Route("/v1/drain", DrainHandler, {
+        "GET": Operation("whether new sessions are taken, and how many there are", {200: "Drain"}, scope=Scope.ADMIN),
+        "PUT": Operation("take no new sessions from now on", {200: "Drain"}, scope=Scope.ADMIN),
+        "DELETE": Operation("take them again", {204: ""}, scope=Scope.ADMIN),
+    }),
     Route("/v1/stats", StatsHandler, {
         "GET": Operation("the same, with the last hour", {200: "Stats"}, scope=Scope.ADMIN),
     }),
@@ -159,6 +179,7 @@ def make_app(
         guard=guard,
         visitors=Visitors(guard, manager.happenings.tell),
         meters=Meters(manager),
+        readiness=Readiness(manager),
         settings=settings,
         notebooks=Notebooks(manager.directory / "notebooks.json"),
         logos=read_logos(manager.kernelspecs.values()) if logos is None else logos,

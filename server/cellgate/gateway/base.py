@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cellgate.gateway.kernelspecs import Logos
     from cellgate.gateway.mcp import Calls
     from cellgate.gateway.notebooks import Notebooks
+    from cellgate.gateway.status import Readiness
     from cellgate.gateway.visitors import Visitors
     from cellgate.live.manager import Manager
     from cellgate.metrics.meters import Meters
@@ -142,6 +143,7 @@ class Services:
     guard: Guard
     visitors: Visitors
     meters: Meters
+    readiness: Readiness
     settings: Settings
     notebooks: Notebooks
     logos: Logos

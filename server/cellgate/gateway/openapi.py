@@ -156,6 +156,8 @@ _SCHEMAS: dict[str, Schema] = {
     "Metrics": {"type": "string"},
     "Stats": object_of({name: {"type": "object"} for name in ("now", "counts", "history")}, {"at": {"type": "number"}}),
     "Health": object_of({"status": {"const": "ok"}}),
+    "Ready": object_of({"status": {"const": "ready"}}),
+    "Drain": object_of({"draining": {"type": "boolean"}, "sessions": COUNT}),
     "Api": object_of({"version": TEXT}),
     "Status": object_of({"started": DATE, "last_activity": DATE, "kernels": COUNT, "connections": COUNT}),
     "Me": object_of({

@@ -82,13 +82,21 @@ async def run_gateway(
     on_serving: Callable[[], object] = lambda: None,
 ) -> None:
     """Serve on these sockets, which are listening already, until SIGTERM or SIGINT. Then nobody new is let in, and
-    sandboxes are kept, or ended with `end_sessions`. `tokens`: where the operator's are found;
-    `issuer`: who vouches for others, with its keys. Raises what
+    sandboxes are kept, or ended with `end_sessions`; at SIGHUP, for a gateway with other settings, they are kept.
+    `tokens`: where the operator's are found; `issuer`: who vouches for others, with its keys. Raises what
     `Manager.open` raises, for an OSError StorageFull; and DriverUnavailable when the driver is lost and its sandboxes
     live on."""
     told = asyncio.Event()
+    renews = False
+
+    def renew() -> None:
+        nonlocal renews
+        renews = True
+        told.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, renew)
     try:
         manager = await Manager.open(
             settings,
@@ -128,7 +136,7 @@ async def run_gateway(
         if server is not None:
             server.stop()
         try:
-            await asyncio.wait_for(manager.close(end_sessions=end_sessions), CLOSE_SECONDS)
+            await asyncio.wait_for(manager.close(end_sessions=end_sessions and not renews), CLOSE_SECONDS)
         except asyncio.TimeoutError:
             log.error("sessions were not let go of within %g s; the next start takes them over", CLOSE_SECONDS)
 

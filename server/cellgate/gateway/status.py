@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import cast
+import asyncio
+from typing import TYPE_CHECKING, cast
 
 from cellgate.access.scopes import Scope
 from cellgate.errors import Draining, UsageError
 from cellgate.gateway.base import RestHandler, timestamp
 from cellgate.gateway.bodies import BadJson, read_object
 
-__all__ = ["ApiHandler", "DocumentHandler", "HealthHandler", "MeHandler", "StatusHandler"]
+__all__ = [
+    "ApiHandler",
+    "DocumentHandler",
+    "DrainHandler",
+    "HealthHandler",
+    "MeHandler",
+    "Readiness",
+    "ReadyHandler",
+    "StatusHandler",
+]
+
+if TYPE_CHECKING:
+    from cellgate.live.manager import Manager
 
 JUPYTER_VERSION = "2.21.0"  # of jupyter_server, whose answers ours are like; clients ask for it before they trust us
 _PERMISSIONS = {  # what there is to be done, in jupyter_server's words, and the scope that it wants
@@ -29,6 +42,48 @@ class HealthHandler(RestHandler):
         if self.manager.is_draining:
             raise Draining()
         self.answer({"status": "ok"})
+
+
+class ReadyHandler(RestHandler):
+    """The same, when it is really tried: somebody who asked for a session would get one."""
+
+    is_anonymous = True
+
+    async def get(self) -> None:
+        await self.services.readiness.check()
+        self.answer({"status": "ready"})
+
+
+class Readiness:
+    """Tries it at most once a second, however many ask."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._trying: asyncio.Task[None] | None = None
+        self._tried_at = 0.0
+
+    async def check(self) -> None:
+        """Raises what `Manager.check_ready` does."""
+        now = asyncio.get_running_loop().time()
+        if self._trying is None or (self._trying.done() and now >= self._tried_at + 1.0):
+            self._tried_at = now
+            self._trying = asyncio.ensure_future(self._manager.check_ready())
+        await asyncio.shield(self._trying)
+
+
+class DrainHandler(RestHandler):
+    """Forgotten when the gateway ends, as when a server is started again."""
+
+    def get(self) -> None:
+        self.answer({"draining": self.manager.is_draining, "sessions": len(self.manager.all_sessions())})
+
+    def put(self) -> None:
+        self.manager.drain()
+        self.get()
+
+    def delete(self) -> None:
+        self.manager.undrain()
+        self.answer_nothing()
 
 
 class ApiHandler(RestHandler):

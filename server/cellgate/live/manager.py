@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sqlite3
 import time
 from collections import Counter, OrderedDict
@@ -70,6 +71,8 @@ HEARTBEAT_SECONDS = 1.0
 # make every one later and none earlier.
 STARTS_AT_ONCE = 8
 MAX_WISHED = 100  # policies that sessions have asked for and that are kept ready; a class has one, or two
+DRIVER_SECONDS = 2.0  # for the driver to say which sandboxes there are, when somebody asks whether we are ready
+RESERVE_BYTES = 64 << 20  # of the disk: less is gone within seconds, in one cell's output
 CURSORS_NAME = "clients.cursors"  # beside the segments of a journal
 KNOWN_NAME = "cells.known"  # the same
 
@@ -313,6 +316,41 @@ class Manager:
     def drain(self) -> None:
         """Admit no new sessions from now on."""
         self.is_draining = True
+
+    def undrain(self) -> None:
+        """Admit them again."""
+        self.is_draining = False
+
+    async def check_ready(self) -> None:
+        """Raises what somebody who asked for a session now would hear of the server: Draining, ServerFull,
+        StorageFull, DriverUnavailable."""
+        if self.is_draining:
+            raise Draining()
+        total = self.settings.server.sessions_total
+        if len(self._sessions) >= total:
+            raise ServerFull(total)
+        self._check_disk()
+        if self._driver is None:
+            raise DriverUnavailable(self.settings.driver, "there is none", "a request for a session looks for one")
+        try:
+            await asyncio.wait_for(self._driver.sandboxes(), DRIVER_SECONDS)
+        except asyncio.TimeoutError:
+            missing = f"it has not answered for {DRIVER_SECONDS:g} s"
+            raise DriverUnavailable(self.settings.driver, missing, "its log may say why") from None
+
+    def _check_disk(self) -> None:
+        """Raises StorageFull."""
+        try:
+            found = os.statvfs(self.directory)
+            probe = self.directory / "ready"
+            probe.write_bytes(bytes(4096))
+            probe.unlink()
+        except OSError as error:
+            raise StorageFull(error.strerror or "no reason given") from error
+        if found.f_bavail * found.f_frsize < RESERVE_BYTES:
+            raise StorageFull(f"less than {RESERVE_BYTES >> 20} MiB are free")
+        if any(live.journal.is_degraded for live in self._sessions.values()):
+            raise StorageFull("a journal")
 
     async def close(self, *, end_sessions: bool) -> None:
         """Let go of everything. Sessions live on where the driver keeps their sandboxes, unless they are to end."""

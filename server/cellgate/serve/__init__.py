@@ -10,13 +10,18 @@ import os
 import secrets
 import stat
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from cellgate.commands.exits import ExitStatus
 from cellgate.errors import UsageError
 from cellgate.policy.files import load_policy
 from cellgate.settings import Settings, add_setting_flags, gather_settings
 from cellgate.wire.local import LocalServer
+
+if TYPE_CHECKING:
+    from cellgate.serve.child import GatewayProcess
 
 # This is the command; `keeper.py` is the process that stays, `child.py` the one that serves.
 __all__ = ["EXITS", "HELP", "add_arguments", "execute"]
@@ -82,8 +87,35 @@ def execute(args: argparse.Namespace) -> ExitStatus:
             sockets=sockets,
             on_serving=on_serving,
             ends_with=_pipe() if args.end_with_stdin else None,
+            renew=None if _has_terminal() else partial(renewed, gateway, args),
         )
         return keeper.run()
+
+
+# What the process that stays has done already by its settings, and does once.
+_LASTING = ("driver", "host", "port", "state_dir", "token")
+
+
+def renewed(gateway: GatewayProcess, args: argparse.Namespace) -> GatewayProcess:
+    """The same with the settings, the policy and the keys as they are now. Raises UsageError, LimitError."""
+    from cellgate.access.keys import open_issuer
+
+    before, now = gateway.settings, gather_settings(args, os.environ, is_root=os.geteuid() == 0)
+    if now.driver == "process":
+        raise UsageError("the process driver keeps no kernels for another gateway; a restart would pass")
+    if changed := [name for name in _LASTING if getattr(before, name) != getattr(now, name)]:
+        raise UsageError(f"{', '.join(changed)} cannot be changed while the server runs; a restart would pass")
+    run_gateway = partial(gateway.run_gateway, issuer=open_issuer(now))
+    return replace(gateway, settings=now, policy=load_policy(now.policy), run_gateway=run_gateway)
+
+
+def _has_terminal() -> bool:
+    """Whose end is told by SIGHUP, too."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+        return True
+    except OSError:
+        return False
 
 
 def _pipe() -> int:

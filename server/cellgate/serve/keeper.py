@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from cellgate.commands.exits import EndedBySignal, ExitStatus
-from cellgate.errors import DriverUnavailable
+from cellgate.errors import CellgateError, DriverUnavailable
 from cellgate.sandbox.native.commands import pack, unpack
 from cellgate.sandbox.native.door import somebody_answers
 from cellgate.sandbox.native.driver import start_warden
@@ -81,14 +81,18 @@ class Keeper:
         warden: WardenStarter | None = None,
         sockets: list[socket.socket] | None = None,
         on_serving: Callable[[int, str], None] = lambda pid, about: None,
+        renew: Callable[[], Gateway] | None = None,
         ends_with: int | None = None,
     ) -> None:
         """`sockets` are closed as soon as nobody new is to be served; `on_serving` is called for the first gateway
-        that serves, with its process id. When the pipe `ends_with` comes to its end, that is as a SIGTERM."""
+        that serves, with its process id. When the pipe `ends_with` comes to its end, that is as a SIGTERM. `renew` is
+        asked at SIGHUP for what takes the gateway's place; it may raise CellgateError. Without it SIGHUP ends us."""
         self._gateway = gateway
         self._warden = warden
         self._sockets = sockets or []
         self._on_serving = on_serving
+        self._renew = renew
+        self._is_asked_to_renew = self._is_renewing = False
         self._ends_with = ends_with
         self._selector = selectors.DefaultSelector()
         self._child = 0
@@ -108,6 +112,9 @@ class Keeper:
             while True:
                 began = time.monotonic()
                 code, was_told = self._live()
+                if self._is_renewing and not was_told:  # it was ended for that, and the next is ready
+                    self._is_renewing, self._kill_at, failures = False, None, 0
+                    continue
                 if is_final(code, was_told=was_told, has_served=self._has_served):
                     return self._ended(code)
                 failures = 0 if self._serves else failures + 1
@@ -203,6 +210,9 @@ class Keeper:
             if key.fd in self._selector.get_map():  # or what came before it has closed it
                 key.data()
         self._reap()
+        if self._is_asked_to_renew:
+            self._is_asked_to_renew = False
+            self._begin_renewal()
         if self._told:
             while self._sockets:
                 self._sockets.pop().close()
@@ -271,8 +281,27 @@ class Keeper:
             os.close(wake)
             os.close(waker)
 
+    def _begin_renewal(self) -> None:
+        """End the gateway, and keep its sessions for one with what is said now."""
+        assert self._renew is not None  # or SIGHUP would have ended us
+        if self._told or self._is_renewing:
+            return
+        try:
+            self._gateway = self._renew()
+        except CellgateError as error:
+            _say(f"nothing is changed: error[{error.code}]: {error}")
+            return
+        _say("the settings are read again")
+        self._is_renewing = True
+        self._kill_at = time.monotonic() + END_SECONDS
+        if self._child:
+            os.kill(self._child, signal.SIGHUP)
+
     def _take(self, number: int) -> None:
         """The first asks the gateway to end, the next ends it at once. What it served lives on either way."""
+        if number == signal.SIGHUP and self._renew is not None:
+            self._is_asked_to_renew = True  # we may be in the midst of something
+            return
         self._told.append(number)
         if len(self._told) == 1:
             self._kill_at = time.monotonic() + END_SECONDS

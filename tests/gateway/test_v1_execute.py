@@ -127,6 +127,19 @@ async def test_a_foreign_session_is_not_found(here):
         assert (await here.ask(method, f"/v1/sessions/none/{path}", body)).code == "unknown_session"
 
 
+async def test_a_text_for_a_language_model_may_stand_for_the_outputs(here, path):
+    said = await here.ask("POST", f"{path}/execute?render=text", {"code": "print('a' * 40_000)\n1 / 0", "id": "c"})
+    assert said.json().keys() == {"cell", "status", "reason", "seq", "text"}
+    assert (said.json()["cell"], said.json()["status"]) == ("c", "error")
+    assert len(said.json()["text"]) <= 12_000
+    assert "ZeroDivisionError" in said.json()["text"]
+    assert f"GET {path}/events?since=" in said.json()["text"]
+    short = await here.ask("POST", f"{path}/execute?render=text&max_chars=200", {"code": "print('a' * 4000)"})
+    assert len(short.json()["text"]) <= 200
+    for query in ("?render=html", "?max_chars=1", "?render=text&max_chars=x", "?render=text&max_chars=10000000"):
+        assert (await here.ask("POST", f"{path}/execute{query}", {"code": "1"})).code == "usage"
+
+
 # -- variables -----------------------------------------------------------------------------------------
 
 

@@ -122,6 +122,12 @@ async def test_more_values_than_are_read_are_refused(here):
     ).status == 200  # commas in code are no values
 
 
+async def test_a_text_may_stand_for_the_outputs_beside_the_value(here):
+    said = (await here.ask("POST", "/v1/run?render=text", {"code": ADD, "inputs": {"a": 1, "b": 2}})).json()
+    assert said.keys() == {"cell", "status", "reason", "seq", "text", "value", "files", "is_cached"}
+    assert (said["text"].strip(), said["value"]) == ("adding", 3)
+
+
 async def test_whoever_hangs_up_ends_it(here):
     body = json.dumps({"code": "import time\ntime.sleep(60)"})
     _, writer = await asyncio.open_connection("127.0.0.1", here.port)

@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 from cellgate.errors import NotAnswered, UsageError
@@ -21,6 +22,8 @@ from cellgate.live.session import LiveSession, date_now
 from cellgate.sessions.agents import answer_of, event_of, message_of, question_of
 from cellgate.sessions.journal import Cursor
 from cellgate.wire.agent import Execute, Form, Refused, Variables, make_request, write
+from cellgate.wire.rendering import DEFAULT_CHARS, MIN_CHARS, render
+from cellgate.wire.result import Result
 
 __all__ = [
     "CELL_NAMES",
@@ -40,6 +43,7 @@ CELL_NAMES = ("id", "code", "timeout", "store_history", "silent", "stop_on_error
 _NUMBER = re.compile("[0-9]{1,18}")
 
 
+MAX_CHARS = 1_000_000  # of a text that stands for outputs; whoever reads more takes the outputs
 VARIABLES_SECONDS = 30.0  # until a kernel that runs a cell is not waited for any longer
 
 
@@ -59,6 +63,18 @@ def with_output_of(cell: Execute, most_bytes: int) -> Execute:
     """So that its output fits an answer; the middle is cut where there is more, and told."""
     asked = cell.limits.get("output_bytes_per_cell", most_bytes)
     return replace(cell, limits={**cell.limits, "output_bytes_per_cell": min(asked, most_bytes)})
+
+
+async def shown(result: Result, chars: int | None, rest: str) -> dict[str, Any]:
+    """All of it; or a text for a language model, and beside it how the cell ended. `rest`: how to get what the text
+    leaves out."""
+    if chars is None:
+        return result.to_json()
+    ending = {name: getattr(result, name) for name in ("cell", "status", "reason", "seq")}
+    return {
+        **ending,
+        "text": await asyncio.to_thread(render, result, max_chars=chars, rest=rest),
+    }  # of megabytes, perhaps
 
 
 class CellHandler(V1Handler):
@@ -86,6 +102,16 @@ class CellHandler(V1Handler):
 
     stream: EventStream | None = None
 
+    def wanted_chars(self) -> int | None:
+        """How long a text is to be that stands for the outputs, if one was asked for. Raises UsageError."""
+        words = self.words("render", "max_chars")
+        text = words.get("max_chars", str(DEFAULT_CHARS))
+        if words.get("render", "text") != "text":
+            raise UsageError(f"render is {words['render'][:40]!r}; text would pass")
+        if not _NUMBER.fullmatch(text) or not MIN_CHARS <= int(text) <= MAX_CHARS:
+            raise UsageError(f"max_chars is {text[:40]!r}; a number from {MIN_CHARS} to {MAX_CHARS} would pass")
+        return int(text) if "render" in words else None
+
     async def stream_events(self, live: LiveSession, voice: EventsVoice, since: int, cell: Execute | None) -> None:
         """From behind `since` on, until the voice has said all."""
         if since >= live.journal.next_seq:
@@ -106,7 +132,7 @@ class ExecuteHandler(CellHandler):
     async def post(self, session_id: str) -> None:
         """The result when it is there; or the events as they come. Whoever hangs up leaves the cell running."""
         live = self.find(session_id)
-        self.words()
+        chars = self.wanted_chars()
         cell = read_cell(self.fields())
         client = f"rest-{uuid4().hex}"
         if self.wants_events:
@@ -115,9 +141,11 @@ class ExecuteHandler(CellHandler):
             voice = EventsVoice(client.encode(), cell.id, lambda: live.session.stage_of(cell.id) == "finished")
             await self.stream_events(live, voice, since, cell)
             return
-        with Follower(live, client, since=place_of(live, cell.id)) as follower:
+        place = place_of(live, cell.id)
+        with Follower(live, client, since=place) as follower:
             result = await follower.run(with_output_of(cell, MAX_RESULT_BYTES))
-        self.finish(bytes(write(result.to_json(), Form.JSON).data))
+        said = await shown(result, chars, f"GET /v1/sessions/{live.id}/events?since={place}")
+        self.finish(bytes(write(said, Form.JSON).data))
 
 
 class EventsHandler(CellHandler):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cellgate.access.scopes import Scope
 from cellgate.gateway.openapi import STREAMED, Operation, Route
 from cellgate.gateway.schemas import COUNT, TEXT, words_of
-from cellgate.gateway.v1.executes import EventsHandler, ExecuteHandler, VariablesHandler
+from cellgate.gateway.v1.executes import MAX_CHARS, EventsHandler, ExecuteHandler, VariablesHandler
 from cellgate.gateway.v1.facts import IsolationHandler, LanguagesHandler, LimitsHandler, ProfilesHandler
 from cellgate.gateway.v1.files import ArchiveHandler, FileHandler, FilesHandler
 from cellgate.gateway.v1.runs import BatchHandler, RunHandler, RunScriptHandler
@@ -15,6 +15,7 @@ from cellgate.gateway.v1.validate import ValidateHandler
 from cellgate.live.files import ARCHIVES, MAX_LISTED
 from cellgate.sessions.states import State
 from cellgate.wire.agent import MAX_VARIABLES
+from cellgate.wire.rendering import MIN_CHARS
 
 __all__ = ["BEGINS", "STARTS", "V1_ROUTES"]
 
@@ -34,6 +35,9 @@ _FILES = (  # what may be wrong with any file
 _CHANGES = ("already_there", "disk_full", "file_too_large")
 _OF_RUNS = (*BEGINS, "bad_limit", "too_many_waiting", *_FILES[1:], *_CHANGES)
 _LISTED = {"type": "integer", "minimum": 1, "maximum": MAX_LISTED}
+_RENDER = {
+    "render": words_of("text"), "max_chars": {"type": "integer", "minimum": MIN_CHARS, "maximum": MAX_CHARS},
+}  # fmt: skip
 _FILTERS = {
     "state": words_of(*(state.value for state in State)), "name": TEXT, "kernel": TEXT, "language": TEXT,
 }  # fmt: skip
@@ -103,7 +107,8 @@ V1_ROUTES: tuple[Route, ...] = (
     Route("/v1/sessions/{session_id}/execute", ExecuteHandler, {
         "POST": Operation(
             "run code; what became of it, or with `Accept: text/event-stream` its events as they come",
-            {200: "Result"}, (*_UNKNOWN, "draining", "too_many_clients"), body="CellWish", scope=Scope.EXECUTE,
+            {200: "Result"}, (*_UNKNOWN, "draining", "too_many_clients"), body="CellWish", query=_RENDER,
+            scope=Scope.EXECUTE,
         ),
     }),
     Route("/v1/sessions/{session_id}/events", EventsHandler, {
@@ -123,7 +128,7 @@ V1_ROUTES: tuple[Route, ...] = (
     Route("/v1/run", RunHandler, {
         "POST": Operation(
             "run code in a session of its own, of which nothing is left; waits for a turn if there are many",
-            {200: "Run"}, _OF_RUNS, body="RunWish", scope=Scope.EXECUTE,
+            {200: "Run"}, _OF_RUNS, body="RunWish", query=_RENDER, scope=Scope.EXECUTE,
         ),
     }),
     Route("/v1/batch", BatchHandler, {
@@ -149,7 +154,7 @@ V1_ROUTES: tuple[Route, ...] = (
     Route("/v1/scripts/{script}/run", RunScriptHandler, {
         "POST": Operation(
             "run it, as `/v1/run` would its code", {200: "Run"}, (*_NO_SCRIPT, *_OF_RUNS), body="ScriptRunWish",
-            scope=Scope.EXECUTE,
+            query=_RENDER, scope=Scope.EXECUTE,
         ),
     }),
     Route("/v1/scripts/{script}/versions", VersionsHandler, {

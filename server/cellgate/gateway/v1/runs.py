@@ -18,7 +18,14 @@ from uuid import uuid4
 from cellgate.errors import CellgateError, UsageError
 from cellgate.gateway.base import plain_facts, problem_of
 from cellgate.gateway.bodies import check_names, code_of, flag_of, list_of, number_of, table_of, text_of
-from cellgate.gateway.v1.executes import MAX_CODE_BODY_BYTES, MAX_RESULT_BYTES, CellHandler, read_cell, with_output_of
+from cellgate.gateway.v1.executes import (
+    MAX_CODE_BODY_BYTES,
+    MAX_RESULT_BYTES,
+    CellHandler,
+    read_cell,
+    shown,
+    with_output_of,
+)
 from cellgate.gateway.v1.scripts import MAX_VERSION
 from cellgate.gateway.v1.streams import EventStream, EventsVoice, as_sse
 from cellgate.gateway.v1.wishes import read_wish
@@ -39,6 +46,7 @@ MAX_FILES = 64  # each way; more are sent as one archive
 MAX_REQUIREMENTS = 100
 MAX_BATCH = 1000  # cells or one-shots; each has a part of the answer
 MIN_ITEM_BYTES = 16 << 10  # of that part
+LONGER = "run it with a larger max_chars"  # how to get what a text leaves out: there is no session to ask
 AT_ONCE = 16  # one-shots of one batch that want a turn: all of them would fill their principal's queue
 _OF_SESSION = (
     "kernel",
@@ -111,8 +119,13 @@ def _words_of(fields: Mapping[str, object], name: str, *, most: int) -> tuple[st
 
 
 def run_model(outcome: Outcome) -> Item:
+    return {**outcome.result.to_json(), **_beside(outcome)}
+
+
+def _beside(outcome: Outcome) -> Item:
+    """What a one-shot has that is no output."""
     files = {path: _file_model(file) for path, file in outcome.files.items()}
-    return {**outcome.result.to_json(), "value": outcome.value, "files": files, "is_cached": outcome.is_cached}
+    return {"value": outcome.value, "files": files, "is_cached": outcome.is_cached}
 
 
 def _file_model(file: FileOut) -> Item:
@@ -165,29 +178,30 @@ def _unnumbered(tell: Tell) -> Tell:
 
 
 class _Runs(WorkHandler):
-    async def run(self, shot: OneShot) -> None:
+    async def run(self, shot: OneShot, chars: int | None) -> None:
         async def work(tell: Tell) -> Item:
-            return run_model(await self.manager.oneshots.run(self.principal, shot, _unnumbered(tell)))
+            outcome = await self.manager.oneshots.run(self.principal, shot, _unnumbered(tell))
+            return {**await shown(outcome.result, chars, LONGER), **_beside(outcome)}
 
         await self.answer_with(work)
 
 
 class RunHandler(_Runs):
     async def post(self) -> None:
-        self.words()
-        await self.run(read_run(self.fields(), self.manager.kernelspecs))
+        chars = self.wanted_chars()
+        await self.run(read_run(self.fields(), self.manager.kernelspecs), chars)
 
 
 class RunScriptHandler(_Runs):
     async def post(self, name: str) -> None:
-        self.words()
+        chars = self.wanted_chars()
         fields = self.fields()
         check_names(fields, SCRIPT_RUN_NAMES)
         version = number_of(fields, "version", least=1, most=MAX_VERSION)
         script = self.manager.scripts.get(self.principal, name, None if version is None else int(version))
         asked = {name: value for name, value in fields.items() if name != "version"}
         asked |= {"code": script.code, "kernel": script.kernel}
-        await self.run(read_run(asked, self.manager.kernelspecs))
+        await self.run(read_run(asked, self.manager.kernelspecs), chars)
 
 
 # -- many at once --------------------------------------------------------------------------------------

@@ -84,6 +84,8 @@ _RESULT: Mapping[str, Schema] = {
     "diff": {"type": ["object", "null"]},
     "seq": COUNT,
 }
+_RENDERED = {**{name: _RESULT[name] for name in ("cell", "status", "reason", "seq")}, "text": TEXT}
+_BESIDE: Mapping[str, Schema] = {"value": {}, "files": _ANY_OBJECT, "is_cached": {"type": "boolean"}}
 _FILES_IN: Schema = {
     "type": ["object", "null"],
     "maxProperties": runs.MAX_FILES,
@@ -180,7 +182,7 @@ def v1_schemas(settings: Settings) -> dict[str, Schema]:
         "Session": object_of(_FULL),
         "Sessions": object_of({"sessions": list_of(object_of(_SHORT))}),
         "CellWish": object_of({"code": TEXT}, _CELL, additionalProperties=False),
-        "Result": object_of(_RESULT),
+        "Result": {"anyOf": [object_of(_RESULT), object_of(_RENDERED)]},
         "Events": object_of({"events": list_of(_ANY_OBJECT), "since": COUNT, "end": COUNT}),
         "RunWish": object_of({"code": TEXT}, {**_RUN, **of_session}, additionalProperties=False),
         "ScriptRunWish": object_of(
@@ -192,7 +194,7 @@ def v1_schemas(settings: Settings) -> dict[str, Schema]:
             },
             additionalProperties=False,
         ),
-        "Run": object_of({**_RESULT, "value": {}, "files": _ANY_OBJECT, "is_cached": {"type": "boolean"}}),
+        "Run": {"anyOf": [object_of({**result, **_BESIDE}) for result in (_RESULT, _RENDERED)]},
         "BatchWish": object_of(
             {},
             {

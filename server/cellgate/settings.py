@@ -289,6 +289,10 @@ SETTINGS: dict[str, Setting] = {
             "whose pages may open websockets beside the server's own, separated by commas", _origins,
         ),
         Setting(
+            "log_format", "text", "", "of the gateway's log: lines of `text`, or an object each, as `json`",
+            _choice("text", "json"),
+        ),
+        Setting(
             "audit", "on", "",
             "the audit log: `off`; `on`, with the hash of each cell's code; `code`, with the code itself",
             _choice("off", "on", "code"),
@@ -355,6 +359,7 @@ class Settings:
     policy: str
     pool_size: int
     allowed_origins: tuple[str, ...]
+    log_format: str
     audit: str
     trusted_proxies: tuple[str, ...]
     proxy_header: str

@@ -227,7 +227,11 @@ def log_request(handler: RequestHandler) -> None:
     level = logging.WARNING if status >= 500 else logging.INFO
     path = one_line(request.path[:MAX_PATH_CHARS])
     milliseconds = 1000 * request.request_time()
-    access_log.log(level, "%s %s %s %d %.1f ms", request.remote_ip, request.method, path, status, milliseconds)
+    remote, method = request.remote_ip, request.method
+    facts = {"remote": remote, "method": method, "path": path, "status": status, "milliseconds": round(milliseconds, 1)}
+    if (caller := getattr(handler, "caller", None)) is not None:
+        facts["principal"] = caller.name
+    access_log.log(level, "%s %s %s %d %.1f ms", remote, method, path, status, milliseconds, extra={"facts": facts})
 
 
 class Handler(RequestHandler):

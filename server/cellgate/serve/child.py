@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
-import logging
 import os
 import resource
 import signal
@@ -31,6 +30,7 @@ from cellgate.sandbox.native import linux
 from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, unpack
 from cellgate.sandbox.native.driver import NativeDriver, as_error
 from cellgate.serve.keeper import WARDEN, serving
+from cellgate.serve.logs import set_up_logs
 from cellgate.serve.places import Account, Places
 from cellgate.settings import Settings
 
@@ -93,7 +93,7 @@ class GatewayProcess:
             become(self.account, keeper=self.keeper, engine=self.engine)
             judges = Judges()
             judges.start()
-            logging.basicConfig(format="cellgate: %(message)s", level=logging.INFO, stream=sys.stderr, force=True)
+            set_up_logs(self.settings.log_format)
             asyncio.run(self._serve(line, judges))
         except CellgateError as error:
             sys.stderr.write(f"cellgate: error[{error.code}]: {error}\n")

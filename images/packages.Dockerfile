@@ -6,5 +6,5 @@ ARG SITE
 COPY site/ ${SITE}/
 # All that a session writes lies in one tmpfs at /workspace: one cap on bytes and inodes is behind its three directories.
 RUN python3 -m compileall -q "${SITE}"; \
-    mkdir -p /workspace /home /run/cellgate && rm -rf /tmp /work /home/user /var/log /var/spool && \
-    ln -s workspace/tmp /tmp && ln -s workspace/work /work && ln -s ../workspace/home /home/user
+    mkdir -p /workspace /home /run/cellgate && rm -rf /tmp /var/tmp /work /home/user /var/log /var/spool && \
+    ln -s workspace/tmp /tmp && ln -s /tmp /var/tmp && ln -s workspace/work /work && ln -s ../workspace/home /home/user

@@ -19,13 +19,12 @@ __all__ = ["WORKSPACE", "main"]
 WORKSPACE: Final = "/workspace"
 DIRECTORIES: Final = ("home", "work", "tmp")  # the image's links to them are /home/user, /work and /tmp
 BACKLOG: Final = 16  # hosts that connect while a cell holds the interpreter; the newest of them counts
-# For process 1 alone, which is to hand interrupts on to the whole process group.
-ENVIRONMENT_OF_INIT: Final = ("TINI_KILL_PROCESS_GROUP",)
+NOT_OURS: Final = ("HOSTNAME", "TINI_KILL_PROCESS_GROUP")  # variables of the engine's, and of its process 1
 
 
 def main(path: str, template: str) -> NoReturn:
     """Be the kernel host of this container, for links that are made at `path`."""
-    for name in ENVIRONMENT_OF_INIT:
+    for name in NOT_OURS:
         os.environ.pop(name, None)
     for name in DIRECTORIES:
         os.mkdir(f"{WORKSPACE}/{name}", 0o700)

@@ -493,13 +493,15 @@ class Host:
         self._expects_output = False
         if not ready or self._blocked is not None or self._unsent:
             outbox.is_due = True
-        for descriptor, _events in ready:
+        for descriptor, events in ready:
             if descriptor == link:
                 self._receive()
             elif descriptor == self._wakeup:
                 with suppress(BlockingIOError):
                     os.eventfd_read(descriptor)
             elif descriptor == self._birth.fileno():
+                if self._listens and events & select.POLLHUP:
+                    raise OSError("a cell has shut what streams arrive at")
                 self._take_stream()
             elif descriptor == self._signals:
                 if signal.SIGINT in os.read(descriptor, 4096):

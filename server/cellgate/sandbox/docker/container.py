@@ -14,8 +14,10 @@ from typing import Any, Final
 from cellgate.errors import LimitError
 from cellgate.sandbox.docker.seccomp import profile
 from cellgate.sandbox.limits import Limits
+from cellgate.sandbox.native.rootfs import ETC_WRITTEN
 
 __all__ = [
+    "ETC_FILES",
     "LABEL",
     "LINK",
     "OWNER",
@@ -47,11 +49,14 @@ _ENVIRONMENT: Final = {
     "TERM": "xterm-256color",
     "TINI_KILL_PROCESS_GROUP": "1",  # the engine's init hands interrupts on to the kernel's whole process group
 }
-# The names of the only user there is, in place of the image's.
-IDENTITY_FILES: Final = {
+# Of /etc in place of the image's and the engine's own: who there is, and that there is no network.
+ETC_FILES: Final = ETC_WRITTEN | {
     "passwd": "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\nuser:x:{uid}:{uid}:user:/home/user:/bin/sh\n",
     "group": "root:x:0:\nuser:x:{uid}:\n",
 }
+# Buffers of TCP sockets, whose memory an engine does not count under cgroup version 1: a thousand of them grew to 2 GiB
+# on a loopback of their own. Smallest, first, and largest size of each.
+_SYSCTLS: Final = {"net.ipv4.tcp_rmem": "4096 65536 65536", "net.ipv4.tcp_wmem": "4096 16384 65536"}
 
 
 @dataclass(frozen=True)
@@ -126,13 +131,12 @@ class Container:
             "WorkingDir": "/",
             "Env": [f"{name}={value}" for name, value in _ENVIRONMENT.items()],
             "Labels": labels.to_engine(),
-            "NetworkDisabled": True,
             "HostConfig": self._host_config(),
         }
 
     def _host_config(self) -> dict[str, Any]:
         limits, uid = self.labels.limits, self.labels.uid
-        identity = [f"{self.directory}/{name}:/etc/{name}:ro" for name in IDENTITY_FILES]
+        etc = [f"{self.directory}/{name}:/etc/{name}:ro" for name in ETC_FILES]
         return {
             "Runtime": self.runtime,
             "Init": True,  # reaps, and passes signals on; without it the kernel would be process 1, which ignores them
@@ -140,7 +144,7 @@ class Container:
             "IpcMode": "none",  # a private one whose /dev/shm is ours, with a cap on its inodes too
             "CgroupnsMode": "private",
             "ReadonlyRootfs": True,
-            "Binds": [f"{self.directory}/{LINK}:{_LINK_INSIDE}:rw", *identity],
+            "Binds": [f"{self.directory}/{LINK}:{_LINK_INSIDE}:rw", *etc],
             "Tmpfs": {
                 _WORKSPACE: f"exec,mode=0700,uid={uid},gid={uid},"
                 f"size={limits.workspace_bytes},nr_inodes={limits.workspace_inodes}",
@@ -148,11 +152,11 @@ class Container:
             },
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges:true", f"seccomp={json.dumps(profile())}"],
-            "MaskedPaths": ["/sys", *self.hidden],
+            "MaskedPaths": ["/sys", "/dev/mqueue", *self.hidden],
             "ReadonlyPaths": ["/proc/sys", "/proc/sysvipc", "/proc/irq", "/proc/bus", "/proc/fs"],
             "Memory": limits.memory_bytes,
             "MemorySwap": limits.memory_bytes,  # both together, so none is left for swap
-            "KernelMemoryTCP": limits.memory_bytes // 4,  # what waits in sockets; counted apart in cgroup version 1
+            "Sysctls": _SYSCTLS if self.shares_kernel else {},
             "PidsLimit": limits.pids + (0 if self.shares_kernel else KERNEL_THREADS),
             "CpuPeriod": CPU_PERIOD_US,
             "CpuQuota": max(1000, round(limits.cpu_cores * CPU_PERIOD_US)),

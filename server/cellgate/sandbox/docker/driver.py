@@ -34,7 +34,7 @@ from cellgate.errors import CellgateError, DriverUnavailable, SandboxGone, Sandb
 from cellgate.sandbox.base import Sandbox, SandboxSpec, Usage
 from cellgate.sandbox.certificate import DeathCertificate, Reason, ResourceEvents, decide
 from cellgate.sandbox.docker.container import (
-    IDENTITY_FILES,
+    ETC_FILES,
     LINK,
     OWNER,
     Container,
@@ -54,6 +54,7 @@ PREFIX: Final = "cellgate-docker-"  # of the directory of a driver that keeps no
 START_SECONDS: Final = 60.0  # until its socket is there; a second on an idle host
 WATCH_SECONDS: Final = 30.0  # until the engine has begun to tell of events
 LOOK_SECONDS: Final = 0.005  # between looks for that socket, each of some microseconds
+DEAF_SECONDS: Final = 0.5  # in which the end is told of a kernel that takes no links because it has ended
 OUTLIVED_SECONDS: Final = 0.5  # after a kill for memory: a kernel that lives then was not its victim
 DESTROY_SECONDS: Final = 20.0  # for the engine to tell of an end that it was asked for
 TIDY_SECONDS: Final = 60.0  # between looks for containers that nobody wants
@@ -448,9 +449,13 @@ class DockerSandbox:
                 link.close()
             raise SandboxGone(self.id, self._death.result())
         link = link or _connect(self._place / LINK)
-        if link is None:
-            raise SandboxGone(self.id)
-        return link
+        if link is not None:
+            return link
+        await asyncio.wait({self._death}, timeout=DEAF_SECONDS)
+        if not self.has_ended:
+            with suppress(DriverUnavailable):
+                await self.kill(Reason.KERNEL_UNRESPONSIVE, "it takes no link any more")
+        raise SandboxGone(self.id, self._death.result() if self.has_ended else None)
 
     async def interrupt(self) -> None:
         if not self._is_over():
@@ -578,7 +583,7 @@ def _make_place(place: Path, uid: int) -> None:
     place.mkdir(mode=0o700)
     (place / LINK).mkdir()
     (place / LINK).chmod(0o777)  # until the socket is there; nobody but the engine can pass the directory above
-    for name, text in IDENTITY_FILES.items():
+    for name, text in ETC_FILES.items():
         (place / name).write_text(text.format(uid=uid))
         (place / name).chmod(0o644)
 

@@ -13,16 +13,22 @@ from functools import cache
 from itertools import groupby
 from typing import Any, Final
 
-from cellgate.sandbox.native.seccomp import ALLOW, REFUSE, Action, Condition, Rule, Verdict, policy
+from cellgate.sandbox.native.seccomp import ALLOW, REFUSE, Action, Condition, Errno, Rule, Verdict, policy
 from cellgate.sandbox.native.syscalls import numbers
 
-__all__ = ["MACHINES", "profile"]
+__all__ = ["MACHINES", "MORE", "profile"]
 
 # What the engine calls the machines whose system calls we know. Calls in any other convention end the process.
 MACHINES: Final = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 
 Test = tuple[int, int, int]  # an argument, a mask, and what is left of the one under the other
 Clause = tuple[tuple[Condition, ...], Verdict]  # the first whose conditions are all met counts
+
+# What an engine needs beside the native driver's table. SO_SNDBUF and SO_RCVBUF do nothing: they could raise a socket's
+# buffers above the bounds of `container._SYSCTLS`.
+MORE: Final[dict[str, Sequence[Clause]]] = {
+    "setsockopt": [((Condition(1, (1,)), Condition(2, (7, 8))), Errno(0))],
+}
 
 
 @cache
@@ -37,7 +43,8 @@ def profile(machine: str | None = None) -> dict[str, Any]:
     ]
     for name, action in actions:
         if isinstance(action, Rule):
-            rules += [_rule([name], verdict, tests) for tests, verdict in _partition(_clauses(action))]
+            clauses = [*MORE.get(name, ()), *_clauses(action)]
+            rules += [_rule([name], verdict, tests) for tests, verdict in _partition(clauses)]
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "archMap": [{"architecture": MACHINES[machine], "subArchitectures": []}],

@@ -21,6 +21,7 @@ from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native import linux
 
 __all__ = [
+    "ETC_WRITTEN",
     "HOME",
     "WORK",
     "Mounts",
@@ -63,7 +64,7 @@ _ETC: Final = (
     "python3",
     f"python{sys.version_info.major}.{sys.version_info.minor}",
 )
-_ETC_WRITTEN: Final = {
+ETC_WRITTEN: Final = {
     "passwd": "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\nuser:x:1000:1000:user:/home/user:/bin/sh\n",
     "group": "root:x:0:\nuser:x:1000:\n",
     "hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
@@ -238,7 +239,7 @@ def _fill_etc(etc: Path) -> None:
         elif stat.S_ISREG(mode) and source.stat().st_size <= _COPIED_BYTES:
             shutil.copyfile(source, place)
             place.chmod(0o644)
-    for name, text in _ETC_WRITTEN.items():
+    for name, text in ETC_WRITTEN.items():
         (etc / name).write_text(text)
         (etc / name).chmod(0o644)
 

@@ -594,10 +594,11 @@ class Session:
                 continue
             if self.state is not State.READY or kernel.is_interrupting or kernel.is_being_killed:
                 return
-            if not self._may_run():
+            verdict = permit(judgement)
+            if verdict is not None and not self._may_run():
                 return
             queue.take()
-            if (verdict := permit(judgement)) is None:
+            if verdict is None:
                 self._deny(first, judgement)
                 continue
             self._move(Move.CELL_SENT)

@@ -29,6 +29,7 @@ COMMANDS = {  # each with its module
     "exec": "cellgate.commands.exec",
     "sessions": "cellgate.commands.sessions",
     "cp": "cellgate.commands.cp",
+    "mcp": "cellgate.commands.mcp",
     "validate": "cellgate.commands.validate",
     "doctor": "cellgate.doctor",
     "settings": "cellgate.commands.show_settings",

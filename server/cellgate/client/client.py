@@ -94,6 +94,12 @@ class AsyncClient:
         server = self._http.server
         return f"http{'s' if server.is_secure else ''}://{server.authority}{server.prefix}"
 
+    @property
+    def server(self) -> Server:
+        """Where it is, and how to be let in: for who speaks to it in another way. Once it was found."""
+        assert self._http is not None
+        return self._http.server
+
     # -- sessions ----------------------------------------------------------------------------------------
 
     @asynccontextmanager

@@ -3,7 +3,8 @@
 Two threads. The main thread runs the kernel, and with it hostile code. The reader thread owns all that is joined to
 the outside: the birth socket, on which links arrive; the link; the pipes behind file descriptors 1 and 2. It answers
 what must be answered while a cell runs (interrupt, shutdown, kernel_info, ping), blocks every signal, and never waits
-for a write, so that nothing short of a C call that keeps the interpreter lock keeps it from answering.
+for a write, so that nothing short of a C call that keeps the interpreter lock keeps it from answering. A third thread
+is begun when somebody first asks for files, which it reads and writes.
 
 A link that ends is no end: what is not acknowledged is kept, writers wait once the window is full, and the next link
 that arrives goes on where the last one stopped. The birth socket's end means that the supervisor died, and ends all.

@@ -8,7 +8,8 @@ import json
 import os
 import tarfile
 import zipfile
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 import pytest
@@ -218,8 +219,6 @@ async def test_a_sparse_file_is_listed_and_not_sent(session):
 
 
 def _with_file_bytes(spec, count):
-    from dataclasses import replace
-
     return replace(spec, limits=replace(spec.limits, file_bytes=count))
 
 
@@ -318,6 +317,36 @@ async def test_a_file_that_changes_while_it_is_read_is_broken_off(session):
     while chunk := await reader.read(1 << 16):
         got += len(chunk)
     assert got < 8 << 20
+    writer.close()
+
+
+async def test_a_body_that_does_not_say_its_length_is_taken_and_bounded(session):
+    session.live._spec = _with_file_bytes(session.live._spec, MiB)
+    for count, status in ((3, b"200"), (40, b"413")):
+        reader, writer = await asyncio.open_connection("127.0.0.1", session.here.port)
+        head = f"PUT /v1/sessions/{session.id}/files/f{count} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        writer.write(f"{head}Authorization: token {TOKEN}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        for _ in range(count):
+            writer.write(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
+        writer.write(b"0\r\n\r\n")
+        assert status in await reader.readline()
+        writer.close()
+    assert await session.names() == ["f3"]
+
+
+async def test_a_client_that_takes_nothing_is_let_go(session):
+    session.live.session.limits = replace(session.live.session.limits, client_stall_seconds=1.0)
+    await session.run("open('f', 'wb').write(bytes(24 << 20))")
+    reader, writer = await asyncio.open_connection("127.0.0.1", session.here.port, limit=1 << 16)
+    head = f"GET /v1/sessions/{session.id}/files/f HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: token {TOKEN}\r\n\r\n"
+    writer.write(head.encode())
+    assert b"200" in await reader.readline()
+    await asyncio.sleep(3)  # what is measured: longer than one may take nothing
+    got = 0
+    with suppress(ConnectionResetError):
+        while chunk := await reader.read(1 << 16):
+            got += len(chunk)
+    assert got < 24 << 20
     writer.close()
 
 

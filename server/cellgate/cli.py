@@ -26,6 +26,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {  # each with its module
     "serve": "cellgate.serve",
     "run": "cellgate.commands.run",
+    "repl": "cellgate.commands.repl",
     "exec": "cellgate.commands.exec",
     "sessions": "cellgate.commands.sessions",
     "cp": "cellgate.commands.cp",
@@ -38,6 +39,8 @@ COMMANDS = {  # each with its module
     "audit": "cellgate.commands.audit",
     "top": "cellgate.commands.top",
     "drain": "cellgate.commands.drain",
+    "backup": "cellgate.commands.backup",
+    "restore": "cellgate.commands.restore",
     "images": "cellgate.commands.images",
 }
 

@@ -30,7 +30,7 @@ def shell_lines(text: str) -> list[str]:
 
 def command_lines() -> list[list[str]]:
     """Every call of `cellgate` in a shell block, as words."""
-    calls = re.findall(r"(?:^|[ /|])cellgate (.*)", "\n".join(shell_lines(README)), re.MULTILINE)
+    calls = re.findall(r"(?:^|[ /|])cellgate (.*?)(?: > .*)?$", "\n".join(shell_lines(README)), re.MULTILINE)
     return [shlex.split(call, comments=True) for call in calls]
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 
 from cellgate.client.client import PATIENCE_SECONDS, AsyncClient
 from cellgate.client.files import AsyncFiles
+from cellgate.client.http import Server
 from cellgate.client.scripts import AsyncScripts
 from cellgate.client.session import AsyncCell, AsyncSession
 
@@ -178,6 +179,7 @@ class Session(_Blocking[AsyncSession]):
     id = shown("id", str)
     client = shown("client", str)
     state = shown("state", str)
+    running = cast("str | None", shown("running", object))
     incarnation = shown("incarnation", int)
     seen = shown("seen", int)
     submit = making(AsyncSession.submit, Cell)
@@ -194,6 +196,7 @@ class Session(_Blocking[AsyncSession]):
     is_complete = blocking(AsyncSession.is_complete)
     variables = blocking(AsyncSession.variables)
     open = blocking(AsyncSession.open)
+    idle = blocking(AsyncSession.idle)
     info = blocking(AsyncSession.info)
     update = blocking(AsyncSession.update)
     close = blocking(AsyncSession.close)
@@ -214,6 +217,7 @@ class Client(_Blocking[AsyncClient]):
     __doc__ = AsyncClient.__doc__
 
     url = shown("url", str)
+    server = shown("server", Server)
     session = entering(AsyncClient.session, Session)
     create = making(AsyncClient.create, Session)
     attach = making(AsyncClient.attach, Session)

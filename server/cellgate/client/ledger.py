@@ -66,11 +66,11 @@ class Ledger:
         self.attached: Message = {}  # what the server said when we came last
         self.state = ""
         self.incarnation = 0
+        self.running: str | None = None  # the cell that runs, as far as was said
         self._listener = listener
         self._recall = recall
         self._is_attached = False
         self._is_caught_up = False
-        self._running: str | None = None
         self._cells: dict[str, _OpenCell] = {}
         self._requests: dict[str, Request] = {}
 
@@ -86,7 +86,7 @@ class Ledger:
         return [message] if self._is_caught_up else []
 
     def ask(self, request: Request) -> list[Message]:
-        request.incarnation, request.running = self.incarnation, self._running
+        request.incarnation, request.running = self.incarnation, self.running
         self._requests[request.message["id"]] = request
         is_time = self._is_attached if request.message["op"] in _SOON else self._is_caught_up
         return [request.message] if is_time else []
@@ -144,7 +144,7 @@ class Ledger:
         if self.seen is None:
             self.seen = message.get("since")
         running = [one.get("cell") for one in message.get("pending", ()) if one.get("phase") != "waiting"]
-        self._running = running[0] if running else None
+        self.running = running[0] if running else None
         for request in list(self._requests.values()):
             if self._was_done(request):
                 del self._requests[request.message["id"]]
@@ -176,9 +176,9 @@ class Ledger:
             self.incarnation = message.get("incarnation", self.incarnation)
             self.state = message.get("state", self.state)
         elif kind == "started":
-            self._running = name
-        elif kind == "finished" and self._running == name:
-            self._running = None
+            self.running = name
+        elif kind == "finished" and self.running == name:
+            self.running = None
         self._listener(message)
         if name is not None and (cell := self._cells.get(name)):
             cell.is_accepted = True
@@ -208,5 +208,5 @@ class Ledger:
             case "restart":
                 return 0 < request.incarnation < self.incarnation
             case "interrupt":
-                return request.running is not None and request.running != self._running
+                return request.running is not None and request.running != self.running
         return False

@@ -285,6 +285,11 @@ class AsyncSession:
         return self._ledger.state
 
     @property
+    def running(self) -> str | None:
+        """The cell that runs, anybody's, as far as was said."""
+        return self._ledger.running
+
+    @property
     def incarnation(self) -> int:
         """Goes up with each kernel: variables are lost then, and only then."""
         return self._ledger.incarnation
@@ -297,6 +302,14 @@ class AsyncSession:
     async def open(self) -> None:
         """Attach, which else the first call does. Raises CellgateError."""
         await self._connected()
+
+    async def idle(self) -> None:
+        """Returns when no cell runs. Raises CellgateError."""
+        await self._connected()
+        if self.running is not None:
+            async for _ in self.events():
+                if self._ledger.running is None:
+                    return
 
     async def info(self) -> dict[str, Any]:
         """All that the server tells of it. Raises CellgateError."""

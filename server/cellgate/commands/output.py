@@ -123,7 +123,7 @@ class Printer:
     def close(self) -> None:
         for name, filter_ in self._filters.items():
             self._write(name, filter_.close())
-        self._flush()
+        self.flush()
 
     def _write(self, name: str, text: str) -> None:
         if not text or self.broken.done():
@@ -137,9 +137,10 @@ class Printer:
             self._break(error)
         if not self._flush_is_due:
             self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Show what was written, which else happens with the next turn of the loop."""
         self._flush_is_due = False
         try:
             self._streams[self._last].flush()

@@ -1,4 +1,4 @@
-"""A client's end of one v1 websocket that can be broken in every way a network breaks one.
+"""A client's end of one websocket that can be broken in every way a network breaks one: v1, or what it is told.
 
 A message counts as seen when it is handed on, which is before the answer to any ping behind it is written: what this
 end confirms, its owner has seen.
@@ -79,14 +79,17 @@ class Websocket(asyncio.Protocol):
         port: int,
         kernel_id: str,
         token: str,
-        on_message: Callable[[Message], None],
+        on_message: Callable[[Any], None],
         *,
         query: Mapping[str, str],
         host: str = "127.0.0.1",
+        path: str = "/api/kernels/{}/channels",
+        subprotocol: str = SUBPROTOCOL,
+        read: Callable[[bytes], Any] = read_message,
     ) -> Websocket:
-        """Raises OSError when there is no websocket to be had."""
+        """`read` makes what is handed on of a binary frame. Raises OSError when there is no websocket to be had."""
         loop = asyncio.get_running_loop()
-        websocket = Websocket(on_message)
+        websocket = Websocket(lambda payload: on_message(read(payload)))
         await asyncio.wait_for(loop.create_connection(lambda: websocket, host, port), OPEN_SECONDS)
         fields = {
             "Host": f"{host}:{port}",
@@ -95,9 +98,9 @@ class Websocket(asyncio.Protocol):
             "Upgrade": "websocket",
             "Sec-WebSocket-Version": "13",
             "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
-            "Sec-WebSocket-Protocol": SUBPROTOCOL,
+            "Sec-WebSocket-Protocol": subprotocol,
         }
-        lines = [f"GET /api/kernels/{kernel_id}/channels?{urlencode(query)} HTTP/1.1"]
+        lines = [f"GET {path.format(kernel_id)}?{urlencode(query)} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in fields.items()]
         websocket.transport.write("\r\n".join([*lines, "", ""]).encode())
         try:
@@ -107,12 +110,12 @@ class Websocket(asyncio.Protocol):
             raise
         return websocket
 
-    def __init__(self, on_message: Callable[[Message], None]) -> None:
+    def __init__(self, on_payload: Callable[[bytes], None]) -> None:
         loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport
         self.closed: asyncio.Future[tuple[int, str]] = loop.create_future()
         self.received_bytes = 0
-        self._on_message = on_message
+        self._on_payload = on_payload
         self._is_open: asyncio.Future[None] = loop.create_future()
         self._rest = b""
         self._is_deaf = False
@@ -191,7 +194,7 @@ class Websocket(asyncio.Protocol):
     def _take(self, opcode: int, payload: bytes) -> None:
         if opcode == BINARY:
             if not self._is_deaf:
-                self._on_message(read_message(payload))
+                self._on_payload(payload)
         elif opcode == PING:
             if not self._is_deaf:
                 self.send(frame_head(PONG, len(payload), masked=True) + payload)

@@ -1,0 +1,55 @@
+"""Make the state of a server from a file that `cellgate backup` has made, where there is none yet.
+
+The next `cellgate serve` goes on with it: sessions have all that was said in them, and fresh kernels."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+from cellgate.commands.archive import check_archive, unpack
+from cellgate.commands.exits import ExitStatus
+from cellgate.commands.places import add_place_flags, as_gateway, places_of
+from cellgate.errors import StorageFull, UsageError
+from cellgate.serve.places import gateway_account
+
+__all__ = ["EXITS", "HELP", "add_arguments", "execute"]
+
+HELP = "make the state of a server from such a file"
+EXITS = """\
+exit status:
+  0  it is made
+  2  usage: no backup, or a state directory that holds a state already
+  4  the state cannot be written"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="that `cellgate backup` has made")
+    add_place_flags(parser)
+
+
+def execute(args: argparse.Namespace) -> ExitStatus:
+    """Carry out `cellgate restore`. Raises UsageError, StorageFull."""
+    places = places_of(args)
+    try:
+        with as_gateway():
+            is_used = any(places.gateway.iterdir())
+        if is_used or places.tokens.exists():
+            raise UsageError(f"{places.top} holds a state already; another --state-dir, or an empty one, would pass")
+        with tarfile.open(args.file) as archive:
+            check_archive(archive)
+            with as_gateway():
+                count = unpack(archive, places.gateway, "gateway")
+            count += unpack(archive, places.tokens.parent, "access")
+        if os.geteuid() == 0 and places.tokens.exists():
+            os.chown(places.tokens, -1, gateway_account().gid, follow_symlinks=False)
+            places.tokens.chmod(0o640)
+    except (tarfile.TarError, EOFError) as error:
+        raise UsageError(f"{args.file} cannot be read: {error}; what `cellgate backup` has made would pass") from error
+    except OSError as error:
+        raise StorageFull(f"{places.top}: {error}") from error
+    print(f"cellgate: {places.top} has {count} files of {args.file}", file=sys.stderr)
+    return ExitStatus.OK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 
 import pytest
 
@@ -261,6 +262,21 @@ async def test_a_reader_that_is_slow_costs_no_more_than_any_client(here, path):
         while sum(event["event"] == "finished" for event in told) < 12:
             told.append(await events.next())
     assert [event["seq"] for event in told] == sorted({event["seq"] for event in told})
+
+
+async def test_whoever_takes_nothing_is_hung_up_on_in_the_end(here, path, monkeypatch):
+    monkeypatch.setattr(streams, "STALL_SECONDS", 0.2)
+    live = here.manager.sessions("owner")[0]
+    code = "for _ in range(15): print('x' * 60_000)"
+    for _ in range(12):  # more than a socket's buffers hold
+        await execute(here, path, code)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", here.port))
+        head = f"Host: x\r\nAuthorization: token {TOKEN}\r\nAccept: text/event-stream\r\n\r\n"
+        client.sendall(f"GET {path}/events HTTP/1.1\r\n{head}".encode())
+        await until(lambda: live.connections == 1)
+        await until(lambda: live.connections == 0)
 
 
 @pytest.mark.parametrize("query", ["?since=-1", "?since=x", "?since=1.5", "?since=99999999", "?since=", "?what=1"])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import replace
 
 import pytest
 
-from cellgate.errors import Draining, NoSuchFile, SandboxStartFailed, ServerFull, UsageError
+from cellgate.errors import Draining, NoSuchFile, SandboxStartFailed, ServerFull, TooManyWaiting, UsageError
 from cellgate.live import oneshots as module
 from cellgate.live.oneshots import Cache, OneShot, OneShots, Outcome
 from cellgate.live.wish import Wish
@@ -33,7 +34,7 @@ async def test_code_runs_in_a_session_of_its_own_of_which_nothing_is_left(manage
 
 
 async def test_what_calculate_returns_is_the_value(manager):
-    outcome = await run(manager, ADD, has_inputs=True, inputs={"a": 1, "b": 2})
+    outcome = await run(manager, ADD, inputs='{"a": 1, "b": 2}')
     assert outcome.value == {"sum": 3}
     assert (outcome.result.stdout, outcome.result.result, outcome.result.outputs) == ("adding\n", None, ())
 
@@ -42,9 +43,7 @@ async def test_what_calculate_returns_is_the_value(manager):
     "value", [None, True, 7, 1.5, "a'\"\\\n\u2028\U0001f600", [1, [2]], {"a": {"b": None}}, "", []]
 )
 async def test_inputs_and_value_are_any_json(manager, value):
-    outcome = await run(
-        manager, "inputs = 'its own'\ndef calculate(inputs): return inputs", has_inputs=True, inputs=value
-    )
+    outcome = await run(manager, "inputs = 'its own'\ndef calculate(inputs): return inputs", inputs=json.dumps(value))
     assert outcome.is_ok
     assert (outcome.value, type(outcome.value)) == (value, type(value))
 
@@ -62,7 +61,7 @@ async def test_inputs_and_value_are_any_json(manager, value):
     ],
 )
 async def test_what_has_no_value_is_an_error(manager, code, name):
-    outcome = await run(manager, code, has_inputs=True, inputs=1)
+    outcome = await run(manager, code, inputs="1")
     assert (outcome.is_ok, outcome.value) == (False, None)
     assert outcome.result.error["name"] == name
 
@@ -98,7 +97,7 @@ async def test_requirements_are_held_against_what_is_installed(manager):
 async def test_inputs_are_for_python(manager):
     bash = replace(manager.kernelspecs["python3"], name="bash", language="bash", bridged="bash", packages=None)
     manager.kernelspecs["bash"] = bash
-    for options in ({"has_inputs": True}, {"requirements": ("numpy",)}):
+    for options in ({"inputs": "1"}, {"requirements": ("numpy",)}):
         with pytest.raises(UsageError, match=r"would pass|pass$"):
             await run(manager, "1", wish=Wish("bash"), **options)
 
@@ -113,7 +112,7 @@ async def test_a_result_is_kept_only_when_that_was_asked_for(manager):
     others = [
         await run(manager, code, may_be_cached=True, principal="another"),
         await run(manager, code + " ", may_be_cached=True),
-        await run(manager, code, may_be_cached=True, has_inputs=True),
+        await run(manager, code, may_be_cached=True, inputs="1"),
         await run(manager, code, may_be_cached=True, wish=replace(PYTHON, limits={"pids": 32})),
     ]
     assert not any(outcome.is_cached for outcome in others)
@@ -204,8 +203,8 @@ async def test_the_key_of_a_one_shot_has_all_that_matters(manager):
     shot = OneShot("1", PYTHON)
     others = [
         replace(shot, code="2"),
-        replace(shot, has_inputs=True),
-        replace(shot, inputs=1),
+        replace(shot, inputs="1"),
+        replace(shot, inputs="2"),
         replace(shot, files={"a": b"1"}),
         replace(shot, files={"a": b"2"}),
         replace(shot, wanted=("a",)),
@@ -231,3 +230,14 @@ async def test_nothing_is_left_of_one_whose_gateway_ended(open_one, driver):
     heir = await open_one()
     assert heir.sessions(OWNER) == []
     assert await driver.sandboxes() == []
+
+
+async def test_what_is_held_of_each_principal_is_bounded(manager):
+    with manager.oneshots.holding("a", module.MAX_HELD_BYTES):
+        with pytest.raises(TooManyWaiting), manager.oneshots.holding("a", 1):
+            pass
+        with manager.oneshots.holding("b", 1):
+            pass
+    with manager.oneshots.holding("a", 1):
+        assert manager.oneshots._held == {"a": 1}
+    assert not manager.oneshots._held

@@ -15,14 +15,14 @@ import asyncio
 import hashlib
 import json
 import os
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 from uuid import uuid4
 
-from cellgate.errors import CellgateError, FileError, ServerFull, TooManySessions, UsageError
+from cellgate.errors import CellgateError, FileError, ServerFull, TooManySessions, TooManyWaiting, UsageError
 from cellgate.live.files import SessionFiles
 from cellgate.live.follower import Follower
 from cellgate.live.kernelspecs import Kernelspec
@@ -41,6 +41,7 @@ ROOM_SECONDS = 60.0  # to wait for another session to end, when there may be no 
 LOOK_SECONDS = 0.05  # from one look for room to the next
 CLIENT = "one-shot"
 MAX_FILE_OUT_BYTES = 4 << 20  # of one file that is fetched: it is sent with the result
+MAX_HELD_BYTES = 64 << 20  # of one principal's requests: eight of the largest, or thousands of the usual
 CACHE_BYTES = 64 << 20  # of results, that are kept for the same to be asked again
 CACHE_ENTRY_BYTES = 1 << 20  # of one: large results are rare, and would push many others out
 
@@ -55,8 +56,7 @@ class OneShot:
 
     code: str
     wish: Wish = field(default_factory=Wish)
-    has_inputs: bool = False
-    inputs: object = None  # of JSON
+    inputs: str | None = None  # JSON, for calculate
     timeout: float | None = None  # seconds, for each of its cells
     output_bytes: int | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)  # put there before
@@ -110,8 +110,9 @@ class OneShots:
 
     def __init__(self, manager: Makes, places: int = PLACES) -> None:
         self._manager = manager
-        self._turns = Shares(places, asyncio.get_running_loop().time)
+        self._shares = Shares(places, asyncio.get_running_loop().time)
         self._cache = Cache(CACHE_BYTES)
+        self._held: Counter[str] = Counter()  # bytes, by principal
 
     async def run(self, principal: str, shot: OneShot, tell: Callable[[Event], object] = lambda event: None) -> Outcome:
         """Returns when nothing is left of it but the outcome; `tell` is called with each event meanwhile. Whoever is
@@ -126,11 +127,24 @@ class OneShots:
             self._cache.put(key, outcome)
         return outcome
 
+    @contextmanager
+    def holding(self, principal: str, size: int) -> Iterator[None]:
+        """While a request of so many bytes is kept, be it in the queue or not. Raises TooManyWaiting when this
+        principal's are too large together."""
+        if self._held[principal] + size > MAX_HELD_BYTES:
+            raise TooManyWaiting(self._shares.waiting.get(principal, 0))
+        self._held[principal] += size
+        try:
+            yield
+        finally:
+            self._held[principal] -= size
+            self._held += Counter()  # forgets those who hold nothing
+
     @asynccontextmanager
     async def session(self, principal: str, wish: Wish) -> AsyncIterator[LiveSession]:
         """One that is there in its turn, and gone after. Raises TooManyWaiting, what `Manager.create` may raise, and
         what keeps its kernel from starting."""
-        async with self._turns.turn(principal):
+        async with self._shares.turn(principal):
             live = await self._make(principal, wish)
             try:
                 await live.started()
@@ -141,7 +155,7 @@ class OneShots:
     def _check(self, shot: OneShot) -> None:
         """Before it waits for anything."""
         spec = self._manager.kernelspecs[shot.wish.kernel]
-        if shot.has_inputs and spec.language != "python":
+        if shot.inputs is not None and spec.language != "python":
             raise UsageError(
                 f"inputs are for calculate() of Python, and {spec.name} is {spec.language}; none would pass"
             )
@@ -196,9 +210,9 @@ async def _run_in(live: LiveSession, shot: OneShot, tell: Callable[[Event], obje
 def _cells(shot: OneShot, call: str) -> list[Execute]:
     limits = {} if shot.output_bytes is None else {"output_bytes_per_cell": shot.output_bytes}
     code = Execute(uuid4().hex, shot.code, timeout=shot.timeout, limits=limits)
-    if not shot.has_inputs:
+    if shot.inputs is None:
         return [code]
-    before = Execute(uuid4().hex, _TAKE_INPUTS.format(json.dumps(shot.inputs)), silent=True, store_history=False)
+    before = Execute(uuid4().hex, _TAKE_INPUTS.format(shot.inputs), silent=True, store_history=False)
     return [before, code, replace(code, id=call, code=_CALCULATE, store_history=False)]
 
 

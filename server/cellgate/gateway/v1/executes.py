@@ -82,6 +82,15 @@ class CellHandler(V1Handler):
 
     max_body_bytes = MAX_CODE_BODY_BYTES
 
+    read_bytes = 0  # of its body
+
+    def fields(self) -> dict[str, object]:
+        """The body itself is not kept while the code runs."""
+        fields = super().fields()
+        self.read_bytes = len(self._body)
+        self._body.clear()
+        return fields
+
     @property
     def wants_events(self) -> bool:
         return EVENT_STREAM in self.request.headers.get("Accept", "")

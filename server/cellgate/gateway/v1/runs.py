@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -75,8 +76,7 @@ def read_run(fields: Mapping[str, object], specs: Mapping[str, Kernelspec]) -> O
     return OneShot(
         code=code_of(fields, "code", max_bytes=MAX_CODE_BODY_BYTES),
         wish=_wish_of(fields, specs),
-        has_inputs="inputs" in fields,
-        inputs=fields.get("inputs"),
+        inputs=json.dumps(fields["inputs"]) if "inputs" in fields else None,
         timeout=number_of(fields, "timeout", least=MIN_SECONDS, most=MAX_SECONDS) or DEFAULT_SECONDS,
         output_bytes=MAX_RESULT_BYTES,
         files={path: _bytes_of(path, said) for path, said in _files_of(fields).items()},
@@ -149,6 +149,10 @@ class WorkHandler(CellHandler):
             self._work.cancel()
 
     async def answer_with(self, work: Callable[[Tell], Awaitable[Item]]) -> None:
+        with self.manager.oneshots.holding(self.principal, self.read_bytes):
+            await self._answer_with(work)
+
+    async def _answer_with(self, work: Callable[[Tell], Awaitable[Item]]) -> None:
         stream = EventStream(self, EventsVoice(b"")) if self.wants_events else None
         tell: Tell = (lambda event: stream.write(as_sse(event).data)) if stream else (lambda event: None)
         self._work = asyncio.ensure_future(work(tell))

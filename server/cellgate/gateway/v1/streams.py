@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
+from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler
 
@@ -29,6 +30,7 @@ __all__ = ["EVENT_STREAM", "EventStream", "EventsVoice", "as_sse", "gap_event"]
 
 EVENT_STREAM = "text/event-stream"
 KEEP_ALIVE_SECONDS = 15.0  # of silence, after which a comment is sent: proxies hang up after some 30 or 60
+STALL_SECONDS = 60.0  # that a client may take nothing of a piece; then it is hung up on
 PIECE_BYTES = 64 << 10  # written at a time, so that a slow client is seen to take something
 LAST_WORDS = {  # of a stream that ends for another reason than its own
     Parting.SESSION_OVER: "the session has ended, and everything was delivered",
@@ -134,7 +136,7 @@ class EventStream:
         handler = self._handler
         handler.set_header("Content-Type", EVENT_STREAM)
         handler.set_header("X-Accel-Buffering", "no")  # nginx would keep events until there are many
-        with suppress(StreamClosedError):
+        with suppress(StreamClosedError, asyncio.TimeoutError):
             await handler.flush()
             while self._waiting or not self._is_ending:
                 if self._waiting:
@@ -143,13 +145,23 @@ class EventStream:
                         drained()
                 else:
                     await self._wait()
-            await handler.finish()
+            await asyncio.wait_for(handler.finish(), STALL_SECONDS)
+            return
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """On a client that is gone, or as good as gone."""
+        connection = cast(HTTP1Connection, self._handler.request.connection)
+        connection.stream.close()
 
     async def _write_piece(self) -> None:
         piece = bytes(self._waiting[:PIECE_BYTES])
         del self._waiting[:PIECE_BYTES]
         self._handler.write(piece)
-        await self._handler.flush()
+        try:
+            await asyncio.wait_for(self._handler.flush(), STALL_SECONDS)
+        except asyncio.TimeoutError:
+            raise StreamClosedError from None
         self.sent_bytes += len(piece)
         self.buffered_bytes -= len(piece)
 

@@ -14,14 +14,16 @@ import os
 import subprocess
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from cellgate.sandbox.base import Driver, Sandbox, SandboxSpec
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sandbox.client import ExecuteResult, KernelClient
+from cellgate.sandbox.docker.engine import Engine
 from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native import cgroups
 
@@ -80,7 +82,41 @@ class NativeHost:
         return [directory for directory in directories if os.path.exists(directory)]
 
 
-HOST_SIDES = {"native": NativeHost}
+class ContainerHost:
+    """Asks the engine, and for processes the cgroup that it names."""
+
+    def __init__(self, *, shares_kernel: bool = True) -> None:
+        self.shares_kernel = shares_kernel
+
+    def uid(self, sandbox: Sandbox) -> int | None:
+        if not self.shares_kernel:
+            return None  # what the host sees is a kernel, which belongs to nobody
+        return next((uid for pid in self.pids(sandbox) if (uid := uid_of(pid))), None)
+
+    def pids(self, sandbox: Sandbox) -> set[int]:
+        engine = Engine.open()
+        try:
+            state = engine.state(f"cellgate-{sandbox.id}")
+        finally:
+            engine.close()
+        if state is None or not state.pid:
+            return set()
+        group = Path(f"/proc/{state.pid}/cgroup").read_text().partition("pids:")[2].splitlines()[0]
+        return set(map(int, Path(f"/sys/fs/cgroup/pids{group}/cgroup.procs").read_text().split()))
+
+    def leftovers(self, sandbox: Sandbox) -> list[str]:
+        engine = Engine.open()
+        try:
+            return [f"container {sandbox.id}"] if engine.state(f"cellgate-{sandbox.id}") else []
+        finally:
+            engine.close()
+
+
+HOST_SIDES: dict[str, Callable[[], HostSide]] = {
+    "native": NativeHost,
+    "docker": ContainerHost,
+    "docker-runsc": partial(ContainerHost, shares_kernel=False),
+}
 
 
 def uid_of(pid: int) -> int | None:

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.hostile.differences import DIFFERENCES
 from tests.hostile.rows import ROWS
 
 HERE = Path(__file__)
@@ -32,6 +33,13 @@ def test_every_row_names_tests_that_exist_or_says_why_none_does():
 def test_every_test_shows_a_row():
     shown = {name for row in ROWS for name in row.shown_by}
     assert not set(names_of_tests()) - shown
+
+
+def test_every_difference_between_drivers_names_a_test_that_exists():
+    known = set(names_of_tests())
+    for driver, found in DIFFERENCES.items():
+        assert not {name.partition("[")[0] for name in found} - known, driver
+        assert all(found.values())
 
 
 def test_no_row_and_no_test_stands_twice():

@@ -503,6 +503,8 @@ class DockerSandbox:
             with suppress(EngineFailed):  # the word of a kill for memory may come after that of the end
                 state = await self._owner.engine.do(self._owner.engine.state, self.container)
                 self._memory_kills += int(state is not None and state.was_out_of_memory and not self._outlived)
+        if not self._owner.shares_kernel and self._memory_kills > self._outlived:
+            exit_code = 137  # a kernel of the sandbox's own that loses a part of itself ends in any way
         status, events = wait_status(exit_code), self._events()
         certificate = decide(status, self._killed_for, events, oom_kills_outlived=self._outlived, detail=self._detail)
         self._end(certificate)

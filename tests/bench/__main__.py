@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.bench import interrupt, latency, memory, output, start, sustained
+from tests.bench.gateway import agent as gateway_agent
 from tests.bench.gateway import files as gateway_files
 from tests.bench.gateway import idle, policy, relay, stall, throughput
 from tests.bench.gateway import interrupt as gateway_interrupt
@@ -44,6 +45,7 @@ FIGURES = {
         for name, title, module in (
             ("start", "From POST to the first answer", gateway_start),
             ("latency", "A warm cell through the websocket", gateway_latency),
+            ("agent", "A warm cell over an agent's websocket; the peer is the v1 websocket", gateway_agent),
             ("policy", "What judging costs a cell; the peer judges nothing", policy),
             ("throughput", "Warm cells in many sessions at once", throughput),
             ("relay", "What a relayed message costs", relay),

@@ -27,7 +27,7 @@ from tests.faults.chaos import read_journal
 from tests.faults.roamer import RETRY_SECONDS, Place
 from tests.faults.stage import create
 from tests.faults.websocket import Websocket
-from tests.support.server import served, until
+from tests.support.server import Server, served, until
 
 Event = dict[str, Any]
 SETTLE_SECONDS = 60.0
@@ -169,7 +169,7 @@ async def run_agent(plan: Plan) -> Report:
             + [(dice.randrange(plan.cells), "kill") for _ in range(plan.kills)]
         )
         try:
-            await asyncio.wait_for(_work(agents[0], plan, dice, strikes, report, server, agents), 3600)
+            await asyncio.wait_for(_work(agents, plan, dice, strikes, report, server), 3600)
             last = agents[0].seen[-1]["seq"]
             with suppress(AssertionError):  # whoever has not is found below
                 await until(
@@ -187,8 +187,16 @@ async def run_agent(plan: Plan) -> Report:
     return report
 
 
-async def _work(agent: Agent, plan: Plan, dice: random.Random, strikes, report: Report, server, agents) -> None:
-    """Some cells at a time, and what strikes them."""
+async def _work(
+    agents: Sequence[Agent],
+    plan: Plan,
+    dice: random.Random,
+    strikes: list[tuple[int, str]],
+    report: Report,
+    server: Server,
+) -> None:
+    """Some cells of the first at a time, and what strikes them."""
+    agent = agents[0]
     for number in range(plan.cells):
         lines = dice.choice((0, 1, 1, 2, 30))
         text = "".join(f"{number} {line}\n" for line in range(lines))
@@ -201,8 +209,9 @@ async def _work(agent: Agent, plan: Plan, dice: random.Random, strikes, report: 
                 report.kills += 1
             else:
                 victim = dice.choice((agent, agent, agents[1]))
-                await until(lambda victim=victim: victim.websocket is not None)
-                report.drops += victim.drop(dice)
+                while not victim.drop(dice):
+                    await asyncio.sleep(RETRY_SECONDS)
+                report.drops += 1
         while sum(not cell.done.is_set() for cell in agent.cells.values()) > dice.randint(0, 4):
             await next(cell for cell in agent.cells.values() if not cell.done.is_set()).done.wait()
         for done in [name for name, cell in agent.cells.items() if cell.done.is_set()]:

@@ -10,8 +10,8 @@ from cellgate.gateway.v1.wishes import FORBIDDEN_ENV
 from cellgate.live.kernelspecs import Kernelspec
 from cellgate.live.wish import Wish
 from cellgate.settings import PROFILES
-from tests.support.drivers import open_driver
 from tests.support.gateway import TOKEN, gateway
+from tests.support.server import served
 
 
 @pytest.fixture
@@ -178,16 +178,12 @@ async def test_languages_limits_and_profiles_are_those_of_the_settings(here):
 
 
 @pytest.mark.native
-async def test_isolation_is_measured_once_and_sessions_carry_the_tier(tmp_path):
-    driver = await open_driver("native")
-
-    async def open_it():
-        return driver
-
-    async with gateway(tmp_path, open_driver=open_it) as here:
-        assert (await make(here))["tier"] is None
-        first, second = await asyncio.gather(*(here.ask("GET", "/v1/isolation") for _ in range(2)))
-        assert first.json() == second.json()
-        assert first.json()["driver"] == "native"
-        assert {finding["mark"] for finding in first.json()["findings"]} <= {"holds", "weaker", "missing", "unknown"}
-        assert (await make(here))["tier"] == first.json()["tier"]
+async def test_isolation_is_measured_once_by_a_server_that_has_given_up_its_rights_and_sessions_carry_the_tier():
+    async with served() as server:
+        before = (await server.fetch("POST", "/v1/sessions", {})).json()
+        first, second = await asyncio.gather(*(server.fetch("GET", "/v1/isolation") for _ in range(2)))
+        after = (await server.fetch("GET", f"/v1/sessions/{before['id']}")).json()
+    assert before["tier"] is None
+    assert first.json() == second.json()
+    assert (first.json()["driver"], first.json()["standing"] == "unmeasured") == ("native", False)
+    assert after["tier"] == first.json()["tier"]

@@ -8,11 +8,13 @@ import itertools
 import json
 import os
 import signal
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import websockets
 
 from cellgate.live.judging import NURSERY_NAME, WORKER_NAME
@@ -20,7 +22,7 @@ from cellgate.wire.jupyter import Dialect, execute_content, make_message, parse_
 from cellgate_kernel.message import CHANNELS, Channel, join_v1
 from tests.support.server import BOUND, Server, served, until
 
-pytestmark = [pytest.mark.native]
+pytestmark = [pytest.mark.native, pytest.mark.asyncio(loop_scope="module")]
 
 NUMBERS = itertools.count(1)
 BOTH = pytest.mark.parametrize("dialect", list(Dialect), ids=lambda dialect: dialect.name.lower())
@@ -94,9 +96,16 @@ def shown(messages: list[dict[str, Any]]) -> list[str]:
     return [m["content"].get("execution_state") or m["msg_type"] for m in messages]
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[Server]:
+    """For all that leave it as it is."""
+    async with served("--profile", "testing") as server:
+        yield server
+
+
 @BOTH
-async def test_a_denied_cell_is_told_in_the_clients_own_protocol(dialect):
-    async with served("--profile", "testing") as server, talk(server, dialect, policy="strict") as client:
+async def test_a_denied_cell_is_told_in_the_clients_own_protocol(server, dialect):
+    async with talk(server, dialect, policy="strict") as client:
         assert reason_of(await client.run("x = 40 + 2")) == ""
         denied = await client.run("x = 1\nimport socket")
         assert shown(denied) == ["busy", "error", "execute_reply", "idle"]
@@ -112,8 +121,30 @@ async def test_a_denied_cell_is_told_in_the_clients_own_protocol(dialect):
         assert results == ["42"]
 
 
-async def test_the_default_warns_of_the_network_and_lets_run():
-    async with served("--profile", "testing") as server, talk(server) as client:
+@BOTH
+@pytest.mark.parametrize(
+    ("kind", "content", "channel", "denied"),
+    [
+        ("complete_request", {"code": "eval(x); pri", "cursor_pos": 12}, Channel.SHELL, "complete_reply"),
+        ("inspect_request", {"code": "eval(x)", "cursor_pos": 3}, Channel.SHELL, "inspect_reply"),
+        ("debug_request", {"type": "request", "command": "debugInfo", "seq": 1}, Channel.CONTROL, "debug_reply"),
+        ("comm_open", {"comm_id": "c1", "target_name": "none", "data": {}}, Channel.SHELL, "comm_close"),
+    ],
+)
+async def test_requests_of_each_kind_are_judged(server, dialect, kind, content, channel, denied):
+    async with talk(server, dialect, policy="strict") as client:
+        heard = await client.answers(await client.send(kind, content, channel))
+        answer = next(m for m in heard if m["msg_type"] == denied)
+        assert answer["metadata"]["cellgate"]["reason"] == "policy_denied"
+        assert answer["metadata"]["cellgate"]["findings"]
+        assert answer["content"].get("status", "error") == "error"
+    async with talk(server, dialect) as client:  # which the default does not deny
+        heard = await client.answers(await client.send(kind, content, channel))
+        assert not any(m["metadata"].get("cellgate", {}).get("reason") for m in heard)
+
+
+async def test_the_default_warns_of_the_network_and_lets_run(server):
+    async with talk(server) as client:
         heard = await client.run("import socket\nsocket.socket\nprint(1)")
         notes = [m for m in heard if m["metadata"].get("cellgate", {}).get("note") == "policy_warnings"]
         assert len(notes) == 1
@@ -156,9 +187,9 @@ async def test_a_policy_that_cannot_be_keeps_a_server_from_starting_and_says_wha
         assert said in server.log()
 
 
-async def test_hostile_text_through_the_websocket_stalls_nobody_and_denies_itself():
+async def test_hostile_text_through_the_websocket_stalls_nobody_and_denies_itself(server):
     nested = "(" * 100_000
-    async with served("--profile", "testing") as server, talk(server) as bad, talk(server) as good:
+    async with talk(server) as bad, talk(server) as good:
         for code in (nested, "\0", "\ud800 = 1", "x = 1 +" * 30_000, "%time " * 30_000):
             await bad.send("execute_request", execute_content(code, stop_on_error=False))
             heard = await good.run(f"len({len(code)} * 'x')")

@@ -1,4 +1,15 @@
-// The server's REST, as far as the page uses it. Errors carry the server's own sentence.
+// The server's REST, as far as the pages use it. Errors carry the server's own sentence.
+//
+// Whoever comes by a link to watch a session has its token behind the `#`. It leaves the address at once, lives as long as
+// the tab, and takes the place of the cookie.
+
+export const isShared = location.pathname.endsWith("/watch");
+if (isShared && location.hash.length > 1) {
+  sessionStorage.share = decodeURIComponent(location.hash.slice(1));
+  history.replaceState(null, "", location.pathname);
+}
+export const shareToken = isShared ? (sessionStorage.share ?? "") : "";
+export const sharedSession = shareToken.split(".")[1];
 
 const at = (path) => new URL(path, document.baseURI);
 
@@ -9,19 +20,20 @@ export class ApiError extends Error {
   }
 }
 
-async function ask(method, path, body, headers = {}) {
-  const init = { method, headers, credentials: "same-origin" };
+export async function ask(method, path, body, headers = {}) {
+  const init = { method, headers: { ...headers }, credentials: isShared ? "omit" : "same-origin" };
+  if (isShared) init.headers.Authorization = `token ${shareToken}`;
   if (body !== undefined) {
-    init.headers = { "Content-Type": "application/json", ...headers };
+    init.headers["Content-Type"] = "application/json";
     init.body = body instanceof Blob ? body : JSON.stringify(body);
   }
   const response = await fetch(at(path), init);
-  if (response.status === 401) location.assign(at(`login?next=${encodeURIComponent(location.pathname + location.search)}`));
+  if (response.status === 401 && !isShared) location.assign(at(`login?next=${encodeURIComponent(location.pathname + location.search)}`));
   if (!response.ok) throw new ApiError(response.status, await response.json().catch(() => ({})));
   return response;
 }
 
-const json = async (...request) => (await ask(...request)).json();
+export const json = async (...request) => (await ask(...request)).json();
 
 export const sessions = {
   list: () => json("GET", "v1/sessions"),
@@ -29,11 +41,12 @@ export const sessions = {
   create: (wish) => json("POST", "v1/sessions", wish),
   change: (id, change) => json("PATCH", `v1/sessions/${id}`, change),
   end: (id) => ask("DELETE", `v1/sessions/${id}`),
+  share: (id) => json("POST", `v1/sessions/${id}/share`, {}),
 };
 
 export const languages = () => json("GET", "v1/languages");
 export const profiles = () => json("GET", "v1/profiles");
-export const validate = (code, language) => json("POST", "v1/validate", { code, language });
+export const validate = (code, language, policy = {}) => json("POST", "v1/validate", { code, language, policy });
 
 const fileUrl = (id, path) => `v1/sessions/${id}/files/${path.split("/").map(encodeURIComponent).join("/")}`;
 

@@ -181,7 +181,7 @@ async def test_a_file_is_brought_used_looked_at_and_taken_away(notebook, tmp_pat
     await page.locator("#toggle-files").click()
     await page.locator("#files input[type=file]").set_input_files(tmp_path / "data.csv")
     await expect(page.locator(".files .name", has_text="data.csv")).to_be_visible(timeout=BOUND)
-    code = "import pathlib\npathlib.Path('out').mkdir()\npathlib.Path('out/copy.txt').write_text(open('data.csv').read())"
+    code = "from pathlib import Path\nPath('out').mkdir()\nPath('out/copy.txt').write_text(open('data.csv').read())"
     await notebook.finished(await notebook.run(code))
     await page.get_by_label("Read again").click()
     await page.locator(".files .name", has_text="out").click()

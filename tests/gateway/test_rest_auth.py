@@ -12,7 +12,7 @@ from cellgate.gateway.app import ROUTES
 from cellgate.gateway.status import StatusHandler
 from tests.support.gateway import Gateway, gateway
 
-ANONYMOUS = {"/login", "/logout", "/healthz", "/readyz", "/api", "/static/{path}"}
+ANONYMOUS = {"/watch", "/login", "/logout", "/healthz", "/readyz", "/api", "/static/{path}"}
 GUARDED = [
     pytest.param(route, method, id=f"{method} {route.path}")
     for route in ROUTES

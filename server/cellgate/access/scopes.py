@@ -25,7 +25,7 @@ SCOPES: dict[Scope, str] = {
     Scope.OBSERVE: "see one's sessions, and read what is said in them",
     Scope.EXECUTE: "start and end them, run code in them; with it comes `observe`",
     Scope.FILES: "read and write the files in them; with it comes `observe`",
-    Scope.ADMIN: "see how the server fares, with everybody's sessions in numbers; nobody's code or output",
+    Scope.ADMIN: "see how the server fares, everybody's sessions in numbers, and end them; nobody's code or output",
 }
 ALL_SCOPES = frozenset(Scope)
 _IMPLIED = {Scope.EXECUTE: Scope.OBSERVE, Scope.FILES: Scope.OBSERVE}

@@ -59,6 +59,7 @@ Work = Callable[[], Awaitable[Mapping[str, Any] | None]]  # what is told of it b
 
 
 class AgentsHandler(SessionSocket):
+    is_shared = True
     _form: Form
     _client: str
     _role: str

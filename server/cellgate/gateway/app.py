@@ -14,7 +14,7 @@ from cellgate.gateway.assets import AssetHandler, Assets, read_assets
 from cellgate.gateway.auth import Guard
 from cellgate.gateway.base import Nowhere, Services, log_request
 from cellgate.gateway.channels import ChannelsHandler
-from cellgate.gateway.home import ConnectHandler, HomeHandler
+from cellgate.gateway.home import AdminPageHandler, ConnectHandler, HomeHandler, WatchHandler
 from cellgate.gateway.kernels import InterruptHandler, KernelHandler, KernelsHandler, RestartHandler
 from cellgate.gateway.kernelspecs import KernelspecHandler, KernelspecsHandler, LogoHandler, Logos, read_logos
 from cellgate.gateway.login import LoginHandler, LogoutHandler
@@ -54,6 +54,14 @@ ROUTES: tuple[Route, ...] = (
         "GET": Operation(
             "how other clients connect, for people", {200: "Page"}, media="text/html", scope=Scope.OBSERVE,
         ),
+    }),
+    Route("/watch", WatchHandler, {
+        "GET": Operation(
+            "the page with the notebook, for who has a link to watch one", {200: "Page"}, media="text/html"
+        ),
+    }),
+    Route("/admin", AdminPageHandler, {
+        "GET": Operation("the operator's page", {200: "Page"}, media="text/html", scope=Scope.ADMIN),
     }),
     Route("/login", LoginHandler, {
         "GET": Operation("the login page", {200: "Page"}, ("foreign_host",), query={"next": _TEXT}, media="text/html"),

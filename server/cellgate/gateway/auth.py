@@ -22,7 +22,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from cellgate.access.scopes import ALL_SCOPES, Scope
-from cellgate.access.tokens import TOKEN, Token, digest_of
+from cellgate.access.tokens import PRINCIPAL, TOKEN, Token, digest_of
 from cellgate.access.vouched import Issuer, Proxy, Vouched
 
 __all__ = [
@@ -75,12 +75,13 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "simple_form": (403, "any page's form can send this with your cookie; the content type application/json passes"),
 }
 
-_PROXY, _ISSUER = _VOUCHERS = "proxy", "issuer"  # in place of a token's id, which has eight characters
+_PROXY, _ISSUER, _LINK = _VOUCHERS = "proxy", "issuer", "link"  # in place of a token's id, which has eight characters
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _FORM_TYPES = {"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"}
 _CREDENTIALS = re.compile(r"(?:token|bearer) +(\S+)", re.IGNORECASE)
 _ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.IGNORECASE)
 _HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.IGNORECASE)
+_SHARE = re.compile(rf"share\.([0-9a-f-]{{36}})\.([0-9a-f]{{64}})\.({PRINCIPAL.pattern})")
 _COOKIE = re.compile(r"([0-9]{1,12})\.([a-z0-9]{0,8})\.([0-9a-f]{64})")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -116,6 +117,7 @@ class Principal:
     scopes: frozenset[Scope] = ALL_SCOPES
     token: str = ""  # the id of the one it stands for; "" for the server's own; or how else it is vouched for
     expires: float | None = None  # of those for whom somebody else vouches
+    session: str = ""  # the only one that is open to who comes by a link; all of the name's own without
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,13 @@ class Guard:
         expires = str(int(now) + COOKIE_SECONDS)
         return f"{expires}.{token_id}.{self._sign(expires, self._tokens[token_id])}"
 
+    def make_share(self, session_id: str, principal: str) -> str:
+        """A token to watch this session of this principal's. It is kept nowhere, and good as long as the session."""
+        return f"share.{session_id}.{self._sign_share(session_id, principal)}.{principal}"
+
+    def _sign_share(self, session_id: str, principal: str) -> str:
+        return hmac.digest(self._key, f"share {session_id} {principal}".encode(), "sha256").hex()
+
     def _sign(self, expires: str, token: Token) -> str:
         """By what is kept of the token, too: one that is made again under the same id has other cookies."""
         return hmac.digest(self._key, f"{token.id} {expires} ".encode() + token.digest, "sha256").hex()
@@ -232,7 +241,16 @@ class Guard:
         for way, text in shown.items():
             if text and (token := self._find(text, now)):
                 return _principal(token, way)
+            if text and (watcher := self._watcher(text, way)):
+                return watcher
         return None
+
+    def _watcher(self, shown: str, way: Way) -> Principal | None:
+        """Whoever comes by a link to watch a session."""
+        found = _SHARE.fullmatch(shown)
+        if found is None or not hmac.compare_digest(self._sign_share(found[1], found[3]), found[2]):
+            return None
+        return Principal(found[3], way, frozenset({Scope.OBSERVE}), _LINK, session=found[1])
 
     def _by_others(self, asked: Asked, bearer: str | None, now: float) -> Principal | None:
         """Whom an issuer or a proxy vouches for."""

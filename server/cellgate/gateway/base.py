@@ -238,6 +238,7 @@ class Handler(RequestHandler):
     """Base of every handler, those of websockets too: the Guard comes before anything else, unless `is_anonymous`."""
 
     is_anonymous: ClassVar[bool] = False
+    is_shared: ClassVar[bool] = False  # whether who watches a session by a link may ask this of it
     caller: Principal  # who asks; not there for anonymous routes
 
     _error_id = ""
@@ -288,8 +289,12 @@ class Handler(RequestHandler):
                 raise Refused(answer)
             self.caller = answer
             self.services.visitors.enter(self, self.request.remote_ip or "", time.time())
-            if not self._is_within(answer.scopes):
+            if not self._is_within(answer.scopes) or (answer.session and not self._is_of(answer.session)):
                 raise Refused(Refusal("missing_scope"))
+
+    def _is_of(self, session_id: str) -> bool:
+        """Whether this is about one session, and nothing that a link keeps from who comes by it."""
+        return self.is_shared and self.path_args[:1] == [session_id]
 
     def _is_within(self, scopes: Collection[Scope]) -> bool:
         """Whether the table of routes opens this to one who has these. What the table does not name is open to nobody;

@@ -1,4 +1,5 @@
-"""The page at /, and that which tells how other clients connect and which sessions there are."""
+"""The pages that run in a browser: at / and /watch, and the operator's at /admin; and that which tells how other
+clients connect and which sessions there are."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from cellgate.gateway.auth import Way
 from cellgate.gateway.pages import PageHandler
 from cellgate.live.session import LiveSession
 
-__all__ = ["ConnectHandler", "HomeHandler"]
+__all__ = ["AdminPageHandler", "ConnectHandler", "HomeHandler", "WatchHandler"]
 
 _CONNECT = """<p>This server runs notebook kernels, each in a sandbox of its own. Any Jupyter client can use them.</p>
 <h2>Connect</h2>
@@ -33,13 +34,11 @@ _ROW = "<tr><td><code>{id}</code></td><td>{kernel}</td><td>{state}</td><td>{clie
 _HEADING = "<tr><th>id</th><th>kernel</th><th>state</th><th>clients</th><th>notebook</th></tr>"
 
 
-class HomeHandler(PageHandler):
-    def get(self) -> None:
-        if self.way is Way.QUERY:  # a URL that holds the token stays in no history, and in no page's sight
-            self.set_login_cookie(self.caller, time.time())
-            self.go_on("/")
-            return
-        page = self.services.assets.get("index.html")
+class ScriptedPage(PageHandler):
+    """Base of what answers with a page that scripts of ours make alive."""
+
+    def show_asset(self, name: str) -> None:
+        page = self.services.assets.get(name)
         if page is None:  # an installation without it
             raise HTTPError(404)
         nonce = secrets.token_urlsafe(16)
@@ -47,6 +46,29 @@ class HomeHandler(PageHandler):
         self.set_header("Content-Security-Policy", PAGE_POLICY.format(nonce=nonce))
         self.set_header("Referrer-Policy", "same-origin")
         self.finish(page.data.replace(b"STYLE-NONCE", nonce.encode()))
+
+
+class HomeHandler(ScriptedPage):
+    def get(self) -> None:
+        if self.way is Way.QUERY:  # a URL that holds the token stays in no history, and in no page's sight
+            self.set_login_cookie(self.caller, time.time())
+            self.go_on("/")
+        else:
+            self.show_asset("index.html")
+
+
+class WatchHandler(ScriptedPage):
+    """The same page for anybody: what it may show is said by the token behind the `#`, which stays in the browser."""
+
+    is_anonymous = True
+
+    def get(self) -> None:
+        self.show_asset("index.html")
+
+
+class AdminPageHandler(ScriptedPage):
+    def get(self) -> None:
+        self.show_asset("admin.html")
 
 
 class ConnectHandler(PageHandler):

@@ -94,7 +94,7 @@ class Tally:
         self.histograms = {name: Histogram(ends) for name, (_, ends) in HISTOGRAMS.items()}
         self.clients = 0
         self.memory: dict[str, int] = {}  # bytes, by session, as last sampled
-        self._cpu: dict[tuple[str, int], float] = {}  # seconds that were counted, by kernel
+        self.cpu: dict[tuple[str, int], float] = {}  # seconds that were counted, by session and incarnation
         self._hearing: dict[type, Callable[[Any], None]] = {
             SessionCreated: lambda h: self._count("sessions_created", h.kernel),
             SessionEnded: lambda h: self._count("sessions_ended", h.reason),
@@ -132,7 +132,7 @@ class Tally:
         if ended.oom_kills:
             self._count("oom_kills", by=ended.oom_kills)
         self._count_cpu(ended.who, ended.incarnation, ended.cpu_seconds)
-        self._cpu.pop((ended.who.session, ended.incarnation), None)
+        self.cpu.pop((ended.who.session, ended.incarnation), None)
         self.memory.pop(ended.who.session, None)
 
     def _usage_sampled(self, sample: UsageSampled) -> None:
@@ -144,10 +144,10 @@ class Tally:
         """Of a kernel that a former gateway started, all that it has used so far counts at once: a rate over the
         restart of a gateway is off by that."""
         kernel = who.session, incarnation
-        more = seconds - self._cpu.get(kernel, 0.0)
+        more = seconds - self.cpu.get(kernel, 0.0)
         if more > 0:
             self._count("cpu_seconds", by=more)
-            self._cpu[kernel] = seconds
+            self.cpu[kernel] = seconds
 
     def _cell_finished(self, cell: CellFinished) -> None:
         self._count("cells_finished", cell.reason)

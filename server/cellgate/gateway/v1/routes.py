@@ -5,12 +5,14 @@ from __future__ import annotations
 from cellgate.access.scopes import Scope
 from cellgate.gateway.openapi import STREAMED, Operation, Route
 from cellgate.gateway.schemas import COUNT, TEXT, words_of
+from cellgate.gateway.v1.admin import AdminHandler, AdminSessionHandler
 from cellgate.gateway.v1.executes import MAX_CHARS, EventsHandler, ExecuteHandler, VariablesHandler
 from cellgate.gateway.v1.facts import IsolationHandler, LanguagesHandler, LimitsHandler, ProfilesHandler
 from cellgate.gateway.v1.files import ArchiveHandler, FileHandler, FilesHandler
 from cellgate.gateway.v1.runs import BatchHandler, RunHandler, RunScriptHandler
 from cellgate.gateway.v1.scripts import MAX_VERSION, DiffHandler, ScriptHandler, ScriptsHandler, VersionsHandler
 from cellgate.gateway.v1.sessions import InterruptHandler, RestartHandler, SessionHandler, SessionsHandler
+from cellgate.gateway.v1.shares import ShareHandler
 from cellgate.gateway.v1.validate import ValidateHandler
 from cellgate.live.files import ARCHIVES, MAX_LISTED
 from cellgate.sessions.states import State
@@ -67,6 +69,11 @@ V1_ROUTES: tuple[Route, ...] = (
     Route("/v1/sessions/{session_id}/restart", RestartHandler, {
         "POST": Operation(
             "lose all variables, keep the id", {200: "Session"}, (*_UNKNOWN, *STARTS), scope=Scope.EXECUTE
+        ),
+    }),
+    Route("/v1/sessions/{session_id}/share", ShareHandler, {
+        "POST": Operation(
+            "a link for somebody without a token, to watch it", {200: "Share"}, _UNKNOWN, scope=Scope.EXECUTE
         ),
     }),
     Route("/v1/sessions/{session_id}/files", FilesHandler, {
@@ -183,5 +190,13 @@ V1_ROUTES: tuple[Route, ...] = (
     }),
     Route("/v1/isolation", IsolationHandler, {
         "GET": Operation("how well sandboxes isolate here, as measured", {200: "Isolation"}, scope=Scope.OBSERVE),
+    }),
+    Route("/v1/admin", AdminHandler, {
+        "GET": Operation(
+            "everybody's sessions in numbers, and how the last ended", {200: "Overview"}, scope=Scope.ADMIN
+        ),
+    }),
+    Route("/v1/admin/sessions/{session_id}", AdminSessionHandler, {
+        "DELETE": Operation("end anybody's", {204: ""}, _UNKNOWN, scope=Scope.ADMIN),
     }),
 )  # fmt: skip

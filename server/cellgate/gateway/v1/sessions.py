@@ -57,6 +57,7 @@ class V1Handler(RestHandler):
             "limits": live.limits,
             "env": sorted(live.wish.env),
             "idempotency_key": live.wish.idempotency_key or None,
+            "policy": dict(live.wish.policy),
             "expires": {"at": timestamp(ends), "why": why},
             "queue": {"running": running.message.msg_id if running else None, "waiting": live.session.waiting_cells},
             "tier": self.manager.isolation.tier,
@@ -82,6 +83,8 @@ class SessionsHandler(V1Handler):
 
 
 class SessionHandler(V1Handler):
+    is_shared = True
+
     async def get(self, session_id: str) -> None:
         self.answer(await self.full(self.find(session_id)))
 

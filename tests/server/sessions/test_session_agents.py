@@ -4,6 +4,8 @@ be taken back."""
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ def cell(name: str, code: str = "1+1", **options):
     return message_of(Execute(name, code, **options), date=DATE, max_bytes=1 << 20)
 
 
-def told(stage: Stage) -> list[dict]:
+def told(stage: Stage) -> list[Mapping[str, Any]]:
     return [effect.event for effect in stage.effects if isinstance(effect, Tell)]
 
 

@@ -184,8 +184,7 @@ class Toolbox:
         shot = OneShot(
             script.code,
             Wish(kernel=script.kernel),
-            has_inputs=fields.get("inputs") is not None,
-            inputs=fields.get("inputs"),
+            inputs=None if fields.get("inputs") is None else json.dumps(fields["inputs"]),
             timeout=_seconds_of(fields),
             output_bytes=MAX_OUTPUT_BYTES,
         )
@@ -193,7 +192,7 @@ class Toolbox:
         async with heard:
             outcome = await self.manager.oneshots.run(self.principal, shot, heard.take)
         said = _of_result(outcome.result, _chars_of(fields), "")
-        if shot.has_inputs and outcome.is_ok:
+        if shot.inputs is not None and outcome.is_ok:
             said.blocks.append(text_block(shorten(f"value: {json.dumps(outcome.value)}", MAX_CHARS)))
         return said
 

@@ -11,7 +11,8 @@ from cellgate.wire.result import Result
 
 
 def test_every_code_that_is_known_here_is_one_that_the_server_has():
-    assert set(CODES) - {"too_many_clients"} <= set(base.CODES)  # that one closes a websocket
+    said_on_websockets = {"bad_field", "id_taken", "input_unasked", "observer", "unknown_cell", "unknown_op"}
+    assert set(CODES) - said_on_websockets <= {*base.CODES, "too_many_clients"}  # which closes one
 
 
 def test_the_tree_in_the_docstring_is_the_tree():
@@ -37,3 +38,12 @@ def test_a_cell_that_failed_says_how():
     raised = CellFailed(Result(status="error", reason="error", error={"name": "NameError", "value": "x"}))
     killed = CellFailed(Result(status="error", reason="oom", sentence="it needed more memory than it may"))
     assert str(raised) == "NameError: x [error]" and str(killed) == "it needed more memory than it may [oom]"
+
+
+def test_every_name_of_the_package_is_there():
+    import cellgate.client
+
+    for name in cellgate.client.__all__:
+        assert getattr(cellgate.client, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'AsyncNothing'"):
+        cellgate.client.AsyncNothing

@@ -17,6 +17,7 @@ from cellgate.client import (
     CellFailed,
     Client,
     ConnectionLost,
+    InvalidRequest,
     NotFound,
     Result,
     SessionOver,
@@ -285,6 +286,16 @@ async def test_errors_are_known_by_their_kind(server: Server, client: AsyncClien
     with pytest.raises(ConnectionLost):
         async with AsyncClient("http://127.0.0.1:9", "x") as nowhere:
             await nowhere.sessions()
+
+
+async def test_what_cannot_be_sent_is_told_to_who_sends_it_and_harms_nobody_else(session: AsyncSession):
+    running = await session.submit("'fine'")
+    for code in ("'\ud800'", b"1", object()):
+        with pytest.raises(InvalidRequest):
+            await session.run(code)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="timeout"):
+        await session.run("1", timeout=-1)
+    assert (await running.result()).is_ok
 
 
 async def test_the_end_of_a_session_is_told_to_who_waits(client: AsyncClient):

@@ -138,6 +138,7 @@ class Cell(_Blocking[AsyncCell]):
     code = shown("code", str)
     is_done = shown("is_done", bool)
     events = iterating(AsyncCell.events)
+    messages = iterating(AsyncCell.messages)
     result = blocking(AsyncCell.result)
     cancel = blocking(AsyncCell.cancel)
     answer = blocking(AsyncCell.answer)

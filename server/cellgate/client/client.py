@@ -21,6 +21,7 @@ from cellgate.client.http import Http, Server
 from cellgate.client.runs import Run, read_run, run_wish
 from cellgate.client.scripts import AsyncScripts
 from cellgate.client.session import AsyncSession
+from cellgate.wire.local import LocalServer, local_state_dir
 
 if TYPE_CHECKING:
     from cellgate.client.local import StartedServer
@@ -63,15 +64,15 @@ class AsyncClient:
         """Find the server; without it the first call does. Raises NoServer, InvalidRequest."""
         if self._http is not None:
             return
-        from cellgate.client.local import find_server, start_server
-
         if self._url is not None:
             server = Server.at(self._url, self._token)
         else:
-            local = find_server()
+            local = LocalServer.read(local_state_dir())
             if local is None and not self._starts:
                 raise NoServer("there is no server on this host; `cellgate serve` starts one, CELLGATE_URL names one")
             if local is None:
+                from cellgate.client.local import start_server
+
                 self._started = await asyncio.to_thread(start_server)
                 local = self._started.server
             server = Server.at(local.url, local.token)

@@ -18,8 +18,9 @@ from cellgate.client.ledger import Ledger
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "pack"]
 
+SUBPROTOCOL = "cellgate.v1.msgpack"
 OPEN_SECONDS = 10.0  # for a handshake
 CLOSE_SECONDS = 2.0  # for the last frames of a connection that we let go of
 FIRST_PAUSE_SECONDS = 0.05  # a gateway has a successor within a second
@@ -78,12 +79,10 @@ class Connection:
 
     async def send(self, messages: Iterable[Mapping[str, Any]]) -> None:
         """What cannot be sent now, as the connection breaks, the ledger says again on the next."""
-        from cellgate.wire.agent import Form, write
-
         for message in messages:
             if self._websocket is not None:
                 with suppress(OSError, _closed()):
-                    await self._websocket.send(write(message, Form.MSGPACK).data)
+                    await self._websocket.send(pack(message))
 
     async def drop(self) -> None:
         """The connection, as a network does; the next one is made at once. For tests of whoever builds on this."""
@@ -128,18 +127,17 @@ class Connection:
     async def _attach(self) -> bool:
         """One connection, from its handshake to its end; whether we were in on it. Raises CellgateError when there is
         to be no other."""
+        from msgpack import unpackb
         from websockets.asyncio.client import connect
         from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
         from websockets.typing import Subprotocol
-
-        from cellgate.wire.agent import Form, read_event
 
         query = {**self._query, "since": self._ledger.seen}
         try:
             websocket = await connect(
                 self._server.websocket_url(self._path, query),
                 additional_headers=self._server.headers,
-                subprotocols=[Subprotocol(Form.MSGPACK.value)],
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
                 compression=None,  # it would cost more than it saves on most networks of servers
                 max_size=None,  # the server bounds what it says
                 max_queue=MAX_QUEUED_FRAMES,
@@ -163,7 +161,7 @@ class Connection:
         try:
             while True:
                 data = await websocket.recv()
-                event = read_event(data, Form.MSGPACK)
+                event = unpackb(data, unicode_errors="replace", strict_map_key=False)
                 again = self._ledger.take(event)
                 if event.get("event") == "caught_up":
                     is_in = True
@@ -180,6 +178,16 @@ class Connection:
         finally:
             self._websocket = None
             await websocket.close()
+
+
+def pack(message: Mapping[str, Any]) -> bytes:
+    """As it is sent. Raises InvalidRequest for what cannot be said."""
+    from msgpack import packb
+
+    try:
+        return bytes(packb(message))
+    except (ValueError, TypeError, OverflowError) as error:  # ValueError: text with half a character, too
+        raise InvalidRequest(f"this cannot be sent: {error}; text, numbers, lists and maps would pass") from error
 
 
 def _refusal(status: int, body: bytes | bytearray) -> CellgateError:

@@ -130,34 +130,27 @@ class CellFailed(CellgateError):
         self.result = result
 
 
-# A code that is not here belongs to a newer server, and is a plain CellgateError.
-CODES: dict[str, type[CellgateError]] = {
-    **dict.fromkeys(
-        ("bad_json", "bad_limit", "bad_request", "method_not_allowed", "policy_error", "too_large", "usage"),
-        InvalidRequest,
+_KINDS: dict[type[CellgateError], tuple[str, ...]] = {
+    InvalidRequest: (
+        *("bad_field", "bad_json", "bad_limit", "bad_request", "id_taken", "input_unasked", "method_not_allowed"),
+        *("no_subprotocol", "observer", "policy_error", "too_large", "unknown_op", "usage"),
+        *("already_there", "bad_archive", "bad_path", "bad_range", "disk_full", "file_too_large"),  # of files
+        *("not_a_directory", "not_a_file", "not_empty", "not_permitted"),
     ),
-    **dict.fromkeys(
-        (
-            "foreign_host",
-            "foreign_origin",
-            "no_origin",
-            "simple_form",
-            "too_many_guesses",
-            "unauthorized",
-            "wrong_token",
-        ),
-        Unauthorized,
+    Unauthorized: (
+        *("foreign_host", "foreign_origin", "missing_scope", "no_origin", "simple_form", "too_many_guesses"),
+        *("unauthorized", "wrong_token"),
     ),
-    **dict.fromkeys(("not_found", "unknown_kernel", "unknown_session"), NotFound),
-    **dict.fromkeys(
-        (
-            *("draining", "driver_unavailable", "link_closed", "sandbox_gone", "sandbox_start_failed"),
-            *("server_full", "storage_full", "too_many_clients", "too_many_sessions"),
-        ),
-        Unavailable,
+    NotFound: ("no_such_file", "not_found", "unknown_cell", "unknown_kernel", "unknown_script", "unknown_session"),
+    Unavailable: (
+        *("draining", "driver_unavailable", "link_closed", "not_answered", "quota_used_up", "sandbox_gone"),
+        *("sandbox_start_failed", "server_full", "storage_full", "too_many_clients", "too_many_sessions"),
+        *("too_many_waiting", "workspace_gone"),
     ),
-    "internal": ServerFault,
+    ServerFault: ("files_failed", "internal"),
 }
+# A code that is not here belongs to a newer server, and is a plain CellgateError.
+CODES = {code: kind for kind, codes in _KINDS.items() for code in codes}
 
 
 def error_of(said: Mapping[str, Any], *, status: int | None = None, retry_after: float | None = None) -> CellgateError:

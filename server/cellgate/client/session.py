@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from cellgate.client.connection import Connection
+from cellgate.client.connection import Connection, pack
 from cellgate.client.errors import CellFailed, CellgateError, SessionOver
 from cellgate.client.files import AsyncFiles
 from cellgate.client.http import Http
@@ -24,14 +24,14 @@ from cellgate.wire.result import Folding, Result
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # for those who read types; nothing of it runs
 
-    from cellgate.client.events import Event, InputRequested
-    from cellgate.wire import agent
+    from cellgate.client.events import Event
 
-__all__ = ["AsyncCell", "AsyncSession", "CellOptions", "OnEvent", "OnInput"]
+__all__ = ["AsyncCell", "AsyncSession", "CellOptions", "OnEvent", "OnInput", "OnMessage"]
 
 END_OF_INPUT = "\x04"  # as kernels take it
 STOP_SECONDS = 2.0  # for cells to end that nobody waits for, before we let go; they are told in any case
 OnEvent = Callable[["Event"], object]
+OnMessage = Callable[[Mapping[str, Any]], object]
 # What `input()` gets: called with the prompt, and whether it is a password.
 OnInput = Callable[[str, bool], "str | Awaitable[str]"]
 
@@ -82,9 +82,14 @@ class AsyncCell:
         """All of them, from the first to `finished`; as often as you like. Raises CellgateError."""
         from cellgate.client.events import read_event
 
+        async for message in self.messages():
+            yield read_event(message)
+
+    async def messages(self) -> AsyncIterator[Mapping[str, Any]]:
+        """The same as they came, which is quicker."""
         at = 0
         while await self._has_more_than(at):
-            yield read_event(self._raw[at])
+            yield self._raw[at]
             at += 1
         self._check()
 
@@ -117,9 +122,9 @@ class AsyncCell:
             await self._more.wait()
         return len(self._raw) > count
 
-    async def _ask_for_input(self, on_input: OnInput, event: InputRequested) -> None:
+    async def _ask_for_input(self, on_input: OnInput, question: Mapping[str, Any]) -> None:
         """Until there is an answer, or the cell goes on without one: it was interrupted, or somebody else answered."""
-        answer = asyncio.ensure_future(_answer(on_input, event))
+        answer = asyncio.ensure_future(_answer(on_input, question))
         moves_on = asyncio.ensure_future(self._has_more_than(len(self._raw)))
         try:
             await asyncio.wait((answer, moves_on), return_when=asyncio.FIRST_COMPLETED)
@@ -163,15 +168,13 @@ class AsyncSession:
     async def submit(self, /, code: str, *, stdin: bool = False, **options: Unpack[CellOptions]) -> AsyncCell:
         """Give a cell to the session, and go on. It runs after those that wait already, also when this client goes.
         With `stdin` it may ask for input, and waits for `answer`. Raises CellgateError."""
-        from cellgate.wire.agent import Execute, request_of
-
-        said: dict[str, Any] = {"id": os.urandom(12).hex(), **options}
-        request = Execute(code=code, stdin=stdin, **said)
+        message = {"op": "execute", "id": os.urandom(12).hex(), "code": code, "stdin": stdin, **options}
+        pack(message)  # what cannot be sent is told now, and not when it is sent again
         connection = await self._connected()
         if self._stopping:  # a cell that ends by an interrupt takes those with it that wait by then
             await asyncio.wait(self._stopping)
-        cell = AsyncCell(self, request.id, code)
-        await connection.send(self._ledger.execute(request_of(request), cell))
+        cell = AsyncCell(self, str(message["id"]), code)
+        await connection.send(self._ledger.execute(message, cell))
         return cell
 
     async def run(
@@ -181,24 +184,27 @@ class AsyncSession:
         *,
         check: bool = False,
         on_event: OnEvent | None = None,
+        on_message: OnMessage | None = None,
         on_input: OnInput | None = None,
         **options: Unpack[CellOptions],
     ) -> Result:
         """Run a cell and wait for what becomes of it. Who stops waiting, by whatever exception, stops the cell too.
 
-        `on_event` is called with each event as it comes; `on_input` answers `input()`, which fails without it.
+        `on_event` is called with each event as it comes, `on_message` with the map that it came as; `on_input` answers
+        `input()`, which fails without it.
         Raises CellgateError; with `check`, CellFailed for a cell that did not end well.
         """
-        from cellgate.client.events import InputRequested
-
         cell = await self.submit(code, stdin=on_input is not None, **options)
         try:
-            if on_event is not None or on_input is not None:
-                async for event in cell:
-                    if on_event is not None:
-                        on_event(event)
-                    if isinstance(event, InputRequested) and on_input is not None:
-                        await cell._ask_for_input(on_input, event)
+            if on_event is not None:
+                from cellgate.client.events import read_event
+            async for message in cell.messages():
+                if on_message is not None:
+                    on_message(message)
+                if on_event is not None:
+                    on_event(read_event(message))
+                if on_input is not None and message["event"] == "input_request":
+                    await cell._ask_for_input(on_input, message)
             result = await cell.result()
         finally:
             self._abandon(cell)
@@ -349,11 +355,10 @@ class AsyncSession:
         return connection
 
     async def _ask(self, op: str, **said: Any) -> Mapping[str, Any]:
-        from cellgate.wire.agent import OPS, request_of
-
         connection = await self._connected()
         answer: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        message = request_of(cast("Callable[..., agent.Request]", OPS[op])(id=os.urandom(12).hex(), **said))
+        message = {"op": op, "id": os.urandom(12).hex(), **said}
+        pack(message)
 
         def finish(reply: Mapping[str, Any]) -> None:
             if not answer.done():
@@ -410,12 +415,12 @@ class AsyncSession:
             task.add_done_callback(self._stopping.discard)
 
 
-async def _answer(on_input: OnInput, event: InputRequested) -> str:
+async def _answer(on_input: OnInput, question: Mapping[str, Any]) -> str:
     """Somebody may think for long: in a thread, so that the connection lives on. An EOFError is the code's."""
     try:
         if inspect.iscoroutinefunction(on_input):
-            return str(await on_input(event.prompt, event.password))
-        said = await asyncio.to_thread(on_input, event.prompt, event.password)
+            return str(await on_input(question["prompt"], question["password"]))
+        said = await asyncio.to_thread(on_input, question["prompt"], question["password"])
         return str(await said if inspect.isawaitable(said) else said)
     except EOFError:
         return END_OF_INPUT

@@ -11,11 +11,13 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from cellgate.commands.exits import is_clean_exit
 from cellgate.terminal import TerminalFilter, one_line
-from cellgate.wire.jupyter import JupyterMessage
+
+if TYPE_CHECKING:
+    from cellgate.wire.jupyter import JupyterMessage
 
 __all__ = ["Event", "Printer", "as_error", "as_event", "as_text", "printing"]
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from cellgate.client import AsyncClient
+from cellgate.client.client import AsyncClient
 from cellgate.errors import UsageError
 from cellgate.terminal import one_line
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import sys
 
-from cellgate.client import AsyncSession, Result
-from cellgate.client.session import CellOptions
+from cellgate.client.session import AsyncSession, CellOptions
 from cellgate.commands.exits import ExitStatus, status_of_result
 from cellgate.commands.output import Printer
 from cellgate.commands.signals import Press, Signals
 from cellgate.commands.typed import Answers
 from cellgate.terminal import one_line
+from cellgate.wire.result import Result
 
 __all__ = ["run_in", "tell_end"]
 
@@ -35,7 +35,7 @@ async def run_in(
     with signals.given_to(*presses):
         return await session.run(
             code,
-            on_event=(lambda event: printer.show(event.raw)) if shows else None,
+            on_message=printer.show if shows else None,
             on_input=answers.answer if answers else None,
             **options,
         )

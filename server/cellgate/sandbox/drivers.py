@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from cellgate.errors import DriverUnavailable, UsageError
-from cellgate.sandbox.base import Driver
+
+if TYPE_CHECKING:
+    from cellgate.sandbox.base import Driver
 
 __all__ = ["DEFAULT_DRIVER", "DRIVERS", "load_docker", "open_driver"]
 

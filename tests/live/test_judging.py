@@ -121,6 +121,7 @@ async def test_content_without_a_shape_is_denied(judges):
         nested = [nested]
     with pytest.raises(PolicyError, match="nested"):
         await judges.judge_message("debug_request", {"arguments": nested}, STRICT)
+    assert judges.recall("debug_request", {"arguments": nested}, STRICT) is None
 
 
 async def test_what_takes_too_long_is_denied_and_the_next_is_judged():

@@ -108,7 +108,10 @@ class Judges:
         keys = _CODE_IN.get(msg_type)
         if policy.is_off or keys is None:  # by its type alone
             return judge_message(msg_type, content, policy, language)
-        return self._cache.get(_Request.of_message(msg_type, content, policy, language).key)
+        try:
+            return self._cache.get(_Request.of_message(msg_type, content, policy, language).key)
+        except PolicyError:  # which is told when it is asked for
+            return None
 
     async def judge(self, code: str, language: str, policy: Policy, *, principal: str = "") -> Verdict:
         """What a policy thinks of a cell. Whoever has many requests keeps no other principal waiting for longer than

@@ -22,7 +22,15 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 from uuid import uuid4
 
-from cellgate.errors import CellgateError, FileError, ServerFull, TooManySessions, TooManyWaiting, UsageError
+from cellgate.errors import (
+    CellgateError,
+    FileError,
+    QuotaUsedUp,
+    ServerFull,
+    TooManySessions,
+    TooManyWaiting,
+    UsageError,
+)
 from cellgate.live.files import SessionFiles
 from cellgate.live.follower import Follower
 from cellgate.live.kernelspecs import Kernelspec
@@ -38,6 +46,7 @@ __all__ = ["Cache", "FileOut", "OneShot", "OneShots", "Outcome"]
 
 PLACES = max(4, 2 * (os.cpu_count() or 1))  # one-shots at once: what computes gains nothing from more, what sleeps some
 ROOM_SECONDS = 60.0  # to wait for another session to end, when there may be no more; then it is told
+FREED_BY_ENDS = ("memory_bytes_per_principal", "stored_bytes_per_principal")  # quotas that a session's end gives back
 LOOK_SECONDS = 0.05  # from one look for room to the next
 CLIENT = "one-shot"
 MAX_FILE_OUT_BYTES = 4 << 20  # of one file that is fetched: it is sent with the result
@@ -177,8 +186,9 @@ class OneShots:
         while True:
             try:
                 return await self._manager.create(principal, wish)
-            except (ServerFull, TooManySessions):
-                if loop.time() >= deadline:
+            except (ServerFull, TooManySessions, QuotaUsedUp) as error:
+                is_passing = not isinstance(error, QuotaUsedUp) or error.quota in FREED_BY_ENDS
+                if not is_passing or loop.time() >= deadline:
                     raise
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -9,7 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from cellgate.errors import Draining, NoSuchFile, SandboxStartFailed, ServerFull, TooManyWaiting, UsageError
+from cellgate.errors import (
+    Draining,
+    NoSuchFile,
+    QuotaUsedUp,
+    SandboxStartFailed,
+    ServerFull,
+    TooManyWaiting,
+    UsageError,
+)
 from cellgate.live import oneshots as module
 from cellgate.live.oneshots import Cache, OneShot, OneShots, Outcome
 from cellgate.live.wish import Wish
@@ -140,6 +148,21 @@ async def test_a_kernel_that_cannot_be_started_is_no_result(manager, driver):
     assert manager.sessions(OWNER) == []
     driver.failing = None
     assert (await run(manager, "1")).is_ok
+
+
+async def test_a_quota_that_sessions_give_back_is_waited_for_and_one_of_the_day_is_told(manager, monkeypatch):
+    create, left = manager.create, [QuotaUsedUp("memory_bytes_per_principal", 2, 1, "") for _ in range(2)]
+
+    async def refuse_at_first(*asked):
+        if left:
+            raise left.pop()
+        return await create(*asked)
+
+    monkeypatch.setattr(manager, "create", refuse_at_first)
+    assert (await run(manager, "1")).is_ok
+    left = [QuotaUsedUp("cpu_seconds_per_day", 1, 0, "")]
+    with pytest.raises(QuotaUsedUp):
+        await run(manager, "1")
 
 
 async def test_a_server_that_stays_full_is_told_in_the_end(open_one, monkeypatch):

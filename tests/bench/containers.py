@@ -89,12 +89,8 @@ async def kernel_gateway(engine: Engine) -> AsyncIterator[Server]:
     image = (await engine.do(build, engine, recipe, print)).image
     address = Address("jupyter_kernel_gateway", _free_port(), secrets.token_urlsafe(24))
     settings = {"ip": "127.0.0.1", "port": address.port, "auth_token": address.token, "prespawn_count": 2}
-    words = [
-        "python3",
-        "-m",
-        "kernel_gateway",
-        *(f"--KernelGatewayApp.{key}={value}" for key, value in settings.items()),
-    ]
+    flags = [f"--KernelGatewayApp.{name}={value}" for name, value in settings.items()]
+    words = ["python3", "-m", "kernel_gateway", *flags]
     config = {
         "Image": image,
         "Entrypoint": [],

@@ -300,3 +300,22 @@ async def test_a_container_that_cannot_start_leaves_nothing(open_driver: OpenDri
     assert await driver.sandboxes() == []
     assert os.listdir(directory) == ["lock"]
     assert isinstance(driver, DockerDriver) and DockerSandbox.driver == driver.name
+
+
+# -- what is measured ------------------------------------------------------------------------------------
+
+
+async def test_without_a_sight_of_its_control_group_the_engine_tells_what_it_uses(open_driver: OpenDriver, monkeypatch):
+    """As for a gateway that is in a container itself."""
+    driver = await open_driver()
+    sandbox = await driver.create(SPEC)
+    assert isinstance(sandbox, DockerSandbox)
+    seen = await sandbox.usage()
+    monkeypatch.setattr(sandbox._meter, "pid", 0)
+    told = await sandbox.usage()
+    assert seen.memory_bytes is not None and told.memory_bytes is not None
+    assert abs(told.memory_bytes - seen.memory_bytes) < 8 << 20
+    assert told.cpu_seconds >= seen.cpu_seconds > 0
+    assert told.pids == seen.pids
+    await sandbox.destroy()
+    assert (await sandbox.usage()).cpu_seconds == told.cpu_seconds

@@ -477,7 +477,11 @@ class DockerSandbox:
         return await asyncio.shield(self._death)
 
     async def usage(self) -> Usage:
-        return self._meter.usage()
+        reading = self._meter.read()
+        if reading is None and not self.has_ended:
+            with suppress(EngineFailed):
+                reading = await self._owner.engine.do(self._owner.engine.reading, self.container)
+        return self._meter.usage(reading)
 
     async def destroy(self) -> DeathCertificate:
         if self._destroying is None:

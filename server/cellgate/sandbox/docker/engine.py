@@ -22,6 +22,8 @@ import docker
 import requests
 from docker.errors import APIError, DockerException
 
+from cellgate.sandbox.native.cgroups import Reading
+
 __all__ = ["Engine", "EngineFailed", "Event", "Facts", "Found", "Image", "State"]
 
 Result = TypeVar("Result")
@@ -160,6 +162,28 @@ class Engine:
                 return None
             raise
         return State(said["Running"], said["ExitCode"], said["OOMKilled"], said["Pid"], said["Error"])
+
+    def reading(self, container: str) -> Reading | None:
+        """What it uses, as the engine counts it; None when it runs no more. Not how often it met its limits."""
+        try:
+            with _failing():
+                said = self._client.stats(container, stream=False, one_shot=True)
+        except EngineFailed as error:
+            if error.status in GONE:
+                return None
+            raise
+        memory, cpu = said.get("memory_stats") or {}, said.get("cpu_stats", {}).get("cpu_usage", {})
+        if "usage" not in memory:
+            return None
+        return Reading(
+            memory_limit_bytes=memory.get("limit"),
+            memory_bytes=memory["usage"],
+            memory_peak_bytes=memory.get("max_usage", memory["usage"]),
+            oom_kills=0,
+            pids_limit_hits=0,
+            pids=said.get("pids_stats", {}).get("current", 0),
+            cpu_seconds=cpu.get("total_usage", 0) / 1e9,
+        )
 
     def containers(self, label: str) -> list[Found]:
         """All that bear a label (`name` or `name=value`), those that ended too."""

@@ -1,7 +1,7 @@
 """What a container uses, as the host counts it: its cgroup and its processes, where both can be seen from here.
 
-A gateway that is itself in a container, or whose engine is on another machine, sees neither; then nothing is measured,
-and the engine's word on how a container ended is all there is.
+A gateway that is itself in a container, or whose engine is on another machine, sees neither, and is told by the engine:
+later, and not how often a limit was met.
 """
 
 from __future__ import annotations
@@ -31,23 +31,22 @@ class Meter:
     last: Reading | None = None
     _looked_at: float = field(default=0.0)  # with `usage`, or for the first time
 
-    def look(self) -> bool:
-        """Keep what can be read now. Whether there was anything; once it is gone there is not."""
-        if (reading := self._read()) is None:
-            return False
-        self._looked_at = self._looked_at or time.monotonic()
-        self.last = reading
-        return True
+    def look(self) -> None:
+        """Keep what can be read now. Does nothing once it is gone."""
+        if (reading := self.read()) is not None:
+            self._looked_at = self._looked_at or time.monotonic()
+            self.last = reading
 
-    def usage(self) -> Usage:
-        """Now, or when it was last seen."""
+    def usage(self, reading: Reading | None) -> Usage:
+        """By what was read or told now; None once it is gone, and then as it was last seen."""
         before, looked_at = self.last, self._looked_at
-        is_there = self.look()
+        is_there = reading is not None
+        self.last = reading or before
         self._looked_at = time.monotonic()
         now = self.last
         if now is None:
             return Usage(None, None, 0.0, 0, 0, 0, stopped=False)
-        if self.sees_kernel:
+        if self.sees_kernel and self._child():
             stopped = self._is_stopped()
         else:  # what it calls a stopped process nobody else can see, but not that it does nothing at all
             passed = self._looked_at - looked_at
@@ -63,7 +62,8 @@ class Meter:
             stopped=stopped,
         )
 
-    def _read(self) -> Reading | None:
+    def read(self) -> Reading | None:
+        """None when its cgroup is gone, or cannot be seen from here."""
         memberships = parse_memberships(_text(f"/proc/{self.pid}/cgroup")) if self.pid else {}
         version, paths = _where(memberships, self.container)
         if version is None:
@@ -71,10 +71,14 @@ class Meter:
         return version.reading(lambda controller, file: _text(f"{paths.get(controller, paths.get('', ''))}/{file}"))
 
     def _is_stopped(self) -> bool:
-        """Whether the kernel, process 1's first child, stands still: stopped, or held by a tracer."""
-        children = _text(f"/proc/{self.pid}/task/{self.pid}/children").split()
-        states = [_text(f"/proc/{child}/stat").rpartition(")")[2].split()[:1] for child in children[:1]]
-        return states in ([["T"]], [["t"]])
+        """Whether the kernel stands still: stopped, or held by a tracer."""
+        return _text(f"/proc/{self._child()}/stat").rpartition(")")[2].split()[:1] in (["T"], ["t"])
+
+    def _child(self) -> str:
+        """The first of process 1, which is the kernel; "" when it cannot be seen from here."""
+        if self.container not in _text(f"/proc/{self.pid}/cgroup"):
+            return ""
+        return next(iter(_text(f"/proc/{self.pid}/task/{self.pid}/children").split()), "")
 
 
 def _where(memberships: dict[str, str], container: str) -> tuple[Version | None, dict[str, str]]:

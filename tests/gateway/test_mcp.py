@@ -20,6 +20,7 @@ from cellgate.gateway.tools import TOOLS
 from cellgate.wire.mcp import VERSIONS, Call, McpError, Note, read_message
 from tests.support.drivers import driver_params, open_driver
 from tests.support.gateway import TOKEN, Gateway, Reply, gateway
+from tests.support.server import served
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -198,15 +199,26 @@ async def test_any_gateway_knows_a_client_by_its_id(fake):
     assert fake.manager.sessions("owner") == []
 
 
+@pytest.mark.native
+async def test_a_client_finds_its_variables_after_the_gateway_was_killed():
+    async with served("--profile", "testing", "--end-sessions") as server:
+
+        async def run(code: str) -> str:
+            message = call("tools/call", name="run_code", arguments={"code": code})
+            headers = {SESSION_HEADER: "a" * 32, "Accept": "application/json"}
+            return (await server.fetch("POST", "/mcp", message, **headers)).json()["result"]["content"][-1]["text"]
+
+        assert await run("x = 'kept'") == "[names: added x]"
+        await server.kill_gateway()
+        await server.wait_ready()
+        assert await run("x") == "'kept'"
+
+
 @pytest.mark.parametrize(
     ("message", "status", "code"),
     [
-        ({}, 400, -32600),
         ({"jsonrpc": "1.0", "id": 1, "method": "ping"}, 200, -32600),
         ({"jsonrpc": "2.0", "id": 1}, 200, -32600),
-        ({"jsonrpc": "2.0", "id": True, "method": "ping"}, 400, -32600),
-        ({"jsonrpc": "2.0", "id": "x" * 300, "method": "ping"}, 400, -32600),
-        ({"jsonrpc": "2.0", "id": 1 << 70, "method": "ping"}, 400, -32600),
         ({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": [1]}, 200, -32602),
         (call("server/discover"), 200, -32601),
         (call("resources/list"), 200, -32601),
@@ -218,6 +230,13 @@ async def test_any_gateway_knows_a_client_by_its_id(fake):
 async def test_what_is_no_request_is_refused(fake, message, status, code):
     reply = await post(fake, message)
     assert (reply.status, reply.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("request_id", [True, "x" * 300, 1 << 70, [1], None])
+async def test_what_is_nobodys_request_is_answered_as_http_answers(fake, request_id):
+    message = {"jsonrpc": "2.0" if request_id is not None else "1.0", "id": request_id, "method": "ping"}
+    assert (await post(fake, message)).code == "usage"
+    assert (await post(fake, {})).code == "usage"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +261,8 @@ async def test_notes_are_taken_and_what_is_no_json_is_refused(fake):
         assert (reply.status, reply.body) == (202, b"")
     assert (await post(fake, {"jsonrpc": "2.0", "id": 1, "result": {}})).status == 202
     assert (await post(fake, b"[1")).code == "bad_json"
-    assert (await post(fake, call("ping"), **{"MCP-Protocol-Version": "2099-01-01"})).status == 400
+    later = await post(fake, call("ping"), **{"MCP-Protocol-Version": "2099-01-01"})
+    assert (later.status, later.json()["error"]["data"]["supported"]) == (400, list(VERSIONS))
     assert (await fake.ask("GET", "/mcp")).status == 405
 
 

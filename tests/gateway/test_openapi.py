@@ -162,8 +162,6 @@ async def provoke(
         sent = b"x" * (getattr(route.handler, "max_body_bytes", MAX_BODY_BYTES) + 1000)
     elif code == "bad_json":
         sent, path = sent and b"{", path + ("" if sent else "?permissions=%7B")
-    elif code == "usage" and path == "/mcp":
-        path += "?colour=red"
     elif code == "usage":
         wrong = b"\xff" if path == "/login" else b'{"name": 7}'
         sent, path = sent and wrong, path + ("" if sent else "?permissions=%7B%22a%22:1%7D&state=none&role=none")

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from tornado.web import HTTPError
 
-from cellgate.errors import CellgateError
+from cellgate.errors import CellgateError, UsageError
 from cellgate.gateway.base import problem_of
 from cellgate.gateway.tools import INSTRUCTIONS, TOOLS, Said, Toolbox
 from cellgate.gateway.v1.executes import MAX_CODE_BODY_BYTES, CellHandler
@@ -36,6 +36,7 @@ from cellgate.wire.mcp import (
     read_message,
     reply_to,
     text_block,
+    unsupported,
     version_for,
 )
 
@@ -87,14 +88,15 @@ class McpHandler(CellHandler):
         try:
             message = read_message(self.fields())
             if version not in VERSIONS:
-                would_pass = f"{', '.join(VERSIONS)} would pass"
-                raise McpError(METHOD_NOT_FOUND, f"{VERSION_HEADER} is {version[:40]!r}; {would_pass}")
-            if isinstance(message, Note):
+                self.answer(unsupported(message, version), 400)
+            elif isinstance(message, Note):
                 self._hear(message)
             else:
                 await self._answer(message)
         except McpError as error:
-            self.answer(error.to_json(), 400 if error.request_id is None else 200)
+            if error.request_id is None:  # nobody's: it is answered as HTTP answers
+                raise UsageError(str(error)) from error
+            self.answer(error.to_json())
 
     async def delete(self) -> None:
         """The client is done: its own session ends."""

@@ -1,7 +1,8 @@
 """The Model Context Protocol as a server of tools speaks it: what a client's message asks, and what is said to it.
 
-JSON-RPC 2.0 in the revisions that begin with `initialize`; a client of a later revision asks for that after it was told
-that `server/discover` is unknown here. Pure; what tools there are is for others.
+JSON-RPC 2.0 in the revisions that begin with `initialize`: these know sessions, and a client's variables belong to one.
+A client of a later revision, which has none, is told which are spoken here, and begins with `initialize` then. Pure;
+what tools there are is for others.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "read_message",
     "reply_to",
     "text_block",
+    "unsupported",
     "version_for",
 ]
 
@@ -31,6 +33,7 @@ VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")  # oldest fi
 MAX_ID_CHARS = 200  # of a request's id, which is sent back
 MAX_ID_BITS = 64
 INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32600, -32601, -32602  # JSON-RPC's own
+UNSUPPORTED_VERSION = -32022  # MCP's
 
 Json = dict[str, Any]
 
@@ -99,6 +102,14 @@ def reply_to(call: Call, result: Mapping[str, Any]) -> Json:
 
 def _is_long(name: str | int) -> bool:
     return len(name) > MAX_ID_CHARS if isinstance(name, str) else name.bit_length() > MAX_ID_BITS
+
+
+def unsupported(message: Call | Note, version: str) -> Json:
+    """A message in a revision that is not spoken here; what is, is among the data, for the client to choose from."""
+    request_id = message.id if isinstance(message, Call) else None
+    data = {"supported": list(VERSIONS), "requested": version[:MAX_ID_CHARS]}
+    error = {"code": UNSUPPORTED_VERSION, "message": f"{', '.join(VERSIONS)} would pass", "data": data}
+    return {"jsonrpc": "2.0", "id": request_id, "error": error}
 
 
 def progress_of(token: str | int, progress: float, message: str) -> Json:

@@ -184,6 +184,26 @@ async def test_files_are_copied_into_a_session_and_out(server: Server, client: A
         assert absent.status == 2 and "absent" in absent.err
 
 
+# -- scripts -------------------------------------------------------------------------------------------
+
+
+@one_loop
+async def test_scripts_are_kept_shown_compared_run_and_removed(server: Server, tmp_path):
+    script = tmp_path / "double.py"
+    script.write_text('"""Doubles."""\ndef calculate(inputs):\n    return inputs * 2\n')
+    assert (await cellgate(server, "scripts", "save", "double", str(script))).out == "double, version 1\n"
+    script.write_text('"""Triples."""\ndef calculate(inputs):\n    return inputs * 3\n')
+    assert (await cellgate(server, "scripts", "save", "double", str(script), "--json")).json()["version"] == 2
+    assert "Triples." in (await cellgate(server, "scripts")).out
+    assert "inputs * 2" in (await cellgate(server, "scripts", "show", "double", "--version", "1")).out
+    assert "+    return inputs * 3" in (await cellgate(server, "scripts", "diff", "double")).out
+    assert (await cellgate(server, "scripts", "run", "double", "--input", "14")).out == "42\n"
+    assert (await cellgate(server, "scripts", "rm", "double")).status == 0
+    assert (await cellgate(server, "scripts", "ls")).out.startswith("there are none")
+    missing = await cellgate(server, "scripts", "show", "double")
+    assert missing.status == 2 and "unknown_script" in missing.err
+
+
 # -- decisions -----------------------------------------------------------------------------------------
 
 SESSIONS = [

@@ -10,12 +10,12 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellgate.commands.exits import ExitStatus, exits_as_text
-from cellgate.commands.sources import add_code_arguments, read_code, read_timeout
+from cellgate.commands.sources import add_code_arguments, read_code, read_input, read_timeout
 from cellgate.errors import UsageError
 from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS
 from cellgate.sandbox.limits import LIMIT_ROWS, Limits
@@ -24,7 +24,7 @@ from cellgate.terminal import one_line
 if TYPE_CHECKING:
     from cellgate.client import AsyncClient, Result
     from cellgate.commands.in_sandbox import Outcome
-    from cellgate.commands.output import Event
+    from cellgate.commands.output import Printer
 
 __all__ = ["EXITS", "HELP", "add_arguments", "execute"]
 
@@ -72,14 +72,6 @@ def read_limits(values: Mapping[str, str | None]) -> Limits:
 def given_limits(values: Mapping[str, str | None]) -> dict[str, Any]:
     """Those alone that were given. Raises LimitError."""
     return {row.name: row.read(text) for row in LIMIT_ROWS if (text := values.get(row.name)) is not None}
-
-
-def read_input(text: str | None) -> Any:
-    """Raises UsageError."""
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--input is no JSON ({error}); a value like '{{\"n\": 3}}' would pass") from error
 
 
 def read_file_words(words: list[str]) -> dict[str, Path]:
@@ -181,7 +173,7 @@ async def _run_on_server(
     with printing() as printer:
         async with Signals(printer.broken) as signals, reached(args) as client:
             if args.input is not None:
-                return await _calculate(client, args, printer.show, code, timeout, files, wish)
+                return await _calculate(client, args, printer, code, timeout, files, wish)
             async with client.session(**wish) as session:
                 await session.open()
                 for name, path in files.items():
@@ -202,20 +194,17 @@ async def _run_on_server(
 async def _calculate(
     client: AsyncClient,
     args: argparse.Namespace,
-    show: Callable[[Event], None],
+    printer: Printer,
     code: str,
     timeout: float | None,
     files: Mapping[str, Path],
     wish: Mapping[str, Any],
 ) -> tuple[Result, dict[str, Any]]:
     """The code defines `calculate`, which gets the inputs; what it returns is the result."""
+    from cellgate.commands.running import show_run
+
     brought = {name: path.read_bytes() for name, path in files.items()}
     run = await client.run(code, inputs=read_input(args.input), files=brought, timeout=timeout, **wish)
     if not args.json:
-        for name in ("stdout", "stderr"):
-            show({"event": name, "text": getattr(run.result, name)})
-        if run.result.error:
-            show({"event": "error", **run.result.error})
-        else:
-            show({"event": "stdout", "text": json.dumps(run.value) + "\n"})
+        show_run(run, printer, has_value=True)
     return run.result, {"value": run.value}

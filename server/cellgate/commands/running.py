@@ -3,7 +3,9 @@ standard input, and Ctrl-C for the code."""
 
 from __future__ import annotations
 
+import json
 import sys
+from typing import TYPE_CHECKING
 
 from cellgate.client.session import AsyncSession, CellOptions
 from cellgate.commands.exits import ExitStatus, status_of_result
@@ -13,7 +15,10 @@ from cellgate.commands.typed import Answers
 from cellgate.terminal import one_line
 from cellgate.wire.result import Result
 
-__all__ = ["run_in", "tell_end"]
+if TYPE_CHECKING:
+    from cellgate.client.runs import Run
+
+__all__ = ["run_in", "show_run", "tell_end"]
 
 
 async def run_in(
@@ -39,6 +44,18 @@ async def run_in(
             on_input=answers.answer if answers else None,
             **options,
         )
+
+
+def show_run(run: Run, printer: Printer, *, has_value: bool) -> None:
+    """What came of code that was run once, when all is over; `has_value`: what it returned, too."""
+    for name in ("stdout", "stderr"):
+        printer.show({"event": name, "text": getattr(run.result, name)})
+    if run.result.error:
+        printer.show({"event": "error", **run.result.error})
+    elif has_value:
+        printer.show({"event": "stdout", "text": json.dumps(run.value) + "\n"})
+    elif run.result.result:
+        printer.show({"event": "result", "data": run.result.result})
 
 
 def tell_end(result: Result) -> ExitStatus:

@@ -51,6 +51,12 @@ def _add_common(parser: argparse.ArgumentParser, **default: Any) -> None:
 
 def execute(args: argparse.Namespace) -> ExitStatus:
     """Carry out `cellgate sessions`. Raises UsageError, the SDK's errors, BrokenPipeError, EndedBySignal."""
+    if args.action == "attach":
+        from cellgate.commands import repl
+
+        return repl.execute(
+            argparse.Namespace(attach=args.session, server=args.server, name=None, kernel=None, keep=True, images=None)
+        )
     asyncio.run(_execute(args))
     return ExitStatus.OK
 
@@ -121,6 +127,7 @@ ACTIONS: dict[str, tuple[Act, str]] = {
     "interrupt": (_interrupt, "interrupt what runs in one"),
     "restart": (_restart, "lose all its variables, keep the session"),
     "logs": (_logs, "what was said in one"),
+    "attach": (_list, "work in one, as `cellgate repl --attach` does"),
 }
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from cellgate.errors import LimitError, UsageError
 
-__all__ = ["MAX_CODE_BYTES", "add_code_arguments", "read_code", "read_file", "read_timeout"]
+__all__ = ["MAX_CODE_BYTES", "add_code_arguments", "read_code", "read_file", "read_input", "read_timeout"]
 
 MAX_CODE_BYTES = 8 << 20  # a message of the link takes 16 MiB, and JSON may double the size of what it quotes
 MAX_TIMEOUT_SECONDS = 365 * 24 * 3600  # a year is as good as no limit, and fits every clock
@@ -46,6 +48,14 @@ def read_code(code: str | None, file: str | None) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{name} is not UTF-8 (byte {error.start}); code in UTF-8 would pass") from error
+
+
+def read_input(text: str | None) -> Any:
+    """Raises UsageError."""
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--input is no JSON ({error}); a value like '{{\"n\": 3}}' would pass") from error
 
 
 def read_file(file: str) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 from tests.bench import interrupt, latency, memory, output, start, sustained
 from tests.bench.gateway import agent as gateway_agent
 from tests.bench.gateway import files as gateway_files
-from tests.bench.gateway import idle, policy, relay, stall, throughput
+from tests.bench.gateway import idle, policy, relay, rest, stall, throughput
 from tests.bench.gateway import interrupt as gateway_interrupt
 from tests.bench.gateway import latency as gateway_latency
 from tests.bench.gateway import output as gateway_output
@@ -46,6 +46,7 @@ FIGURES = {
             ("start", "From POST to the first answer", gateway_start),
             ("latency", "A warm cell through the websocket", gateway_latency),
             ("agent", "A warm cell over an agent's websocket; the peer is the v1 websocket", gateway_agent),
+            ("rest", "Code run over REST; the peers are named in `rest.py`", rest),
             ("policy", "What judging costs a cell; the peer judges nothing", policy),
             ("throughput", "Warm cells in many sessions at once", throughput),
             ("relay", "What a relayed message costs", relay),

@@ -353,7 +353,7 @@ async def test_a_client_that_takes_nothing_is_let_go(session):
 async def test_an_unknown_session_and_somebody_elses_are_told_alike(session):
     from cellgate.access.scopes import Scope
 
-    other = session.here.token("bob", Scope.EXECUTE)
+    other = session.here.token("bob", Scope.FILES)
     for method, path, body in (
         ("GET", "files", None), ("GET", "files/x", None), ("PUT", "files/x", b"data"), ("DELETE", "files/x", None),
         ("GET", "archive", None), ("PUT", "archive", b"data"), ("POST", "files", {"make_directory": "x"}),
@@ -364,14 +364,15 @@ async def test_an_unknown_session_and_somebody_elses_are_told_alike(session):
     assert await session.names() == []
 
 
-async def test_who_only_watches_may_read_and_not_write(session):
+async def test_who_only_watches_or_runs_code_reads_and_writes_no_files(session):
     from cellgate.access.scopes import Scope
 
-    watcher = session.here.token("owner", Scope.OBSERVE)
     await session.put("f", b"x")
     base = f"/v1/sessions/{session.id}/files/f"
-    assert (await session.here.ask("GET", base, token=watcher)).body == b"x"
-    assert (await session.here.ask("PUT", base, b"y", token=watcher)).status == 403
+    for scope in (Scope.OBSERVE, Scope.EXECUTE):
+        watcher = session.here.token("owner", scope)
+        assert (await session.here.ask("GET", base, token=watcher)).status == 403
+        assert (await session.here.ask("PUT", base, b"y", token=watcher)).status == 403
     assert (await session.ask("GET", "files/f")).body == b"x"
 
 

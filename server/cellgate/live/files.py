@@ -33,6 +33,7 @@ from cellgate.errors import (
     NotPermitted,
     WorkspaceGone,
 )
+from cellgate.live.happenings import Direction
 from cellgate_kernel.message import Channel
 
 __all__ = [
@@ -91,6 +92,10 @@ class Asks(Protocol):
     async def ask(
         self, msg_type: str, content: Mapping[str, Any], buffers: Sequence[bytes] = (), *, channel: Channel
     ) -> Answer: ...
+
+    def file_moved(self, direction: Direction, path: str, size_bytes: int) -> None:
+        """To be told when all of it has."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,13 @@ class SessionFiles:
         while data and sum(map(len, pieces)) < entry.size:
             _, data = await self.read(path, sum(map(len, pieces)), entry.size)
             pieces.append(data)
-        return b"".join(pieces)
+        whole = b"".join(pieces)
+        self.was_sent(path, len(whole))
+        return whole
+
+    def was_sent(self, path: str, size_bytes: int) -> None:
+        """So much of a file went to a client: to be told by who has read it in pieces."""
+        self._session.file_moved(Direction.OUT, path, size_bytes)
 
     async def write_whole(self, path: str, data: bytes) -> Entry:
         upload = self.upload(path)
@@ -194,13 +205,15 @@ class SessionFiles:
         """The archive of a directory, in pieces, as they are wanted. Owes an `aclose`."""
         said, _ = await self._ask(path, {"op": "pack", "path": clean(path), "format": kind})
         handle = said.get("handle")
-        is_over = False
+        is_over, size = False, 0
         try:
             while True:
                 _, piece = await self._ask(path, {"op": "next", "handle": handle}, seconds=LONG_SECONDS)
                 if not piece:
                     is_over = True
+                    self.was_sent(path, size)
                     return
+                size += len(piece)
                 yield piece
         finally:
             if not is_over:
@@ -273,6 +286,7 @@ class Upload:
             await self.write(b"")
         said, _ = await self._files._ask(self._path, {"op": "rename", "path": self._part, "to": self._path})
         self._is_begun = False
+        self._files._session.file_moved(Direction.IN, self._path, self._size)
         return _entry(self._path, said)
 
     async def unpack(self) -> tuple[int, int]:
@@ -282,6 +296,7 @@ class Upload:
         limit = int(self._files._session.limits["workspace_bytes"])
         content = {"op": "unpack", "path": self._part, "to": self._path, "format": self._kind, "max_bytes": limit}
         said, _ = await self._files._ask(self._path, content, seconds=LONG_SECONDS)
+        self._files._session.file_moved(Direction.IN, self._path, self._size)
         return _whole(self._path, said, "entries"), _whole(self._path, said, "bytes")
 
     async def close(self) -> None:

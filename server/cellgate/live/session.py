@@ -40,6 +40,8 @@ from cellgate.live.happenings import (
     CellRefused,
     ClientJoined,
     ClientLeft,
+    Direction,
+    FileMoved,
     Happening,
     Happenings,
     KernelEnded,
@@ -437,6 +439,10 @@ class LiveSession:
     def go_on(self) -> None:
         """A cell of it may run that might not before."""
         self._do(self.session.go_on(self._host.now()))
+
+    def file_moved(self, direction: Direction, path: str, size_bytes: int) -> None:
+        """All of it has, to or from a client."""
+        self._tell(FileMoved(self.who, direction, path, size_bytes))
 
     # -- the manager's heartbeat ---------------------------------------------------------------------
 

@@ -195,7 +195,7 @@ class FileHandler(_Streaming):
         if count > files.max_bytes:  # sparse: no file here has as much to say
             raise FileTooLarge(path, files.max_bytes)
         self.set_header("Content-Length", str(count))
-        stall = live.session.limits.client_stall_seconds
+        stall, wanted = live.session.limits.client_stall_seconds, count
         try:
             while count:
                 now, piece = await files.read(path, start, count)
@@ -203,6 +203,7 @@ class FileHandler(_Streaming):
                     raise FilesFailed(path, "it has changed while it was read")
                 await self.send(piece, stall)
                 start, count = start + len(piece), count - len(piece)
+            files.was_sent(path, wanted)
             self.finish()
         except (CellgateError, StreamClosedError):
             if not self._headers_written:

@@ -79,36 +79,36 @@ V1_ROUTES: tuple[Route, ...] = (
     Route("/v1/sessions/{session_id}/files", FilesHandler, {
         "GET": Operation(
             "what is in a directory", {200: "Files"}, (*_FILES, "usage"),
-            query={"path": TEXT, "after": TEXT, "max": _LISTED}, scope=Scope.OBSERVE,
+            query={"path": TEXT, "after": TEXT, "max": _LISTED}, scope=Scope.FILES,
         ),
         "POST": Operation(
             "make a directory, or move something", {201: "File", 200: "File"}, (*_FILES, *_CHANGES),
-            body="FileChange", scope=Scope.EXECUTE,
+            body="FileChange", scope=Scope.FILES,
         ),
     }),
     Route("/v1/sessions/{session_id}/files/{path}", FileHandler, {
         "GET": Operation(
             "a file, or a range of it; HEAD tells what it is", {200: "Bytes", 206: "Bytes", 304: ""},
-            (*_FILES, "bad_range", "file_too_large"), media=STREAMED, scope=Scope.OBSERVE,
+            (*_FILES, "bad_range", "file_too_large"), media=STREAMED, scope=Scope.FILES,
         ),
         "PUT": Operation(
             "a file, with the directories above it, in place of one that is there", {200: "File"},
-            (*_FILES, *_CHANGES), body="Bytes", body_media=STREAMED, scope=Scope.EXECUTE,
+            (*_FILES, *_CHANGES), body="Bytes", body_media=STREAMED, scope=Scope.FILES,
         ),
         "DELETE": Operation(
             "remove a file or directory", {204: ""}, (*_FILES, "not_empty", "usage"),
-            query={"recursive": words_of("true", "false")}, scope=Scope.EXECUTE,
+            query={"recursive": words_of("true", "false")}, scope=Scope.FILES,
         ),
     }),
     Route("/v1/sessions/{session_id}/archive", ArchiveHandler, {
         "GET": Operation(
             "a directory, packed", {200: "Bytes"}, (*_FILES, "usage"),
-            query={"path": TEXT, "format": words_of(*ARCHIVES)}, media=STREAMED, scope=Scope.OBSERVE,
+            query={"path": TEXT, "format": words_of(*ARCHIVES)}, media=STREAMED, scope=Scope.FILES,
         ),
         "PUT": Operation(
             "unpack a tar or zip into a directory: all of it or nothing", {200: "Unpacked"},
             (*_FILES, *_CHANGES, "bad_archive", "usage"), query={"path": TEXT, "format": words_of(*ARCHIVES)},
-            body="Bytes", body_media=STREAMED, scope=Scope.EXECUTE,
+            body="Bytes", body_media=STREAMED, scope=Scope.FILES,
         ),
     }),
     Route("/v1/sessions/{session_id}/execute", ExecuteHandler, {

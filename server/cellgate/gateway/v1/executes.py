@@ -39,12 +39,10 @@ MAX_CODE_BODY_BYTES = 8 << 20  # of a request with code: as much as a message of
 MAX_RESULT_BYTES = 4 << 20  # of output in one answer, which is held whole and composed while all sessions wait
 PAGE_BYTES = 256 << 10  # of the journal, read for one page of events
 MAX_READS = 16  # for a page, when what is read holds no event
-CELL_NAMES = ("id", "code", "timeout", "store_history", "silent", "stop_on_error", "limits", "expressions", "diff")
-_NUMBER = re.compile("[0-9]{1,18}")
-
-
 MAX_CHARS = 1_000_000  # of a text that stands for outputs; whoever reads more takes the outputs
 VARIABLES_SECONDS = 30.0  # until a kernel that runs a cell is not waited for any longer
+CELL_NAMES = ("id", "code", "timeout", "store_history", "silent", "stop_on_error", "limits", "expressions", "diff")
+_NUMBER = re.compile("[0-9]{1,18}")
 
 
 def read_cell(fields: Mapping[str, object]) -> Execute:
@@ -70,19 +68,16 @@ async def shown(result: Result, chars: int | None, rest: str) -> dict[str, Any]:
     leaves out."""
     if chars is None:
         return result.to_json()
-    ending = {name: getattr(result, name) for name in ("cell", "status", "reason", "seq")}
-    return {
-        **ending,
-        "text": await asyncio.to_thread(render, result, max_chars=chars, rest=rest),
-    }  # of megabytes, perhaps
+    text = await asyncio.to_thread(render, result, max_chars=chars, rest=rest)  # of megabytes, perhaps
+    return {**{name: getattr(result, name) for name in ("cell", "status", "reason", "seq")}, "text": text}
 
 
 class CellHandler(V1Handler):
     """What handlers that run code have in common."""
 
     max_body_bytes = MAX_CODE_BODY_BYTES
-
     read_bytes = 0  # of its body
+    stream: EventStream | None = None
 
     def fields(self) -> dict[str, object]:
         """The body itself is not kept while the code runs."""
@@ -108,8 +103,6 @@ class CellHandler(V1Handler):
         super().on_connection_close()
         if self.stream is not None:
             self.stream.end()
-
-    stream: EventStream | None = None
 
     def wanted_chars(self) -> int | None:
         """How long a text is to be that stands for the outputs, if one was asked for. Raises UsageError."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 
 import pytest
 
@@ -30,3 +32,11 @@ def test_both_ways_have_the_same_names_and_arguments(blocking, asynchronous):
         ours_, theirs_ = getattr(blocking, name), getattr(asynchronous, name)
         if inspect.isfunction(theirs_):
             assert inspect.signature(ours_) == inspect.signature(theirs_) and ours_.__doc__
+
+
+def test_importing_it_imports_nothing_that_is_needed_only_later():
+    """What takes its time comes with the first connection, the first request, the first event that is read."""
+    code = "import sys; from cellgate.client import Client; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    heavy = {"websockets", "msgpack", "http.client", "subprocess", "cellgate.client.events", "cellgate.wire.agent"}
+    assert heavy & set(run.stdout.split()) == set()

@@ -28,6 +28,7 @@ from cellgate.gateway.status import (
     DrainHandler,
     HealthHandler,
     MeHandler,
+    QuotasHandler,
     Readiness,
     ReadyHandler,
     StatusHandler,
@@ -150,6 +151,9 @@ ROUTES: tuple[Route, ...] = (
         "GET": Operation(
             "how the server fares, for Prometheus", {200: "Metrics"}, media="text/plain", scope=Scope.ADMIN
         ),
+    }),
+    Route("/v1/quotas", QuotasHandler, {
+        "GET": Operation("what you have and have used, and may", {200: "Quotas"}, scope=Scope.OBSERVE),
     }),
     Route("/v1/drain", DrainHandler, {
         "GET": Operation("whether new sessions are taken, and how many there are", {200: "Drain"}, scope=Scope.ADMIN),

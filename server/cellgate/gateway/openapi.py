@@ -140,6 +140,8 @@ _NOTEBOOK_KERNEL: Schema = {
 }
 _NOTEBOOK_LABELS: Schema = {"name": _LABEL, "type": {"type": ["string", "null"], "maxLength": 64}}
 
+_NUMBER: Schema = {"type": "number"}
+
 _SCHEMAS: dict[str, Schema] = {
     "Error": object_of({
         "code": {"type": "string", "enum": sorted(CODES)},
@@ -157,6 +159,11 @@ _SCHEMAS: dict[str, Schema] = {
     "Stats": object_of({name: {"type": "object"} for name in ("now", "counts", "history")}, {"at": {"type": "number"}}),
     "Health": object_of({"status": {"const": "ok"}}),
     "Ready": object_of({"status": {"const": "ready"}}),
+    "Quotas": object_of({
+        "principal": TEXT,
+        "quotas": {"type": "object", "additionalProperties": object_of(dict.fromkeys(("used", "limit"), _NUMBER))},
+        "day_ends_in_seconds": COUNT,
+    }),
     "Drain": object_of({"draining": {"type": "boolean"}, "sessions": COUNT}),
     "Api": object_of({"version": TEXT}),
     "Status": object_of({"started": DATE, "last_activity": DATE, "kernels": COUNT, "connections": COUNT}),

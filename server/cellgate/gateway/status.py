@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, cast
 
 from cellgate.access.scopes import Scope
 from cellgate.errors import Draining, UsageError
 from cellgate.gateway.base import RestHandler, timestamp
 from cellgate.gateway.bodies import BadJson, read_object
+from cellgate.sessions.quotas import seconds_left
 
 __all__ = [
     "ApiHandler",
@@ -16,6 +18,7 @@ __all__ = [
     "DrainHandler",
     "HealthHandler",
     "MeHandler",
+    "QuotasHandler",
     "Readiness",
     "ReadyHandler",
     "StatusHandler",
@@ -69,6 +72,24 @@ class Readiness:
             self._tried_at = now
             self._trying = asyncio.ensure_future(self._manager.check_ready())
         await asyncio.shield(self._trying)
+
+
+class QuotasHandler(RestHandler):
+    def get(self) -> None:
+        """Of each quota what whoever asks has or has used, and may; two begin anew when the day ends."""
+        manager, server = self.manager, self.manager.settings.server
+        holding, used = manager.holding(self.principal), manager.accounts.used(self.principal)
+        running = sum(live.is_running for live in manager.sessions(self.principal))
+        rows = {
+            "sessions_per_principal": holding.sessions,
+            "cells_per_principal": running,
+            "memory_bytes_per_principal": holding.memory_bytes,
+            "stored_bytes_per_principal": holding.stored_bytes,
+            "cpu_seconds_per_day": round(used.cpu_seconds, 3),
+            "wall_seconds_per_day": round(used.wall_seconds, 3),
+        }
+        quotas = {name: {"used": value, "limit": getattr(server, name)} for name, value in rows.items()}
+        self.answer({"principal": self.principal, "quotas": quotas, "day_ends_in_seconds": seconds_left(time.time())})
 
 
 class DrainHandler(RestHandler):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cellgate.errors import CellgateError, QuotaUsedUp, TooManySessions
 from cellgate.sessions.limits import ServerLimits
 
-__all__ = ["Holding", "Ledger", "Used", "refusal", "spent_refusal"]
+__all__ = ["Holding", "Ledger", "Used", "refusal", "seconds_left", "spent_refusal"]
 
 DAY_SECONDS = 86400
 
@@ -53,11 +53,16 @@ def refusal(
 
 def spent_refusal(limits: ServerLimits, used: Used, now: float) -> QuotaUsedUp | None:
     """Why nothing more runs today for who has used this."""
-    seconds = math.ceil(DAY_SECONDS - now % DAY_SECONDS)
+    seconds = seconds_left(now)
     for name, spent in (("cpu_seconds_per_day", used.cpu_seconds), ("wall_seconds_per_day", used.wall_seconds)):
         if spent >= getattr(limits, name):
             return QuotaUsedUp(name, 1, 0, f"the day ends in {seconds} s", retry_seconds=seconds)
     return None
+
+
+def seconds_left(now: float) -> int:
+    """Until the day ends."""
+    return math.ceil(DAY_SECONDS - now % DAY_SECONDS)
 
 
 class Ledger:

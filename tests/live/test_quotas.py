@@ -59,6 +59,21 @@ async def test_who_ends_a_session_gives_its_turn_away(open_one):
     assert (await second.outcome(waiting)).value == "2"
 
 
+async def test_who_waits_and_is_ended_leaves_its_turn_to_the_next(open_one):
+    manager = await open_one(cells_per_principal=1)
+    first, second, third = [Client(await manager.create(OWNER, Wish())) for _ in range(3)]
+    asking = first.ask("input()", allow_stdin=True)
+    await first.until(lambda: any(m["msg_type"] == "input_request" for m in first.messages))
+    second.ask("1 + 1")
+    waiting = third.ask("1 + 2")
+    await until(lambda: len(manager._held_back.get(OWNER, ())) == 2)
+    await second.live.delete()
+    first.send_request("input_reply", {"value": ""}, Channel.STDIN)
+    await first.outcome(asking)
+    assert (await third.outcome(waiting)).value == "3"
+    assert not manager._held_back
+
+
 async def test_who_has_used_todays_time_is_told_and_others_go_on(open_one):
     manager = await open_one(wall_seconds_per_day=100)
     client, other = Client(await manager.create(OWNER, Wish())), Client(await manager.create("ada", Wish()))

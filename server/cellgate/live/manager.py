@@ -412,11 +412,17 @@ class Manager:
         self._running[principal] -= 1
         if not self._running[principal]:
             del self._running[principal]
-        if waiting := self._held_back.get(principal):
+        if principal in self._held_back:
+            asyncio.get_running_loop().call_soon(self._give_turns, principal)
+
+    def _give_turns(self, principal: str) -> None:
+        """To those that wait, in their order. One that needs it no more leaves it to the next."""
+        waiting = self._held_back.get(principal)
+        while waiting and self._running[principal] < self.settings.server.cells_per_principal:
             _, first = waiting.popitem(last=False)
-            if not waiting:
-                del self._held_back[principal]
-            asyncio.get_running_loop().call_soon(first.go_on)
+            first.go_on()
+        if not waiting:
+            self._held_back.pop(principal, None)
 
     def forget(self, session: LiveSession) -> None:
         self._sessions.pop(session.id, None)

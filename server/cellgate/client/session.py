@@ -19,12 +19,12 @@ from cellgate.client.errors import CellFailed, CellgateError, SessionOver
 from cellgate.client.files import AsyncFiles
 from cellgate.client.http import Http
 from cellgate.client.ledger import CellSink, Ledger, Request
-from cellgate.wire.result import Folding, Result
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # for those who read types; nothing of it runs
 
     from cellgate.client.events import Event
+    from cellgate.wire.result import Result
 
 __all__ = ["AsyncCell", "AsyncSession", "CellOptions", "OnEvent", "OnInput", "OnMessage"]
 
@@ -101,10 +101,9 @@ class AsyncCell:
         while not self._is_done:
             await self._has_more_than(len(self._raw))
         self._check()
-        folding = Folding()
-        for event in self._raw:
-            folding.take(event)
-        return folding.result()
+        from cellgate.wire.result import fold
+
+        return fold(self._raw)
 
     async def cancel(self) -> str:
         """Stop it: one that waits will not run, one that runs is interrupted. Returns what it was: waiting, running,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from cellgate.errors import Fault
-from cellgate.sandbox.certificate import DeathCertificate, Reason
-from cellgate.wire.result import Result
+
+if TYPE_CHECKING:
+    from cellgate.sandbox.certificate import DeathCertificate
+    from cellgate.wire.result import Result
 
 __all__ = [
     "EndedBySignal",
@@ -54,8 +57,8 @@ _MEANINGS = {
     ExitStatus.ENDED: "the sandbox ended, or a time limit did: one line on standard error says how",
     ExitStatus.FAILED: "Cellgate failed, through no fault of the code",
 }
-_OUR_FAILURES = (Reason.BACKEND_ERROR, Reason.SUPERVISOR_LOST)
-_RAISED = ("error", "interrupted")  # of the reasons that a cell can end for
+_OUR_FAILURES = ("backend_error", "supervisor_lost")  # of the reasons that a sandbox or a cell can end for
+_RAISED = ("error", "interrupted")
 _REFUSED = ("policy_denied", "queue_full", "quota_used_up")
 
 
@@ -64,7 +67,7 @@ def status_of_run(
 ) -> ExitStatus:
     """Of code that was run: from its `execute_reply`, or the certificate when the sandbox ended first."""
     if certificate is not None:
-        return ExitStatus.FAILED if certificate.reason in _OUR_FAILURES else ExitStatus.ENDED
+        return ExitStatus.FAILED if certificate.reason.value in _OUR_FAILURES else ExitStatus.ENDED
     if timed_out:
         return ExitStatus.ENDED
     if reply.get("status") == "ok" or is_clean_exit({"name": reply.get("ename"), "value": reply.get("evalue")}):

@@ -41,7 +41,62 @@ DOCKER = {
     "test_a_terminal_of_ones_own_is_harmless": _TERMINALS,
 }
 
-GVISOR: dict[str, str] = {}
+# Of gVisor's: what a sandbox reaches there is a kernel of its own, and what it may do to that one it does to itself.
+_KERNEL = (
+    "its kernel answers in other words, lets through what changes its own state alone, and is an older one"
+)
+_THREADS = "its kernel's threads count as its processes, 256 above the limit; one that is refused ends the session"
+_MEMORY = "when memory runs out the host kills a part of its kernel, and the session ends: no child is killed alone"
+_FILES = "/tmp is a memory of its own, and files are bounded by their bytes and not by their number"
+_PROC_OF_ITS_OWN = "/proc, /sys and /dev are those of its kernel, and tell of nothing else"
+
+GVISOR = {
+    "test_a_set_user_id_program_changes_nothing": _UID,
+    "test_root_is_nobody_in_here_and_the_session_is_nobody_outside": _UID,
+    "test_files_of_the_host_that_hold_secrets_are_not_there": _IMAGE,
+    "test_the_root_holds_what_was_planned_and_nothing_else": _IMAGE,
+    "test_no_mount_admits_set_user_id_or_devices": _SUID,
+    "test_rubbish_on_the_birth_socket_reaches_nobody": _LINK,
+    "test_the_wardens_socket_is_not_inside": _LINK,
+    "test_a_shut_birth_socket_is_told_when_a_link_is_wanted": "it is told when a link is asked for, and not before",
+    "test_sockets_inside_tell_nothing_of_their_other_ends_owner": "its /proc names the socket that it listens on",
+    "test_the_kernels_descriptors_lead_nowhere_but_to_itself_and_its_link": "its kernel calls sockets otherwise",
+    "test_no_process_is_seen_but_the_sandboxs_own": _INIT,
+    "test_process_1_hears_no_signal_from_inside": _INIT,
+    "test_process_1_shows_no_way_out": _INIT,
+    "test_the_environment_is_a_list_of_harmless_names": _INIT,
+    "test_a_terminal_of_ones_own_is_harmless": "its terminals are its own, and as many as it may open files",
+    "test_the_internet_is_out_of_reach_at_once": _KERNEL,
+    "test_no_family_of_sockets_but_three_and_no_protocol_but_two": _KERNEL,
+    "test_there_is_no_interface_but_a_loopback_of_its_own": _KERNEL,
+    "test_a_call_in_a_foreign_convention_ends_its_process": _KERNEL,
+    "test_guests_may_tighten_their_own_sandbox_and_never_loosen_it": _KERNEL,
+    "test_no_call_that_reaches_deep_into_the_kernel": _KERNEL,
+    "test_no_key_of_the_host_is_reached": _KERNEL,
+    "test_no_look_into_another_process": _KERNEL,
+    "test_no_mount_and_no_other_root": _KERNEL,
+    "test_no_namespace_of_ones_own": _KERNEL,
+    "test_there_is_no_capability_to_be_had": _KERNEL,
+    "test_memory_that_cannot_be_reclaimed_is_refused": _KERNEL,
+    "test_limits_of_the_process_cannot_be_raised": _KERNEL,
+    "test_only_the_workspace_can_be_written": _KERNEL,
+    "test_paths_that_climb_and_links_that_point_out_stay_inside": _KERNEL,
+    "test_a_kernel_without_its_directory_lives": _KERNEL,
+    "test_a_bomb_of_threads_is_an_error": _THREADS,
+    "test_a_fork_bomb_in_python_ends_at_the_limit": _THREADS,
+    "test_a_fork_bomb_in_the_shell_ends_at_the_limit": _THREADS,
+    "test_many_that_spin_share_one_core_and_leave_the_neighbour_its_own[processes]": _THREADS,
+    "test_process_1_reaps_any_number_of_orphans": _THREADS,
+    "test_a_child_that_takes_too_much_is_killed_alone_and_noted": _MEMORY,
+    "test_nobody_in_a_sandbox_escapes_being_killed_for_memory": _MEMORY,
+    "test_two_processes_that_take_more_only_together_do_not_both_live": _MEMORY,
+    "test_a_million_empty_files_end_at_the_cap_on_inodes": _FILES,
+    "test_home_work_and_tmp_are_full_together": _FILES,
+    "test_nothing_of_proc_can_be_written": _PROC_OF_ITS_OWN,
+    "test_only_harmless_devices_exist_and_no_other_can_be_made": _PROC_OF_ITS_OWN,
+    "test_proc_tells_nothing_that_only_the_host_should_know": _PROC_OF_ITS_OWN,
+    "test_sys_is_not_there_and_cgroups_cannot_be_reached": _PROC_OF_ITS_OWN,
+}
 
 DIFFERENCES = {"native": {}, "docker": DOCKER, "docker-runsc": GVISOR}
 

@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     build = actions.add_parser("build", help="make those that come with Cellgate, where something has changed")
-    build.add_argument("names", nargs="*", metavar="NAME", help="python, python-data (default: both)")
+    build.add_argument("names", nargs="*", metavar="NAME", help="python, python-data, service (default: all)")
     build.add_argument("--fresh", action="store_true", help="fetch the newest packages, whatever there is")
     listing = actions.add_parser("ls", help="list what there is")
     listing.add_argument("--json", action="store_true", help="print one object, with the packages of each")
@@ -70,10 +70,13 @@ def execute(args: argparse.Namespace) -> ExitStatus:
 
 
 def _build(args: argparse.Namespace) -> ExitStatus:
-    from cellgate.sandbox.docker.build import RECIPES, build, recipe_of
+    from cellgate.sandbox.docker.build import RECIPES, SERVICE, build, build_service, recipe_of
 
-    recipes = [recipe_of(name) for name in args.names or RECIPES]
+    names = args.names or [*RECIPES, SERVICE]
+    recipes = [recipe_of(name) for name in names if name != SERVICE]
     _tell(_with_engine(lambda engine: [build(engine, recipe, _say, fresh=args.fresh) for recipe in recipes]))
+    if SERVICE in names:
+        print(_with_engine(lambda engine: build_service(engine, _say, fresh=args.fresh)))
     return ExitStatus.OK
 
 

@@ -26,7 +26,12 @@ from cellgate.errors import UsageError
 from cellgate.sandbox.docker.engine import Engine, EngineFailed
 from cellgate.sandbox.docker.images import NAME, TEMPLATE_LABEL, LinkVersion, Template, find_templates, image_name
 
-__all__ = ["RECIPES", "BuildFailed", "Recipe", "build", "recipe_of"]
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["RECIPES", "SERVICE", "BuildFailed", "Recipe", "build", "build_service", "recipe_from", "recipe_of"]
 
 Say = Callable[[str], object]
 
@@ -37,6 +42,7 @@ LEAST_PYTHON: Final = (3, 10)
 # What wheels of other projects call the C library that official and Debian images have; musl is another.
 PLATFORMS: Final = ("manylinux_2_28_{0}", "manylinux_2_17_{0}", "manylinux2014_{0}", "manylinux_2_12_{0}")
 MAX_REQUIREMENTS_BYTES: Final = 64 << 10  # names of packages; whatever is larger is another file
+SERVICE: Final = "service"
 STEP_SECONDS: Final = 1800.0  # for all of scikit-learn over a slow line
 ASK_BASE: Final = (
     "import json, platform, site, sys; print(json.dumps([list(sys.version_info[:3]), site.getsitepackages()[0],"
@@ -80,7 +86,7 @@ def recipe_of(name: str) -> Recipe:
 
 def recipe_from(name: str, base: str, requirements: Path, engine: Engine) -> Recipe:
     """Somebody's own. Raises UsageError, EngineFailed."""
-    if not NAME.fullmatch(name) or len(name) > 100 or name in RECIPES:
+    if not NAME.fullmatch(name) or len(name) > 100 or name in (*RECIPES, SERVICE):
         raise UsageError(f"{name[:80]!r} cannot be its name; small letters and digits with . _ - between would pass")
     try:
         text = requirements.read_bytes()[: MAX_REQUIREMENTS_BYTES + 1].decode()
@@ -130,6 +136,52 @@ def build(engine: Engine, recipe: Recipe, say: Say, *, fresh: bool = False) -> T
     return find_templates(engine)[recipe.name]
 
 
+def build_service(engine: Engine, say: Say, *, fresh: bool = False) -> str:
+    """The image of the service itself, which `docker-compose.yml` starts; its name. Raises as `build`."""
+    packages = _packages(
+        engine, Recipe(SERVICE, "".join(f"{line}\n" for line in _own_requirements())), say, fresh=fresh
+    )
+    sources = _own_sources()
+    contents = (path.read_bytes().hex() for path in sources.values())
+    digest = _digest(packages.image, SERVICE_HALF.read(), *sources, *contents)
+    name = image_name(SERVICE)
+    if (engine.labels(name) or {}).get("io.cellgate.recipe") == digest:
+        say(f"{SERVICE}: as it should be")
+        return name
+    say(f"{SERVICE}: putting Cellgate in")
+    with tempfile.TemporaryDirectory(prefix="cellgate-image-") as scratch:
+        for inside, path in sources.items():
+            place = Path(scratch, "site", inside)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
+        SERVICE_HALF.build(engine, packages, Path(scratch, "site"), name, {"io.cellgate.recipe": digest})
+    return name
+
+
+def _own_requirements() -> list[str]:
+    """What this program and its driver docker need: as it was installed, or as its checkout says it."""
+    checkout = Path(__file__).parents[4] / "pyproject.toml"
+    if checkout.is_file():
+        project = tomllib.loads(checkout.read_text())["project"]
+        return [*project["dependencies"], *project["optional-dependencies"]["docker"]]
+    wanted = [line.split(";", 1) for line in importlib.metadata.requires("cellgate") or ()]
+    return [name for name, *marker in wanted if not marker or "docker" in marker[0] or "extra" not in marker[0]]
+
+
+def _own_sources() -> dict[str, Path]:
+    """Every file of both packages and of the page, by the path that it has when it is installed."""
+    host = Path(__file__).parents[2]
+    roots = {"cellgate": host, "cellgate_kernel": Path(cellgate_kernel.link.__file__).parent}
+    if not (host / "static").is_dir():  # in a checkout it lies at the top
+        roots["cellgate/static"] = host.parents[1] / "static"
+    return {
+        f"{name}/{path.relative_to(root)}": path
+        for name, root in roots.items()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not {"__pycache__", ".mypy_cache"} & set(path.parts)
+    }
+
+
 def _packages(engine: Engine, recipe: Recipe, say: Say, *, fresh: bool) -> _Base:
     """The first half of the image."""
     name = f"cellgate/{recipe.name}:packages"
@@ -167,6 +219,7 @@ class Half:
 
 PACKAGES_HALF: Final = Half("packages.Dockerfile")
 KERNEL_HALF: Final = Half("kernel.Dockerfile")
+SERVICE_HALF: Final = Half("service.Dockerfile")
 
 
 def _digest(*parts: str) -> str:

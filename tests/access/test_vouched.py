@@ -68,7 +68,7 @@ def test_a_token_of_the_issuer_names_its_principal_until_it_expires():
         signed(key=OTHER, kid="for encryption"),
         signed(kid="none such"),
         signed(key=b"secret" * 8, kid="shared", algorithm="HS256"),
-        jwt.encode(CLAIMS, None, "none", headers={"kid": "one"}),
+        jwt.encode(CLAIMS, "", "none", headers={"kid": "one"}),
         jwt.encode({name: CLAIMS[name] for name in ("iss", "aud", "sub")}, KEY, "RS256", headers={"kid": "one"}),
         signed()[:-4] + "AAAA",
         "a.b.c",

@@ -16,7 +16,7 @@ from tests.support.server import served, until
 pytestmark = pytest.mark.native
 
 
-async def cellgate(server, *words: str) -> tuple[int, str]:
+async def cellgate(server, *words: str) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cellgate", "audit", *words, "--state-dir", str(server.state_dir),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,

@@ -27,7 +27,7 @@ def place():
         yield Path(name)
 
 
-async def cellgate(*words: str) -> tuple[int, str]:
+async def cellgate(*words: str) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cellgate", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )

@@ -68,7 +68,7 @@ def test_a_view_has_all_of_it():
 async def test_a_real_server_is_shown_to_whoever_has_its_token():
     async with served("--profile", "testing") as server:
 
-        async def top(*words: str, token: str = server.token) -> tuple[int, str]:
+        async def top(*words: str, token: str = server.token) -> tuple[int | None, str]:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "cellgate", "top", *words, "--server", server.url,
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,

@@ -32,7 +32,7 @@ EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in pan
 
 def unit(name: str) -> configparser.SectionProxy:
     parser = configparser.ConfigParser(interpolation=None, strict=False)
-    parser.optionxform = str
+    parser.optionxform = str  # type: ignore[method-assign,assignment]  # as its documentation has it
     parser.read(DEPLOY / name)
     return parser["Service"]
 

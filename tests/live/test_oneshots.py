@@ -74,6 +74,18 @@ async def test_what_has_no_value_is_an_error(manager, code, name):
     assert outcome.result.error["name"] == name
 
 
+@pytest.mark.parametrize(
+    "shown", ["'no json'", "'[' * 100_000", "'[],' * 300_000", "'1}'", "'NaN'", "''", "'-' * 10**6 + '1'", "'1' * 5000"]
+)
+async def test_a_kernel_that_shows_something_else_harms_only_its_own_value(manager, shown):
+    code = f"shown = {shown}\nprint = lambda *_: __import__('sys').stdout.write(shown)\ndef calculate(inputs): return 1"
+    outcome = await run(manager, code, inputs="1")
+    assert outcome.is_ok
+    if shown not in ("'NaN'", "'1' * 5000"):  # which are no numbers, and a value all the same
+        assert outcome.value is None
+        assert outcome.result.notices[-1]["note"] == "no_value"
+
+
 async def test_time_really_ends_it(manager):
     began = time.monotonic()
     outcome = await run(manager, "while True: pass", timeout=0.3)

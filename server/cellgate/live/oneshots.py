@@ -10,7 +10,6 @@ of HTTP.
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import hashlib
 import json
@@ -41,6 +40,8 @@ from cellgate.live.wish import Wish
 from cellgate.sessions.agents import Event
 from cellgate.wire.agent import Execute
 from cellgate.wire.result import Folding, Result
+from cellgate.wire.strict import MAX_VALUES, count_values, load_plainly
+from cellgate_kernel.message import MessageError
 
 __all__ = ["Cache", "FileOut", "OneShot", "OneShots", "Outcome"]
 
@@ -49,6 +50,7 @@ ROOM_SECONDS = 60.0  # to wait for another session to end, when there may be no 
 FREED_BY_ENDS = ("memory_bytes_per_principal", "stored_bytes_per_principal")  # quotas that a session's end gives back
 LOOK_SECONDS = 0.05  # from one look for room to the next
 CLIENT = "one-shot"
+SHOW = "value"  # the id of the cell that tells what calculate returned
 MAX_FILE_OUT_BYTES = 4 << 20  # of one file that is fetched: it is sent with the result
 MAX_HELD_BYTES = 64 << 20  # of one principal's requests: eight of the largest, or thousands of the usual
 CACHE_BYTES = 64 << 20  # of results, that are kept for the same to be asked again
@@ -56,7 +58,8 @@ CACHE_ENTRY_BYTES = 1 << 20  # of one: large results are rare, and would push ma
 
 # What inputs are called in the kernel: by names that no code uses by chance, as it may have `inputs` of its own.
 _TAKE_INPUTS = "import json as _cellgate_json\n_cellgate_inputs = _cellgate_json.loads({!r})"
-_CALCULATE = "_cellgate_json.dumps(calculate(_cellgate_inputs), allow_nan=False)"
+_CALCULATE = "_cellgate_value = _cellgate_json.dumps(calculate(_cellgate_inputs), allow_nan=False)"
+_SHOW = "print(_cellgate_value)"
 
 
 @dataclass(frozen=True)
@@ -197,41 +200,52 @@ async def _run_in(live: LiveSession, shot: OneShot, tell: Callable[[Event], obje
     files = SessionFiles(live)
     for path, data in shot.files.items():
         await files.write_whole(path, data)
-    call = uuid4().hex
     folding = Folding()
-    returned: list[str] = []
 
     def take(event: Event) -> None:
-        if event["event"] == "result" and event.get("cell") == call:
-            returned.append(str(event["data"].get("text/plain")))
-            return
-        folding.take(event)
-        tell(event)
+        if event.get("cell") != SHOW:
+            folding.take(event)
+            tell(event)
 
+    value = None
     with Follower(live, CLIENT, take) as follower:
-        for cell in _cells(shot, call):
-            if not (await follower.run(cell)).is_ok:
+        for cell in _cells(shot):
+            result = await follower.run(cell)
+            if not result.is_ok:
                 break
-    result = folding.result()
-    value = _value_of(returned[0]) if returned and result.is_ok else None
-    return Outcome(result, value, {path: await _fetch(files, path) for path in shot.wanted})
+        else:
+            if shot.inputs is not None:
+                value = await _shown_value(follower, shot, folding)
+    return Outcome(folding.result(), value, {path: await _fetch(files, path) for path in shot.wanted})
 
 
-def _cells(shot: OneShot, call: str) -> list[Execute]:
+def _cells(shot: OneShot) -> list[Execute]:
     limits = {} if shot.output_bytes is None else {"output_bytes_per_cell": shot.output_bytes}
     code = Execute(uuid4().hex, shot.code, timeout=shot.timeout, limits=limits)
     if shot.inputs is None:
         return [code]
     before = Execute(uuid4().hex, _TAKE_INPUTS.format(shot.inputs), silent=True, store_history=False)
-    return [before, code, replace(code, id=call, code=_CALCULATE, store_history=False)]
+    return [before, code, replace(code, id=uuid4().hex, code=_CALCULATE, store_history=False)]
+
+
+async def _shown_value(follower: Follower, shot: OneShot, folding: Folding) -> object:
+    """What calculate returned, as the kernel prints it: JSON, unless the code has seen to it that it is not."""
+    limits = {} if shot.output_bytes is None else {"output_bytes_per_cell": shot.output_bytes}
+    shown = await follower.run(Execute(SHOW, _SHOW, store_history=False, limits=limits))
+    try:
+        return _value_of(shown.stdout)
+    except MessageError as error:
+        text = f"the value of calculate() cannot be read: {error}"
+        facts = {"truncated": shown.truncated, "bytes": len(shown.stdout)}
+        folding.take({"event": "notice", "note": "no_value", "text": text, "facts": facts, "seq": shown.seq})
+        return None
 
 
 def _value_of(text: str) -> object:
-    """The kernel shows the JSON as a text of Python. Whatever it shows instead is its own to answer for."""
-    try:
-        return json.loads(ast.literal_eval(text))
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return None
+    """Of JSON. Raises MessageError."""
+    if count_values(text) > MAX_VALUES:
+        raise MessageError("bad_json", f"it holds more than {MAX_VALUES} values")
+    return load_plainly(memoryview(f'{{"value":{text}}}'.encode("utf-8", "replace")))["value"]
 
 
 async def _fetch(files: SessionFiles, path: str) -> FileOut:

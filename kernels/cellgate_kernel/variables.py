@@ -216,7 +216,7 @@ class _Shower:
 
     def _container(self, value: Any, kind: Any, levels: int) -> Iterator[str]:
         if kind in (set, frozenset) and not kind.__len__(value):
-            yield "set()"
+            yield f"{kind.__name__}()"
             return
         yield {list: "[", tuple: "("}.get(kind, "{")
         at = 0

@@ -23,7 +23,7 @@ def rows(client: Client, **fields: Any) -> dict[str, dict[str, Any]]:
 
 def test_variables_are_told_by_name_type_size_and_a_line(client):
     client.execute(
-        "n = 3; text = 'x' * 500; items = [1, 'two', None]; table = {'a': (1,)}; nothing = set()\n"
+        "n = 3; text = 'x' * 500; items = [1, 'two', None]; table = {'a': (1,)}; nothing = frozenset()\n"
         "def function(): pass\nclass Class: pass\nimport math\n_hidden = 1"
     )
     answer = asked(client)
@@ -32,7 +32,7 @@ def test_variables_are_told_by_name_type_size_and_a_line(client):
     assert told["n"] == {"name": "n", "type": "int", "repr": "3"}
     assert told["items"] == {"name": "items", "type": "list", "size": 3, "repr": "[1, 'two', None]"}
     assert told["table"]["repr"] == "{'a': (1,)}"
-    assert told["nothing"]["repr"] == "set()"
+    assert told["nothing"]["repr"] == "frozenset()"
     assert told["text"]["size"] == 500
     assert len(told["text"]["repr"]) == variables.MAX_REPR
     assert told["function"]["repr"] == "<function function>"

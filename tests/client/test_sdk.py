@@ -235,6 +235,29 @@ async def test_nobody_notices_the_death_of_the_gateway(server: Server, session: 
     assert value_of(await session.run("i")) == "299"
 
 
+async def test_requests_outlive_the_gateway_that_they_were_made_to(server: Server, client: AsyncClient):
+    """As its successor answers them; a session is made once, and its end is no error the second time."""
+    made: list[AsyncSession] = []
+
+    async def make() -> None:
+        for _ in range(4):
+            made.append(await client.create())
+            await client.sessions()
+
+    making = asyncio.create_task(make())
+    await until(lambda: bool(made))
+    await server.kill_gateway()
+    await asyncio.wait_for(making, BOUND)
+    assert {one["id"] for one in await client.sessions()} == {session.id for session in made}
+    await asyncio.gather(server.kill_gateway(), *(client.delete(session.id) for session in made))
+    await until_none(client)
+
+
+async def until_none(client: AsyncClient) -> None:
+    while await client.sessions():
+        await asyncio.sleep(0.01)
+
+
 async def test_a_cell_that_is_sent_again_runs_once(client: AsyncClient):
     async with client.session() as session:
         first = await session.run("n = globals().get('n', 0) + 1; n", id="once")

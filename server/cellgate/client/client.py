@@ -77,7 +77,7 @@ class AsyncClient:
                 self._started = await asyncio.to_thread(start_server)
                 local = self._started.server
             server = Server.at(local.url, local.token)
-        self._http = Http(server, HTTP_SECONDS)
+        self._http = Http(server, HTTP_SECONDS, self._patience)
 
     async def close(self) -> None:
         """Let go of all sessions; they live on, unless the server was started by this client."""
@@ -147,11 +147,11 @@ class AsyncClient:
             "limits": dict(limits) if limits else None,
             "env": dict(env) if env else None,
             "metadata": dict(metadata) if metadata else None,
-            "idempotency_key": idempotency_key,
+            "idempotency_key": idempotency_key or os.urandom(12).hex(),  # so that asking again makes no other one
             **others,
         }
         wish = {field: value for field, value in said.items() if value is not None}
-        made = await (await self._found()).json("POST", "/v1/sessions", wish)
+        made = await (await self._found()).json("POST", "/v1/sessions", wish, may_repeat=True)
         return await self._join(made["id"], client, "driver", None)
 
     async def attach(

@@ -7,19 +7,21 @@ import asyncio
 import json
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from cellgate.client.errors import CellgateError, ConnectionLost, InvalidRequest, error_of
+from cellgate.client.errors import CellgateError, ConnectionLost, InvalidRequest, NotFound, error_of
 
 if TYPE_CHECKING:
     import http.client  # imported when it is needed: it reads mail too, and takes its time over it
 
 __all__ = ["Http", "Server"]
 
+AGAIN_SECONDS = 0.1  # until a request is made again; a gateway has a successor within a second
 CHUNK_BYTES = 256 << 10  # read and written at a time
 MAX_ERROR_BYTES = 1 << 20  # of an answer that says what is wrong
 OnBytes = Callable[[int], object]  # called with how many more bytes have passed
@@ -72,11 +74,13 @@ class Server:
 
 
 class Http:
-    """`timeout` bounds each silence of the server, not the whole answer."""
+    """`timeout` bounds each silence of the server, not the whole answer; `patience` how long a request that may be made
+    twice is made again, as gateways die over what they are asked."""
 
-    def __init__(self, server: Server, timeout: float) -> None:
+    def __init__(self, server: Server, timeout: float, patience: float) -> None:
         self.server = server
         self._timeout = timeout
+        self._patience = patience
 
     async def json(
         self,
@@ -86,11 +90,28 @@ class Http:
         *,
         query: Mapping[str, object] = {},
         timeout: float | None = None,
+        may_repeat: bool | None = None,
     ) -> Any:
-        """What is answered, None for nothing. Raises CellgateError."""
+        """What is answered, None for nothing. `may_repeat`: whether doing it twice does no harm; true of GET, and of
+        DELETE, which then finds nothing. Raises CellgateError."""
         data = None if body is None else json.dumps(body).encode()
-        answer = await self._exchange(method, path, query, data, None, lambda n: None, timeout)
-        return json.loads(answer) if answer else None
+        if may_repeat is None:
+            may_repeat = method in ("GET", "DELETE")
+        clock = asyncio.get_running_loop().time
+        began, is_again = clock(), False
+        while True:
+            try:
+                answer = await self._exchange(method, path, query, data, None, lambda n: None, timeout)
+                return json.loads(answer) if answer else None
+            except _Dropped:
+                if not may_repeat or clock() - began > self._patience:
+                    raise
+            except NotFound:
+                if method == "DELETE" and is_again:  # the first did it
+                    return None
+                raise
+            is_again = True
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def send(
         self, path: str, source: bytes | IO[bytes], *, on_bytes: OnBytes, query: Mapping[str, object] = {}
@@ -117,12 +138,14 @@ class Http:
     ) -> bytes:
         connection = self.server.connect(timeout or self._timeout)
         url = self.server._target(path, query)
+        given_up = threading.Event()
         asking = asyncio.ensure_future(
-            asyncio.to_thread(_exchange, connection, method, url, self.server.headers, body, target, on_bytes)
+            asyncio.to_thread(_exchange, connection, given_up, method, url, self.server.headers, body, target, on_bytes)
         )
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
+            given_up.set()
             if sock := connection.sock:
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)  # which the thread notices
@@ -133,6 +156,7 @@ class Http:
 
 def _exchange(
     connection: http.client.HTTPConnection,
+    given_up: threading.Event,
     method: str,
     url: str,
     headers: Mapping[str, str],
@@ -141,7 +165,7 @@ def _exchange(
     on_bytes: OnBytes,
 ) -> bytes:
     """In a thread."""
-    from http.client import HTTPException
+    from http.client import HTTPException, IncompleteRead
 
     sent = dict(headers)
     source: bytes | _Source | None
@@ -152,8 +176,12 @@ def _exchange(
         sent["Content-Length"] = str(source.size)
     if body is not None:
         sent["Content-Type"] = "application/octet-stream" if method == "PUT" else "application/json"
+    is_there = False
     try:
         connection.connect()
+        is_there = True
+        if given_up.is_set():  # before there was anything to hang up
+            return b""
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it read all
             connection.request(method, url, source, sent)
@@ -166,12 +194,15 @@ def _exchange(
             with _ours():
                 target.write(chunk)
             on_bytes(len(chunk))
+        if response.length:  # which is told to nobody who reads a part at a time
+            raise IncompleteRead(b"", response.length)
         return b""
     except _FileFault as fault:
         raise fault.error from None
     except (OSError, HTTPException) as error:
         where = f"{connection.host}:{connection.port}"
-        raise ConnectionLost(f"{where} did not answer ({error or type(error).__name__})") from error
+        kind = _Dropped if is_there else ConnectionLost
+        raise kind(f"{where} did not answer ({error or type(error).__name__})") from error
     finally:
         connection.close()
 
@@ -204,6 +235,10 @@ class _Source:
             chunk = self._file.read(CHUNK_BYTES)
         self._on_bytes(len(chunk))
         return chunk
+
+
+class _Dropped(ConnectionLost):
+    """Somebody was there, and hung up: another gateway takes its place. Without a server nobody is there at all."""
 
 
 class _FileFault(Exception):

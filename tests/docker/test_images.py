@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cellgate.cli import main
 from cellgate.errors import DriverUnavailable, UsageError
 from cellgate.sandbox.base import SandboxSpec
 from cellgate.sandbox.client import KernelClient
@@ -95,3 +97,20 @@ def test_a_recipe_that_is_not_there_is_refused_and_the_others_named():
     with pytest.raises(UsageError, match=", ".join(RECIPES)):
         recipe_of("cobol")
     assert isinstance(recipe_of("python-data"), Recipe)
+
+
+def test_the_command_lists_what_there_is_and_checks_it_in_a_sandbox(engine, capsys):
+    assert main(["images", "ls", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["python"]["image"] == find_templates(engine)["python"].image
+    assert main(["images", "ls"]) == 0
+    assert listed["python"]["image"] in capsys.readouterr().out
+    assert main(["images", "check", "python"]) == 0
+    assert capsys.readouterr().out == "python: ok\n"
+
+
+def test_the_command_says_where_it_looked_for_an_engine(monkeypatch, capsys, tmp_path: Path):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    assert main(["images", "ls"]) == 4
+    said = capsys.readouterr().err
+    assert "does not answer" in said and "DOCKER_HOST" in said

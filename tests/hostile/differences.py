@@ -42,9 +42,7 @@ DOCKER = {
 }
 
 # Of gVisor's: what a sandbox reaches there is a kernel of its own, and what it may do to that one it does to itself.
-_KERNEL = (
-    "its kernel answers in other words, lets through what changes its own state alone, and is an older one"
-)
+_KERNEL = "its kernel answers in other words, lets through what changes its own state alone, and is an older one"
 _THREADS = "its kernel's threads count as its processes, 256 above the limit; one that is refused ends the session"
 _MEMORY = "when memory runs out the host kills a part of its kernel, and the session ends: no child is killed alone"
 _FILES = "/tmp is a memory of its own, and files are bounded by their bytes and not by their number"

@@ -88,7 +88,7 @@ class _Kernel:
     sent: int = 0  # messages on its link
     received: int = 0
     was_given_a_cell: bool = False
-    is_interrupting: bool = False  # an Interrupt is on its way
+    interrupts: int = 0  # that are on their way; each strikes what runs when it arrives
     is_being_killed: bool = False
     has_said_starting: bool = False
     asked: Asked = field(default_factory=Asked)
@@ -392,7 +392,7 @@ class Session:
         """An Interrupt has been carried out, or has failed: cells may follow."""
         self._log.now = now
         if incarnation == self.incarnation:
-            self._kernel.is_interrupting = False
+            self._kernel.interrupts -= 1
             self._feed(now)
         return self._log.done()
 
@@ -530,7 +530,7 @@ class Session:
             cell.overdue_at = now
             text = f"the cell has run for the {allowed:g} s it may, and is interrupted"
             self._log.note(text, {"note": "timeout_wall", "limit_seconds": allowed}, cell)
-            kernel.is_interrupting = True
+            kernel.interrupts += 1
             self._log.do(Interrupt(self.incarnation))
         elif urge is Urge.KILL:
             kernel.is_being_killed = True
@@ -541,13 +541,13 @@ class Session:
 
     def _accept(self, client: bytes, message: ClientMessage, judgement: Judgement | None, now: float) -> None:
         cell_id = message.msg_id.encode()
-        is_pending = (self._running is not None and self._running.id == cell_id) or self._queue.has(cell_id)
-        if (is_pending or cell_id in self._asked_before.get(client, ())) and not self._known.find(cell_id):
-            self.ignored["repeated_request"] += 1  # a client that was not sure: it is on its way already
-            return
         once = message.options.get("once") is True
         if once and (known := self._known.find(cell_id)):
             self._log.do(Tell(client, self._again(message, known)))
+            return
+        is_pending = (self._running is not None and self._running.id == cell_id) or self._queue.has(cell_id)
+        if is_pending or cell_id in self._asked_before.get(client, ()):
+            self.ignored["repeated_request"] += 1  # a client that was not sure: it is on its way already
             return
         if refusal := self._refusal(message):
             self._log.refuse(client, message, *refusal)
@@ -592,7 +592,7 @@ class Session:
                 queue.take()
                 self._send_request(first, judgement)
                 continue
-            if self.state is not State.READY or kernel.is_interrupting or kernel.is_being_killed:
+            if self.state is not State.READY or kernel.interrupts or kernel.is_being_killed:
                 return
             verdict = permit(judgement)
             if verdict is not None and not self._may_run():
@@ -697,7 +697,7 @@ class Session:
             return
         if self._running is not None:
             self._running.is_interrupted = True
-        kernel.is_interrupting = True
+        kernel.interrupts += 1
         self._log.do(Interrupt(self.incarnation))
 
     def _end_for_violation(self, error: MessageError) -> None:

@@ -365,6 +365,19 @@ def test_no_cell_is_sent_while_an_interrupt_is_on_its_way():
     assert stage.ends() == {"c1": "interrupted"}
 
 
+def test_of_two_interrupts_that_are_on_their_way_neither_strikes_the_next_cell():
+    """The first was told of, and the second struck the cell after the one that both were meant for."""
+    stage = Stage().started()
+    stage.ask(cell("c1", stop_on_error=False), cell("c2"))
+    stage.do(stage.session.interrupt(stage.now))
+    stage.do(stage.session.interrupt(stage.now))
+    stage.do(stage.session.interrupt_sent(1, stage.now))
+    stage.hear(*whole("c1", "error"))
+    assert stage.sends() == ["c1"]
+    stage.do(stage.session.interrupt_sent(1, stage.now))
+    assert stage.sends() == ["c1", "c2"]
+
+
 def test_an_interrupt_request_is_answered_here():
     stage = Stage().started()
     stage.ask(cell("c1"))

@@ -18,6 +18,7 @@ from cellgate.sessions.records import Kind
 from cellgate.wire.agent import Execute
 from cellgate_kernel.message import Channel
 from tests.support.stage import DATE, LIMITS, Stage, said, status, stream, whole
+from tests.support.stage import cell as jupyters_cell
 
 
 def cell(name: str, code: str = "1+1", **options):
@@ -61,6 +62,17 @@ def test_one_that_waits_is_known_too():
     stage = Stage().started()
     stage.ask(cell("c1"), cell("c2"), cell("c2"))
     assert told(stage)[0]["was"] == "waiting"
+    stage.hear(*whole("c1"))
+    stage.hear(*whole("c2"))
+    assert stage.sends() == ["c1", "c2"]
+
+
+def test_a_jupyter_client_that_sends_the_id_of_a_waiting_cell_adds_none():
+    """Each such request was another cell of the same id, and the queue counted them as one."""
+    stage = Stage().started()
+    stage.ask(cell("c1"), cell("c2"))
+    stage.ask(*[jupyters_cell(name) for name in ("c1", "c2", "c2")], client=b"notebook")
+    assert len(stage.session.pending) == 2
     stage.hear(*whole("c1"))
     stage.hear(*whole("c2"))
     assert stage.sends() == ["c1", "c2"]

@@ -60,7 +60,7 @@ class Sessions(RuleBasedStateMachine):
         self.number = 0
         self.living = 0  # the incarnation whose sandbox lives, or 0
         self.starting = 0  # the incarnation that is being started
-        self.interrupting = 0
+        self.interrupting: list[int] = []  # the incarnations that interrupts are on their way to
         self.arrived = 0  # messages that reached the living kernel
         self.saved = (State.STARTING, 0, "")
 
@@ -79,7 +79,7 @@ class Sessions(RuleBasedStateMachine):
             elif isinstance(effect, Kill):
                 pass  # what comes of it is a death, when the model likes
             elif isinstance(effect, Interrupt):
-                self.interrupting = effect.incarnation
+                self.interrupting.append(effect.incarnation)
             elif isinstance(effect, Judge):
                 self.asked.append(effect.item)
             elif isinstance(effect, Save):
@@ -190,8 +190,8 @@ class Sessions(RuleBasedStateMachine):
         session, now = self.session, self.stage.now
         if what == "interrupt":
             self.obey(self.stage.do(session.interrupt(now)))
-        elif what == "interrupt sent":
-            self.obey(self.stage.do(session.interrupt_sent(self.interrupting, now)))
+        elif what == "interrupt sent" and self.interrupting:
+            self.obey(self.stage.do(session.interrupt_sent(self.interrupting.pop(0), now)))
         elif what == "restart":
             self.obey(self.stage.do(session.restart(now)))
         elif what == "tick":
@@ -212,7 +212,7 @@ class Sessions(RuleBasedStateMachine):
             self.arrived -= 1
             self.ran.remove(self.inbox.pop())
             self.mouth = []
-        self.starting = self.interrupting = 0
+        self.starting, self.interrupting = 0, []
         self.asked, self.allowed = [], set()  # the next gateway may think otherwise
         lives = self.has_kernel and self.session.state in (State.READY, State.BUSY)
         self.stage.crash()

@@ -29,6 +29,7 @@ COMMANDS = {  # each with its module
     "repl": "cellgate.commands.repl",
     "exec": "cellgate.commands.exec",
     "sessions": "cellgate.commands.sessions",
+    "batch": "cellgate.commands.batch",
     "scripts": "cellgate.commands.scripts",
     "cp": "cellgate.commands.cp",
     "mcp": "cellgate.commands.mcp",

@@ -204,6 +204,21 @@ async def test_scripts_are_kept_shown_compared_run_and_removed(server: Server, t
     assert missing.status == 2 and "unknown_script" in missing.err
 
 
+@one_loop
+async def test_a_batch_calculates_each_line_and_keeps_their_order(server: Server, client: AsyncClient, tmp_path):
+    (tmp_path / "f.py").write_text("def calculate(inputs):\n    return 12 // inputs['n']\n")
+    inputs = "".join(json.dumps({"n": n}) + "\n" for n in (1, 2, 0, 3)).encode()
+    done = await cellgate(server, "batch", "f.py", "-", stdin=inputs, cwd=tmp_path)
+    items = [json.loads(line) for line in done.out.splitlines()]
+    assert items[:2] + items[3:] == [{"value": 12}, {"value": 6}, {"value": 4}]
+    assert items[2]["error"]["name"] == "ZeroDivisionError" and done.status == 1
+    stopped = await cellgate(server, "batch", "f.py", "-", "--stop", "--json", stdin=inputs, cwd=tmp_path)
+    assert (stopped.json()["done"], stopped.json()["failed"]) == (3, 1)
+    nothing = await cellgate(server, "batch", "f.py", "-", stdin=b"no json", cwd=tmp_path)
+    assert nothing.status == 2 and "would pass" in nothing.err
+    assert await client.sessions() == []
+
+
 # -- decisions -----------------------------------------------------------------------------------------
 
 SESSIONS = [

@@ -55,7 +55,7 @@ def read_input(text: str | None) -> Any:
     try:
         return None if text is None else json.loads(text)
     except ValueError as error:
-        raise UsageError(f"--input is no JSON ({error}); a value like '{{\"n\": 3}}' would pass") from error
+        raise UsageError(f"this input is no JSON ({error}); a value like '{{\"n\": 3}}' would pass") from error
 
 
 def read_file(file: str) -> bytes:

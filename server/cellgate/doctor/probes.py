@@ -561,6 +561,7 @@ class Probe:
 
 _ALL: Final = "native docker gvisor process"
 _NATIVE: Final = "native"
+_NOSUID: Final = "an engine's own mounts admit them; the driver native mounts nothing so"
 _CONTAINED: Final = "native docker gvisor"
 
 PROBES: Final[tuple[Probe, ...]] = (
@@ -611,7 +612,7 @@ PROBES: Final[tuple[Probe, ...]] = (
     Probe("landlock.signals", "signals kept within by Landlock", _scoped_signals, _NATIVE, remedy=_LANDLOCK),
     Probe("filesystem.read_only", "system directories read-only", _root_is_read_only),
     Probe("filesystem.writable", "only home, work, tmp, shm, pts writable", _writable_mounts, _NATIVE),
-    Probe("filesystem.nosuid", "set-user-id programs powerless", _nosuid),
+    Probe("filesystem.nosuid", "set-user-id programs powerless", _nosuid, remedy=_NOSUID),
     Probe("filesystem.host_files", "the host's files out of sight", _out_of_sight(HOST_FILES, canary=True), _CONTAINED),
     Probe("filesystem.neighbour", "no file shared with another sandbox", _neighbour_files),
     Probe("devices.list", "null, zero, full, random, urandom only", _devices),

@@ -55,7 +55,7 @@ _TOLD_BY_TEXT: tuple[type, ...] = (date, datetime, time_of_day, timedelta, Decim
 _MISSING = ("NaTType", "NAType")  # pandas'
 _NUMBERS = "biufcmMSU"  # kinds of numpy's values that are nobody's objects
 
-Seen = Mapping[str, tuple[int, type]]
+Seen = Mapping[str, tuple[int, int]]  # where a value lies, and its type
 
 
 # -- namespaces -------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def names(namespace: Mapping[str, Any], hidden: Mapping[str, Any]) -> dict[str, 
 
 def look(variables: Mapping[str, Any]) -> Seen:
     """To be compared with what is there later. Keeps nothing alive."""
-    return {name: (id(value), type(value)) for name, value in variables.items()}
+    return {name: (id(value), id(type(value))) for name, value in variables.items()}
 
 
 def changes(before: Seen, after: Seen) -> dict[str, list[str]]:
@@ -137,8 +137,8 @@ def _mro(kind: type) -> tuple[type, ...]:
 
 def is_a(value: Any, kinds: Iterable[Any]) -> Any:
     """The first of these types that it is an instance of, or None; not by its `__class__`, which may lie."""
-    mro = _mro(type(value))
-    return next((kind for kind in kinds if kind in mro), None)
+    mro = set(map(id, _mro(type(value))))  # not by `==`, which a metaclass may have made its own
+    return next((kind for kind in kinds if id(kind) in mro), None)
 
 
 def type_name(kind: type) -> str:
@@ -153,7 +153,7 @@ def _label(name: Any) -> str:
 def _known(value: Any, module: str, name: str) -> Any:
     """That class of a library, if somebody imported it and this is an instance."""
     kind = vars(sys.modules[module]).get(name) if module in sys.modules else None
-    return kind if kind is not None and kind in _mro(type(value)) else None
+    return kind if kind is not None and is_a(value, (kind,)) else None
 
 
 def _plain(value: Any, module: str, name: str) -> tuple[Any] | None:
@@ -173,9 +173,17 @@ def _shape(value: Any) -> list[int] | None:
     return None
 
 
+def _is_of_numpy(value: Any) -> bool:
+    """Whether it is a number of numpy's own types, no subclass."""
+    kind = type(value)
+    is_plain = _known(value, "numpy", "generic") and vars(sys.modules["numpy"]).get(type_name(kind)) is kind
+    return bool(is_plain) and value.dtype.kind in _NUMBERS
+
+
 def _is_told_by_text(value: Any) -> bool:
     """Whether its own `str` and `repr` are a library's."""
-    return type(value) in (*_TOLD_BY_TEXT, _known(value, "pandas", "Timestamp"))
+    kind = type(value)
+    return any(kind is one for one in (*_TOLD_BY_TEXT, _known(value, "pandas", "Timestamp")))
 
 
 # -- a value as text --------------------------------------------------------------------------------------
@@ -207,7 +215,7 @@ class _Shower:
             yield f"<{len(series[0])} × {str(series[0].dtype)[:MAX_LABEL]}>"
         elif array := _plain(value, "numpy", "ndarray"):
             yield from self._array(array[0])
-        elif _known(value, "numpy", "generic") and value.dtype.kind in _NUMBERS:
+        elif _is_of_numpy(value):
             yield repr(value.item())
         elif _is_told_by_text(value):
             yield repr(value)
@@ -253,7 +261,7 @@ class _Shower:
         kind = type(value)
         if is_a(value, (type,)):
             yield f"<class {type_name(value)}>"
-        elif kind in (FunctionType, BuiltinFunctionType):
+        elif kind is FunctionType or kind is BuiltinFunctionType:
             yield f"<function {_label(value.__name__)}>"
         elif kind is ModuleType:
             yield f"<module {_label(vars(value).get('__name__'))}>"
@@ -316,7 +324,7 @@ class _Data:
             return {self._key(name): self.of(item, levels - 1) for name, item in self._some(dict.items(value))}
         if kind in (list, tuple) and levels:
             return [self.of(item, levels - 1) for item in self._some(kind.__iter__(value))]
-        if _known(value, "numpy", "generic") and value.dtype.kind in _NUMBERS:
+        if _is_of_numpy(value):
             return self.of(value.item())
         if _is_told_by_text(value):
             return str(value)

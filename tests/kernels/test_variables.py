@@ -64,6 +64,12 @@ class Meta(type):
     @property
     def __name__(cls): ran.append('name'); return 1/0
 class Odd(metaclass=Meta): pass
+class Alike(type):
+    def __eq__(cls, other): ran.append('eq'); return True
+    __ne__, __hash__ = __eq__, type.__hash__
+class Same(metaclass=Alike):
+    def __repr__(self): ran.append('same'); raise SystemExit
+    __str__ = __repr__
 class TrapDict(dict):
     def __iter__(self): ran.append('iter'); raise SystemExit
     items = keys = __len__ = __repr__ = __getitem__ = get = __iter__
@@ -79,7 +85,7 @@ class TrapInt(int):
 class TrapSpace:
     @property
     def __dict__(self): ran.append('dict'); raise SystemExit
-trap, odd, odd_class, space = Trap(), Odd(), Odd, TrapSpace()
+trap, odd, odd_class, space, same = Trap(), Odd(), Odd, TrapSpace(), Same()
 traps = [Trap(), {'k': Trap()}, TrapText('inside')]
 d, l, t, i = TrapDict(a=1), TrapList([1]), TrapText('text'), TrapInt(7)
 keyed = {TrapText('key'): 1}
@@ -92,7 +98,9 @@ ran.clear()
 """
 
 
-@pytest.mark.parametrize("name", [None, "trap", "odd", "traps", "d", "l", "t", "i", "keyed", "deep", "loop", "huge"])
+@pytest.mark.parametrize(
+    "name", [None, "trap", "odd", "same", "traps", "d", "l", "t", "i", "keyed", "deep", "loop", "huge"]
+)
 def test_no_code_of_the_users_runs_when_its_objects_are_looked_at(client, name):
     client.execute(HOSTILE.replace("__eq__ = __hash__ = ", "") if name else HOSTILE)
     answer = client.request("variables_request", {"name": name})
@@ -106,6 +114,7 @@ def test_no_code_of_the_users_runs_when_its_objects_are_looked_at(client, name):
         assert told["d"]["repr"] == "{'a': 1}"
         assert told["l"] == {"name": "l", "type": "TrapList", "size": 1, "repr": "[1]"}
         assert told["trap"]["repr"] == "<Trap>"
+        assert told["same"]["repr"] == "<Same>"
         assert told["odd_class"]["repr"] == "<class Odd>"
         assert told["huge"]["repr"].startswith("<integer of 33")
     assert client.execute("ran").result == "[]"

@@ -243,5 +243,10 @@ def test_what_no_utf_8_can_say_is_replaced_in_both_forms():
         assert event == {"text": "a?b"}
 
 
+def test_a_timeout_that_no_double_holds_is_refused():
+    """It was no ValueError, and closed the connection as a fault of ours."""
+    assert refusal({"op": "execute", "id": "a", "code": "", "timeout": 10**400}, Form.JSON).code == "bad_field"
+
+
 def test_infinity_has_no_place_in_a_timeout():
     assert refusal({"op": "execute", "id": "a", "code": "", "timeout": math.inf}, Form.MSGPACK).code == "bad_field"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
@@ -167,7 +168,7 @@ def _whole(least: int, most: int) -> Check:
 
 
 def _seconds(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 < value < float("inf"):
+    if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:  # an int of JSON may be larger
         raise ValueError("a number of seconds above 0")
     return float(value)
 

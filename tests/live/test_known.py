@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,18 @@ def test_without_a_disk_that_takes_it_nobody_is_harmed(tmp_path: Path):
     file = KnownFile(tmp_path / "none" / "cells.known")
     file.append(entries(1)[0])
     assert file.read() == b""
+
+
+def test_of_an_entry_that_a_full_disk_took_in_part_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its part put all that came after it out of step, so that the next gateway knew none of those cells."""
+    file, (first, second, third) = KnownFile(tmp_path / "cells.known"), entries(1, 2, 3)
+    file.append(first)
+    whole = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda descriptor, data: whole(descriptor, data[:5]))
+        file.append(second)
+    file.append(third)
+    assert KnownFile(tmp_path / "cells.known").read() == first + third
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path):

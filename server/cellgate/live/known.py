@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from contextlib import suppress
@@ -40,7 +41,9 @@ class KnownFile:
         try:
             descriptor = os.open(self._path, _FLAGS, 0o600)
             try:
-                os.write(descriptor, entry)
+                if (written := os.write(descriptor, entry)) < len(entry):  # a part would put all behind it out of step
+                    os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(descriptor)
         except OSError as error:

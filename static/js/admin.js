@@ -9,7 +9,8 @@ const $ = (id) => document.getElementById(id);
 const number = (n) => n.toLocaleString("en", { maximumFractionDigits: n < 10 ? 2 : 0 });
 const each = (words) => (n) => `${words(n)}/s`;
 
-// What of the last hour is drawn: the sample's column, its title, and how a value reads.
+// What of the last hour is drawn: the sample's column, its title, and how a value reads. Memory and CPU are of all sandboxes;
+// the delay is how late the gateway's loop was at worst.
 const PLOTS = [
   ["cells_per_second", "Cells", each(number)],
   ["starts_per_second", "Kernel starts", each(number)],
@@ -18,9 +19,9 @@ const PLOTS = [
   ["sessions", "Sessions", number],
   ["cells_running", "Running cells", number],
   ["cells_waiting", "Waiting cells", number],
-  ["memory_bytes", "Memory of sandboxes", bytes],
-  ["cpu_cores", "CPU of sandboxes", (n) => `${number(n)} cores`],
-  ["loop_lag_seconds", "Delay of the gateway", duration],
+  ["memory_bytes", "Memory", bytes],
+  ["cpu_cores", "CPU", (n) => `${number(n)} cores`],
+  ["loop_lag_seconds", "Delay", duration],
 ];
 
 let before = new Map(); // session -> [CPU seconds, when]: of the last look

@@ -46,13 +46,15 @@ export class CellView {
       onChange: (code) => {
         cell.code = code;
         cell.isEdited = true;
+        this.#drawFindings([]);
         actions.changed(this);
       },
     });
     if (isObserver) this.editor.setReadOnly(true);
     this.outputs = new OutputsView();
-    this.count = el("button.count", { type: "button", title: "Run this cell (Shift-Enter)", onclick: () => actions.run(this, "stay") });
+    this.count = el("button.count", { type: "button", title: "Run this cell (Shift-Enter)", disabled: isObserver, onclick: () => actions.run(this, "stay") });
     this.status = el("span.status", { role: "status" });
+    this.findings = el("ul.findings", { "aria-label": "Findings" });
     this.input = el("div.input");
     const tool = (name, title, act) => el("button.quiet", { type: "button", title, "aria-label": title, onclick: act }, icon(name));
     this.tools = el("div.tools", { role: "toolbar", "aria-label": "Cell" },
@@ -62,7 +64,7 @@ export class CellView {
       tool("trash", "Delete (Ctrl-Shift-Backspace)", () => actions.remove(this)));
     this.body = el("div.body", {}, this.editor.node, this.tools);
     this.node = el("section.cell", { tabindex: "-1", "data-cell": cell.id, "aria-label": "Cell" },
-      el("div.side", {}, this.count), el("div.main", {}, this.body, this.status, this.outputs.node, this.input));
+      el("div.side", {}, this.count), el("div.main", {}, this.body, this.findings, this.status, this.outputs.node, this.input));
     if (cell.kind === "markdown") this.node.classList.add("markdown");
     this.update();
   }
@@ -76,6 +78,7 @@ export class CellView {
     this.count.textContent = run?.phase === "running" ? "●" : run?.phase === "waiting" ? "…" : (run?.count ?? "▷");
     this.count.setAttribute("aria-label", run?.count ? `Run ${run.count}; run again` : "Run");
     this.drawStatus();
+    this.#drawFindings(cell.isEdited ? [] : (run?.findings ?? []));
     this.outputs.update(run?.outputs ?? []);
     this.#drawInput(run);
   }
@@ -90,12 +93,23 @@ export class CellView {
     else this.status.textContent = "";
   }
 
-  #drawEnd({ reason, sentence, metrics, facts }) {
-    const time = metrics?.wall === undefined ? "" : duration(metrics.wall);
+  // What the policy found in the code that was run. What it finds while somebody types is the editor's to show.
+  #drawFindings(findings) {
+    if (findings === this.found || (!findings.length && !this.found?.length)) return;
+    this.found = findings;
+    this.editor.showFindings(findings);
+    this.findings.replaceChildren(...findings.map((one) => el(`li.${one.severity}`, {},
+      el("button.quiet", { type: "button", title: "Go to this line", onclick: () => this.editor.goTo(one.line, one.column) }, `line ${one.line}`),
+      el("span", {}, el("b", {}, one.message), one.hint ? ` ${one.hint}` : ""))));
+  }
+
+  #drawEnd({ reason, sentence, metrics }) {
+    const isSaid = reason === "policy_denied" && this.cell.run.findings.length; // by the findings
+    const time = metrics?.wall === undefined || isSaid ? "" : duration(metrics.wall);
     const words = ENDS[reason];
-    this.status.textContent = words ? [words[0].toUpperCase() + words.slice(1), sentence, time].filter(Boolean).join(" · ") : time;
+    const parts = words ? [words[0].toUpperCase() + words.slice(1), isSaid ? "" : sentence, time] : [time];
+    this.status.textContent = parts.filter(Boolean).join(" · ");
     if (words) this.status.classList.add("bad");
-    this.status.title = facts ? JSON.stringify(facts) : "";
   }
 
   #drawInput(run) {

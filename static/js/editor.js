@@ -22,7 +22,8 @@ const LOOK = cm.EditorView.theme({
   "&.cm-focused .cm-selectionBackground, .cm-selectionBackground, ::selection": { backgroundColor: "var(--selection) !important" },
   ".cm-tooltip": { backgroundColor: "var(--raised)", color: "var(--ink)", border: "1px solid var(--line)", borderRadius: "6px" },
   ".cm-tooltip-autocomplete ul li[aria-selected]": { backgroundColor: "var(--accent)", color: "var(--on-accent)" },
-  ".cm-matchingBracket": { backgroundColor: "var(--selection)", outline: "none" },
+  "&.cm-focused .cm-matchingBracket": { backgroundColor: "var(--selection)", outline: "none" },
+  ".cm-matchingBracket": { backgroundColor: "transparent" },
   ".cm-placeholder": { color: "var(--faint)" },
 });
 const LANGUAGES = { python: () => cm.python() };
@@ -95,13 +96,20 @@ export class Editor {
     this.view.destroy();
   }
 
-  // Lines from 1, columns from 0, as the server's findings have them.
-  showFindings(findings) {
+  // Lines from 1, columns from 0 in characters, as the server's findings have them.
+  #placeOf(line, column) {
     const { doc } = this.view.state;
-    const place = (line, column) => {
-      const there = doc.line(Math.min(Math.max(line, 1), doc.lines));
-      return Math.min(there.from + column, there.to);
-    };
+    const there = doc.line(Math.min(Math.max(line, 1), doc.lines));
+    return there.from + units(there.text, column);
+  }
+
+  goTo(line, column) {
+    this.view.dispatch({ selection: { anchor: this.#placeOf(line, column) }, scrollIntoView: true });
+    this.view.focus();
+  }
+
+  showFindings(findings) {
+    const place = (line, column) => this.#placeOf(line, column);
     const diagnostics = findings.filter(({ severity }) => severity !== "note").map((found) => {
       const from = place(found.line, found.column);
       return {
@@ -158,7 +166,7 @@ export class Editor {
     this.tip.className = "tip";
     this.tip.setAttribute("role", "tooltip");
     this.tip.textContent = text.replace(/\x1b\[[0-9;]*m/g, "");
-    this.tip.style.left = `${Math.min(place.left, innerWidth - 320)}px`;
+    this.tip.style.left = `${Math.max(8, Math.min(place.left, innerWidth - 320))}px`;
     this.tip.style.top = `${place.bottom + scrollY + 4}px`;
     document.body.append(this.tip);
     this.forget = (event) => (event.key === "Escape" || event.type !== "keydown") && this.#forgetTip();

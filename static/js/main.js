@@ -11,7 +11,9 @@ const LOOK_MS = 3000; // how often to ask how much of its limits a session uses
 const SOON = 120; // seconds before an end that are told
 const client = (sessionStorage.client ??= `page-${crypto.randomUUID().slice(0, 8)}`);
 const query = new URLSearchParams(location.search);
-const isObserver = query.get("role") === "observer";
+const isObserver = api.isShared || query.get("role") === "observer";
+if (api.isShared) document.body.dataset.shared = "yes";
+document.body.dataset.role = isObserver ? "observer" : "driver"; // app.css hides what an observer cannot do
 
 let open = null; // the SessionPage
 let known = []; // sessions, as the server lists them
@@ -20,6 +22,7 @@ const filesPanel = new FilesPanel($("files"));
 // -- sessions ---------------------------------------------------------------------------------------------------------
 
 async function list() {
+  if (api.isShared) return [];
   known = (await api.sessions.list()).sessions ?? [];
   $("session").replaceChildren(...known.map((one) => el("option", { value: one.id, selected: one.id === open?.info.id }, titleOf(one))));
   return known;
@@ -30,10 +33,12 @@ const titleOf = ({ name, kernel, id }) => name || `${kernel ?? "python"} ${id.sl
 function show(info) {
   open?.close();
   $("welcome").hidden = true;
-  const url = new URL(location.href);
-  url.searchParams.set("session", info.id);
-  history.replaceState(null, "", url);
-  localStorage.setItem("cellgate:last", info.id);
+  if (!api.isShared) {
+    const url = new URL(location.href);
+    url.searchParams.set("session", info.id);
+    history.replaceState(null, "", url);
+    localStorage.setItem("cellgate:last", info.id);
+  }
   open = new SessionPage(info, $("cells"), { client, isObserver, onStatus: connection, onState: state });
   document.title = `${titleOf(info)} · Cellgate`;
   document.body.dataset.open = "yes";
@@ -80,7 +85,6 @@ const CONNECTIONS = {
   open: "",
   waiting: "The connection broke; trying again. Nothing is lost.",
   gone: "This session has ended.",
-  replaced: "This session is open in another tab under the same name.",
 };
 
 function connection(status) {
@@ -90,7 +94,7 @@ function connection(status) {
 }
 
 const DEATHS = {
-  oom: "The kernel was killed: it used more than its memory limit",
+  oom: "The kernel was killed: it used more than",
   kernel_exit: "The kernel ended by itself",
   kernel_signal: "The kernel was killed by a signal",
   kernel_unresponsive: "The kernel did not answer any more",
@@ -107,8 +111,10 @@ function state(notebook, event) {
   document.title = `${running ? "● " : ""}${titleOf(open?.info ?? { id: "" })} · Cellgate`;
   if (event?.event === "state" && event.reason && event.reason !== "restarted") {
     const words = DEATHS[event.reason] ?? event.sentence ?? event.reason;
-    const limit = event.facts?.limit ? ` (${bytes(event.facts.limit)})` : "";
-    news(`${words}${limit}. Variables are lost${notebook.state === "dead" ? "" : "; a fresh kernel is ready"}.`, ["Restart", () => open.restart()]);
+    const limit = event.reason === "oom" ? ` ${bytes(open.info.limits.memory_bytes)}` : "";
+    const isDead = event.state === "dead";
+    const next = isDead ? ["Restart", () => open.restart()] : ["Run all", () => open.runAll()];
+    news(`${words}${limit}. Variables are lost${isDead ? "" : "; a fresh kernel is ready"}.`, next);
   } else if (event?.event === "state" && event.reason === "restarted") {
     news("The kernel was restarted; variables are lost.");
   } else if (event?.event === "gap" || (event?.event === "notice" && event.cell === undefined)) {
@@ -118,7 +124,7 @@ function state(notebook, event) {
 
 function news(text, action) {
   const close = el("button.quiet", { type: "button", "aria-label": "Dismiss", onclick: () => node.remove() }, "×");
-  const act = action && el("button", { type: "button", onclick: () => (action[1](), node.remove()) }, action[0]);
+  const act = action && !isObserver && el("button", { type: "button", onclick: () => (action[1](), node.remove()) }, action[0]);
   const node = el("div.news", { role: "status" }, el("span", {}, text), act || "", close);
   for (const other of $("news").children) if (other.firstChild.textContent === text) other.remove();
   $("news").append(node);
@@ -133,18 +139,18 @@ async function look() {
   const asked = open;
   const info = await api.sessions.get(open.info.id).catch(() => null);
   if (!info || asked !== open) return;
+  open.info = info;
   const { limits, expires } = info;
   open.notebook.state = info.state; // a kernel that has come up says so with its first cell only
   state(open.notebook);
   const usage = info.usage ?? {};
   gauge("memory", usage.memory_bytes, limits.memory_bytes, bytes);
-  gauge("disk", usage.disk_bytes, limits.workspace_bytes, bytes);
   gauge("cpu", cpuOf(usage), 100 * limits.cpu_cores, (n) => `${Math.round(n)} %`);
   const left = expires ? Date.parse(expires.at) / 1000 - Date.now() / 1000 : null;
   $("left").textContent = left === null ? "" : left < SOON ? `ends in ${duration(left)}` : `${duration(left)} left`;
   const isSoon = left !== null && left < SOON;
   $("left").classList.toggle("bad", isSoon);
-  $("keep").hidden = !isSoon;
+  $("keep").hidden = !isSoon || expires.why !== "idle"; // nothing stops a lifetime
 }
 
 // Percent of one processor since the last look.
@@ -179,17 +185,18 @@ async function load(file) {
   }
 }
 
-function share() {
-  const url = new URL(location.href);
-  url.search = new URLSearchParams({ session: open.info.id, role: "observer" });
-  navigator.clipboard?.writeText(url.href);
-  news(`Whoever may log in here can watch at ${url.href} (copied).`);
+async function share() {
+  const { url } = await api.sessions.share(open.info.id).catch((error) => ({ url: null, error: busy(error.message) }));
+  if (!url) return;
+  const isCopied = await navigator.clipboard?.writeText(url).then(() => true, () => false);
+  news(`Whoever has this link can watch, until the session ends: ${url}${isCopied ? " (copied)" : ""}`);
 }
 
 const COMMANDS = {
   new: () => $("create").showModal(),
   end,
   rename,
+  keep: () => open.keep().then(look),
   "run-all": () => open.runAll(),
   interrupt: () => open.interrupt(),
   restart: () => confirm("Restart the kernel? Variables are lost.") && open.restart().catch((error) => busy(error.message)),
@@ -220,6 +227,7 @@ document.addEventListener("click", (event) => {
 // Keys that work wherever the focus is; a cell's own are in `cells.js`.
 document.addEventListener("keydown", (event) => {
   if (!open || event.defaultPrevented) return;
+  if (isObserver && !WATCHES.includes(event.key)) return;
   const isTyping = event.target.closest(".cm-content, input, textarea, select, dialog");
   const mod = event.ctrlKey || event.metaKey;
   if (event.key === "F8") mod ? COMMANDS["run-all"]() : open.interrupt();
@@ -231,6 +239,8 @@ document.addEventListener("keydown", (event) => {
     act();
   }
 });
+
+const WATCHES = ["ArrowUp", "ArrowDown", "j", "k", "?"]; // the keys that change nothing
 
 const PAGE_KEYS = {
   i: () => open.interrupt(),
@@ -285,7 +295,14 @@ async function offer() {
   fill("profile", ["as the server", ...Object.keys(profiles?.profiles ?? {})]);
 }
 
+async function watch() {
+  const info = await api.sessions.get(api.sharedSession ?? "none").catch(() => null);
+  if (info) show(info);
+  else busy("This link shows nothing: its session has ended, or it was not copied whole.");
+}
+
 async function begin() {
+  if (api.isShared) return watch();
   const found = await list();
   const wanted = query.get("session") ?? localStorage.getItem("cellgate:last");
   const info = found.find(({ id }) => id === wanted) ?? (found.length === 1 ? found[0] : null);

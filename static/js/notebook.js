@@ -22,6 +22,7 @@ export class Run {
     this.finished = null; // the event
     this.input = null; // the request that waits for an answer
     this.outputs = [];
+    this.findings = []; // of the policy, about the code that ran or was denied
     this.clearsNext = false;
   }
 }
@@ -206,10 +207,15 @@ export class Notebook {
     run.finished = event;
     run.count = event.count ?? run.count;
     run.input = null;
+    if (event.reason === "policy_denied" && event.facts?.findings?.length) {
+      run.findings = event.facts.findings;
+      run.outputs = run.outputs.filter(({ kind }) => kind !== "error"); // which says the same, as a traceback
+    }
   }
 
   _notice(event, cell, run) {
-    if (run) run.outputs.push({ kind: "notice", note: event.note, text: event.text, facts: event.facts ?? {} });
+    if (run && event.facts?.findings) run.findings = event.facts.findings;
+    else if (run) run.outputs.push({ kind: "notice", note: event.note, text: event.text, facts: event.facts ?? {} });
     else this.notices.push(event);
   }
 

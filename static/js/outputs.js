@@ -7,13 +7,14 @@ import { fragment, TextView } from "./texts.js";
 
 const PICTURES = ["image/svg+xml", "image/png", "image/jpeg", "image/gif", "image/webp"];
 const FRAMED = ["text/html", "text/markdown", "text/latex"];
-const NOT_HERE = {
-  "application/vnd.plotly.v1+json": "Plotly",
-  "application/vnd.vegalite.v5+json": "Vega-Lite",
-  "application/vnd.vega.v5+json": "Vega",
-  "application/vnd.jupyter.widget-view+json": "ipywidgets",
-  "application/javascript": "JavaScript",
-};
+// What wants a library that this page does not bring: it is said so, and the text that came along is shown.
+const NOT_HERE = [
+  [/^application\/vnd\.plotly\./, "Plotly is not installed in this page. fig.to_image() makes a picture, where kaleido is installed."],
+  [/^application\/vnd\.vega(lite)?\./, "Vega is not installed in this page. Altair makes a picture with chart.save('chart.svg')."],
+  [/^application\/vnd\.jupyter\.widget-view/, "Widgets are not installed in this page; this is their text. For progress, tqdm without .notebook works."],
+  [/^application\/vnd\.bokehjs/, "Bokeh is not installed in this page. bokeh.io.export_svg makes a picture."],
+  [/^application\/javascript$/, "JavaScript of a kernel does not run in this page."],
+];
 const EXTENSIONS = {
   "image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/webp": "webp",
   "text/html": "html", "text/markdown": "md", "text/latex": "tex", "application/json": "json", "text/plain": "txt",
@@ -76,12 +77,13 @@ class RichView {
 
 // What of a bundle is shown, and how. The richest that this page can show.
 function chosen(data) {
+  if (lacking(data)) return [data["text/plain"] === undefined ? null : "text/plain", (all) => missing(all)];
   for (const type of FRAMED.slice(0, 2)) if (data[type] !== undefined) return [type, framed(type)];
   for (const type of PICTURES) if (data[type] !== undefined) return [type, picture(type)];
   if (data["text/latex"] !== undefined) return ["text/latex", framed("text/latex")];
   if (data["application/json"] !== undefined) return ["application/json", (all) => tree(all["application/json"])];
-  if (data["text/plain"] !== undefined) return ["text/plain", (all) => missing(all, el("pre.text", {}, ...lines(all["text/plain"])))];
-  return [null, (all) => missing(all, el("p.notice", {}, `Nothing here can show ${Object.keys(all).join(", ") || "this"}.`))];
+  if (data["text/plain"] !== undefined) return ["text/plain", (all) => plain(all)];
+  return [null, (all) => el("p.notice", {}, `Nothing here can show ${Object.keys(all).join(", ") || "this"}.`)];
 }
 
 const asText = (value) => (Array.isArray(value) ? value.join("") : typeof value === "string" ? value : JSON.stringify(value));
@@ -91,10 +93,13 @@ function lines(value) {
   return [fragment(all, 0, all.length)];
 }
 
-function missing(data, node) {
-  const name = Object.keys(NOT_HERE).find((type) => data[type] !== undefined);
-  return name ? el("div", {}, node, el("p.notice", {}, `${NOT_HERE[name]} is not installed in this page.`)) : node;
-}
+const plain = (data) => el("pre.text", {}, ...lines(data["text/plain"]));
+
+// A picture that came along is as good as what is lacking.
+const lacking = (data) => !PICTURES.some((type) => data[type] !== undefined)
+  && NOT_HERE.find(([wanted]) => Object.keys(data).some((type) => wanted.test(type)))?.[1];
+
+const missing = (data) => el("div", {}, data["text/plain"] === undefined ? "" : plain(data), el("p.notice", {}, lacking(data)));
 
 const framed = (type) => (data, metadata, view) => {
   view.frame = new Frame();
@@ -142,6 +147,7 @@ class ErrorView {
   constructor({ name, value, traceback }) {
     const all = traceback.length ? traceback : [`${name}: ${value}`];
     const parts = all.join("\n").split("\n");
+    if (RULE.test(parts[0])) parts.shift(); // its border says the same, and fits any width
     const own = ownLines(parts);
     this.node = el("div.error", { role: "alert" });
     const pre = el("pre.text", {}, fragment(own, 0, own.length));
@@ -158,6 +164,7 @@ class ErrorView {
   update() {}
 }
 
+const RULE = /^(?:\x1b\[[0-9;]*m)*-{20,}(?:\x1b\[[0-9;]*m)*$/;
 const FRAME_START = /^(?:\x1b\[[0-9;]*m)*(?:File |Cell |Input In)/;
 
 export function ownLines(parts) {

@@ -16,14 +16,14 @@ export class SessionPage {
     this.onState = onState;
     this.isObserver = isObserver;
     this.notebook = new Notebook();
-    drafts.load(this.notebook, info.id);
+    if (!isObserver) drafts.load(this.notebook, info.id);
     this.views = new Map();
     this.dirty = new Set();
     this.deleted = [];
     this.isCaughtUp = false;
     this.#layout();
     this.socket = new SessionSocket(info.id, {
-      client, role: isObserver ? "observer" : "driver", onStatus,
+      client, role: isObserver ? "observer" : "driver", token: api.shareToken, onStatus,
       onEvent: (event) => this.#take(event),
     });
     this.clock = setInterval(() => this.views.forEach((view) => view.cell.run?.phase === "running" && view.drawStatus()), 1000);
@@ -52,7 +52,7 @@ export class SessionPage {
   }
 
   validate(code) {
-    return code.trim() ? api.validate(code, this.language).catch(() => null) : { findings: [] };
+    return code.trim() && !this.isObserver ? api.validate(code, this.language, this.info.policy).catch(() => null) : { findings: [] };
   }
 
   // -- what people do -------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ export class SessionPage {
   }
 
   keep() {
-    return this.socket.ask("touch");
+    return this.socket.ask("touch").catch(() => null);
   }
 
   // What ran and what it said leaves the page; the server keeps its own record.
@@ -181,8 +181,6 @@ export class SessionPage {
     const changed = this.notebook.apply(event);
     if (changed === null) this.#layoutSoon();
     else changed.forEach((cell) => this.#touch(cell));
-    if (event.event === "finished" && event.reason === "policy_denied" && event.facts?.findings)
-      this.views.get(this.notebook.runs.get(event.cell)?.[0]?.id)?.editor.showFindings(event.facts.findings);
     if (["attached", "state", "notice", "gap", "started", "finished", "accepted"].includes(event.event)) this.onState(this.notebook, event);
   }
 
@@ -234,7 +232,7 @@ export class SessionPage {
 
   #save() {
     clearTimeout(this.saving);
-    drafts.save(this.notebook, this.info.id);
+    if (!this.isObserver) drafts.save(this.notebook, this.info.id);
   }
 }
 

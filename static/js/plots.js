@@ -35,7 +35,7 @@ export function plot(title, values, times, words) {
     const d = line(values, most);
     drawing.append(svg("path", { class: "area", d: `${d}L${WIDE} ${HIGH}L0 ${HIGH}Z` }), svg("path", { d }));
   }
-  const clock = (at) => (at ? new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "");
+  const clock = (at) => (at ? new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false }) : "");
   return el("figure.plot", {}, el("figcaption", {}, title, el("b", {}, now)), drawing,
     el("small", {}, el("span", {}, clock(times[0])), el("span", {}, `up to ${words(most)}`), el("span", {}, clock(times.at(-1)))));
 }

@@ -2,15 +2,18 @@
 // has not taken. Whoever owns it owes a `close`.
 
 const PAUSES = [0.05, 0.2, 0.5, 1, 2, 4, 8]; // seconds before each further attempt
+const PING_MS = 10_000; // between two looks whether the line still carries anything
+const PONG_MS = 5_000; // until a line without an answer counts as dead: a machine that slept, a network that went
 const GONE = 4001; // the session is over
-const REPLACED = 4002;
+const REPLACED = 4002; // somebody came under the same name: a tab that was duplicated
 const FUTURE = 4009;
 
 export class SessionSocket {
-  constructor(sessionId, { since = 0, role = "driver", client, onEvent, onStatus }) {
+  constructor(sessionId, { since = 0, role = "driver", client, token = "", onEvent, onStatus }) {
     this.sessionId = sessionId;
     this.role = role;
     this.client = client;
+    this.token = token; // of who has no cookie
     this.seq = since;
     this.onEvent = onEvent;
     this.onStatus = onStatus;
@@ -21,7 +24,8 @@ export class SessionSocket {
     this.isClosed = false;
     this.isOpen = false;
     this.#open();
-    this.wake = () => document.visibilityState === "visible" && this.#hurry();
+    this.heart = setInterval(() => this.#ping(), PING_MS);
+    this.wake = () => document.visibilityState === "visible" && (this.isOpen ? this.#ping() : this.#hurry());
     addEventListener("online", this.wake);
     document.addEventListener("visibilitychange", this.wake);
   }
@@ -29,6 +33,7 @@ export class SessionSocket {
   close() {
     this.isClosed = true;
     clearTimeout(this.timer);
+    clearInterval(this.heart);
     removeEventListener("online", this.wake);
     document.removeEventListener("visibilitychange", this.wake);
     this.socket?.close(1000);
@@ -61,7 +66,7 @@ export class SessionSocket {
   #open() {
     const place = new URL(`v1/sessions/${this.sessionId}/ws`, document.baseURI);
     place.protocol = place.protocol.replace("http", "ws");
-    place.search = new URLSearchParams({ client: this.client, since: this.seq, role: this.role });
+    place.search = new URLSearchParams({ client: this.client, since: this.seq, role: this.role, ...(this.token && { token: this.token }) });
     this.onStatus("connecting");
     const socket = (this.socket = new WebSocket(place, "cellgate.v1.json"));
     socket.onmessage = ({ data }) => this.#take(JSON.parse(data));
@@ -103,16 +108,29 @@ export class SessionSocket {
     for (const [, reject] of this.requests.values()) reject(new Error("the connection broke"));
     this.requests.clear();
     if (this.isClosed) return;
-    if (code === GONE || code === REPLACED) {
-      this.isClosed = true;
-      this.onStatus(code === GONE ? "gone" : "replaced");
+    if (code === GONE) {
+      this.close();
+      this.onStatus("gone");
       return;
     }
+    if (code === REPLACED) this.client += `-${Math.random().toString(36).slice(2, 6)}`;
     if (code === FUTURE) this.seq = 0; // a journal that forgot the last of what it said
     this.onStatus("waiting");
     const pause = PAUSES[Math.min(this.failures, PAUSES.length - 1)];
     this.failures += 1;
     this.timer = setTimeout(() => this.#open(), pause * 1000);
+  }
+
+  // Asks for what changes nothing and is answered at once, be it by a refusal.
+  #ping() {
+    if (!this.isOpen) return;
+    const { socket } = this;
+    const dead = setTimeout(() => {
+      socket.onmessage = socket.onclose = null;
+      socket.close();
+      this.#ended(socket, 1006);
+    }, PONG_MS);
+    this.ask("cancel", { cell: "ping" }).catch(() => null).finally(() => clearTimeout(dead));
   }
 
   #hurry() {

@@ -103,3 +103,20 @@ test("a script has a mark for each cell", () => {
   notebook.add(Object.assign(new Cell("c-9", "# Title", "markdown")));
   assert.equal(toScript(notebook), "# %%\nprint(1)\n2\n\n# %% [markdown]\n# # Title\n");
 });
+
+test("what a policy found stands beside the code, and not twice", () => {
+  const findings = [{ rule: "module", severity: "deny", line: 2, message: "no", hint: "" }];
+  const denied = after(
+    { event: "accepted", cell, client: "ada", code: "import socket" },
+    { event: "error", cell, name: "PolicyDenied", value: "", traceback: ["..."] },
+    { event: "finished", cell, status: "error", reason: "policy_denied", facts: { findings } },
+  ).cells.get("c-1").run;
+  assert.deepEqual([denied.findings, denied.outputs], [findings, []]);
+  const warned = after(RUN[0], { event: "notice", cell, note: "policy_warnings", text: "...", facts: { findings } }).cells.get("c-1").run;
+  assert.deepEqual([warned.findings, warned.outputs], [findings, []]);
+  const refused = after(
+    RUN[0], { event: "error", cell, name: "PolicyDenied", value: "too long", traceback: [] },
+    { event: "finished", cell, status: "error", reason: "policy_denied", facts: { findings: [] } },
+  ).cells.get("c-1").run;
+  assert.equal(refused.outputs.length, 1, "without findings the error says why");
+});

@@ -159,7 +159,7 @@ async def test_who_watches_changes_nothing(notebook):
 async def test_a_kernel_that_takes_too_much_memory_is_told_of_in_words_and_replaced(notebook):
     cell = await notebook.finished(await notebook.run("x = bytearray(3 << 30)"))
     await expect(cell.locator(".status")).to_contain_text("used more memory")
-    await expect(notebook.page.locator(".news").first).to_contain_text("memory limit")
+    await expect(notebook.page.locator(".news").first).to_contain_text("it used more than 512 MiB")
     again = await notebook.finished(await notebook.run("'alive'"))
     assert await notebook.text(again) == "'alive'"
 

@@ -15,7 +15,9 @@ import pytest
 
 from tests.support.server import BOUND, Server
 
-__all__ = ["Notebook", "chromium", "opened"]
+__all__ = ["BOUND_MS", "Notebook", "chromium", "opened"]
+
+BOUND_MS = BOUND * 1000  # for Playwright
 
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -73,7 +75,7 @@ class Notebook:
     async def phase(self, cell: Any, phase: str) -> None:
         from playwright.async_api import expect
 
-        await expect(cell).to_have_attribute("data-phase", phase, timeout=BOUND * 1000)
+        await expect(cell).to_have_attribute("data-phase", phase, timeout=BOUND_MS)
 
     async def text(self, cell: Any) -> str:
         """Of its outputs that stand in the page itself."""

@@ -1,7 +1,7 @@
 """What a sandbox's container is made of, in the words of the engine's API; and what its labels and its end say. Pure:
 asks no engine.
 
-The isolation is that of the native driver as far as an engine can say it; `kernels/README.md` compares them.
+The isolation is that of the native driver as far as an engine can say it; `images/README.md` compares them.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ PREFIX: Final = "cellgate-docker-"  # of the directory of a driver that keeps no
 START_SECONDS: Final = 60.0  # until its socket is there; a second on an idle host
 WATCH_SECONDS: Final = 30.0  # until the engine has begun to tell of events
 LOOK_SECONDS: Final = 0.005  # between looks for that socket, each of some microseconds
+ENGINE_KILLS: Final = (137, 143, 255)  # by SIGKILL, by SIGTERM, and when it does not know
 DEAF_SECONDS: Final = 0.5  # in which the end is told of a kernel that takes no links because it has ended
 OUTLIVED_SECONDS: Final = 0.5  # after a kill for memory: a kernel that lives then was not its victim
 DESTROY_SECONDS: Final = 20.0  # for the engine to tell of an end that it was asked for
@@ -291,7 +292,8 @@ class DockerDriver:
 
     async def _catch_up(self) -> None:
         """The stream of events begins anew: learn what has happened meanwhile."""
-        await asyncio.gather(*(sandbox.look() for sandbox in list(self._known.values()) if not sandbox.has_ended))
+        living = [sandbox for sandbox in self._known.values() if not sandbox.has_ended]
+        await asyncio.gather(*(sandbox.look(engine_was_away=True) for sandbox in living))
 
     async def _meet(self) -> None:
         """Those of a driver before this one. One that nobody was given is nobody's."""
@@ -513,8 +515,9 @@ class DockerSandbox:
         certificate = decide(status, self._killed_for, events, oom_kills_outlived=self._outlived, detail=self._detail)
         self._end(certificate)
 
-    async def look(self) -> None:
-        """Ask the engine how it stands, and settle what is over."""
+    async def look(self, *, engine_was_away: bool = False) -> None:
+        """Ask the engine how it stands, and settle what is over. An engine that ends or begins kills its containers, in
+        the way that a session could kill itself: what was killed in its absence is laid to it."""
         state = await self._owner.engine.do(self._owner.engine.state, self.container)
         if state is None:
             reason = self._killed_for or Reason.BACKEND_ERROR
@@ -524,6 +527,9 @@ class DockerSandbox:
             self._meter.look()
         elif not self.has_ended:
             self._memory_kills = max(self._memory_kills, int(state.was_out_of_memory))
+            if engine_was_away and state.exit_code in ENGINE_KILLS and not self._memory_kills:
+                self._killed_for = self._killed_for or Reason.BACKEND_ERROR
+                self._detail = self._detail or "the Docker engine was away, and ended it"
             await self.on_exit(state.exit_code)
 
     def on_loss(self, error: DriverUnavailable) -> None:

@@ -267,6 +267,16 @@ async def test_a_cell_that_is_sent_again_runs_once(client: AsyncClient):
         assert (await session.run("n")).result == {"text/plain": "1"}
 
 
+async def test_a_cell_that_is_under_way_is_the_same_for_whoever_sends_it_here(session: AsyncSession):
+    code = "import time; time.sleep(0.2); n = globals().get('n', 0) + 1; n"
+    one, two = await asyncio.gather(session.run(code, id="same"), session.run(code, id="same"))
+    assert value_of(one) == value_of(two) == "1"
+    waiting = await session.submit(code, id="other")
+    with pytest.raises(InvalidRequest, match="id of its own"):
+        await session.submit("1", id="other")
+    assert (await waiting.result()).is_ok
+
+
 async def test_a_server_that_stays_away_is_told_after_the_patience_that_was_asked_for(server: Server):
     async with AsyncClient(server.url, server.token, patience=0.5) as client:
         session = await client.create()

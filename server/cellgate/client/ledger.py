@@ -85,6 +85,11 @@ class Ledger:
         self._cells[message["id"]] = _OpenCell(message, sink)
         return [message] if self._is_caught_up else []
 
+    def sink_of(self, cell: str) -> CellSink | None:
+        """Who waits for a cell that was sent and has not ended."""
+        found = self._cells.get(cell)
+        return None if found is None else found.sink
+
     def ask(self, request: Request) -> list[Message]:
         request.incarnation, request.running = self.incarnation, self.running
         self._requests[request.message["id"]] = request

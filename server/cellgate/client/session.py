@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from cellgate.client.connection import Connection, pack
-from cellgate.client.errors import CellFailed, CellgateError, SessionOver
+from cellgate.client.errors import CellFailed, CellgateError, InvalidRequest, SessionOver
 from cellgate.client.files import AsyncFiles
 from cellgate.client.http import Http
 from cellgate.client.ledger import CellSink, Ledger, Request
@@ -172,8 +172,17 @@ class AsyncSession:
         connection = await self._connected()
         if self._stopping:  # a cell that ends by an interrupt takes those with it that wait by then
             await asyncio.wait(self._stopping)
+        sent = self._ledger.sink_of(str(message["id"]))
+        if isinstance(sent, AsyncCell):  # by us, and it has not ended
+            if sent.code != code:
+                raise InvalidRequest("a cell of this id has other code; an id of its own would pass", code="id_taken")
+            return sent
         cell = AsyncCell(self, str(message["id"]), code)
-        await connection.send(self._ledger.execute(message, cell))
+        try:
+            await connection.send(self._ledger.execute(message, cell))
+        except BaseException:  # who is interrupted here never had it
+            self._abandon(cell)
+            raise
         return cell
 
     async def run(
@@ -229,17 +238,19 @@ class AsyncSession:
         from cellgate.client.events import read_event
 
         waiting: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
+        connection = self._connect()
         self._listeners.append(waiting.put_nowait)
+        end = asyncio.ensure_future(connection.over() if follow else connection.ready())
+        end.add_done_callback(lambda _: waiting.put_nowait(None))
         try:
-            connection = self._connect()
-            end = asyncio.ensure_future(connection.over() if follow else connection.ready())
-            end.add_done_callback(lambda _: waiting.put_nowait(None))
             while (raw := await waiting.get()) is not None:
                 yield read_event(raw)
             with suppress(SessionOver):
                 await end
         finally:
             self._listeners.remove(waiting.put_nowait)
+            end.cancel()
+            await asyncio.gather(end, return_exceptions=True)
 
     async def answer(self, cell_id: str, value: str) -> None:
         """To the `input()` of a cell."""

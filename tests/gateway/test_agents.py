@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import pytest
 import pytest_asyncio
@@ -15,6 +15,7 @@ from websockets.typing import Subprotocol
 from cellgate.access.scopes import Scope
 from cellgate.gateway.agents import FUTURE_CURSOR, MAX_ANSWERS, MAX_CLIENT_CHARS
 from cellgate.gateway.sockets import TRY_AGAIN_LATER
+from cellgate.live.cursors import SLOTS
 from cellgate.wire.agent import (
     CLOSED_FOR,
     Ack,
@@ -374,6 +375,30 @@ async def test_a_token_that_may_only_look_makes_an_observer(here: Gateway, sessi
         async with attached(here.port, session, token, role="driver"):
             pass
     assert raised.value.response.status_code == 403
+
+
+async def test_who_may_only_look_takes_nobodys_connection_place_or_room(here: Gateway, session: str, attach: Attach):
+    """By the name of a driver, which all events tell, whoever had a link to watch ended its connection, and said what
+    it had seen; by many names it left no room for others, and their places were forgotten."""
+    token = here.token("owner", Scope.OBSERVE)
+    live = here.manager.find("owner", session)
+    async with attach(client="me") as driver:
+        seen = (await driver.run("print(1)"))[1]["seq"]
+        await driver.send(Ack(seen))
+        await until(lambda: live._cursors.find(b"me") == (seen + 1, seen + 1))
+        async with AsyncExitStack() as stack:
+            watchers = [attach(token, client=name, since=0) for name in ("me", "a", "b")]
+            first, *_ = [await stack.enter_async_context(watcher) for watcher in watchers]
+            await first.named("finished")
+            await first.send(Ack(first.events[-1]["seq"]))
+            async with attach(token, client="c") as one_more:
+                assert await closed(one_more.websocket) == (1013, "too_many_clients")
+            await stack.enter_async_context(attach(client="another"))
+            assert text_of(await driver.run("print(2)")) == "2\n"
+    for number in range(SLOTS):
+        async with attach(token, client=f"w{number}") as watcher:
+            await watcher.next()
+    assert live._cursors.find(b"me") == (seen + 1, seen + 1)
 
 
 async def test_a_foreign_session_and_none_are_the_same_404(here: Gateway, session: str):

@@ -21,7 +21,7 @@ from cellgate.gateway.auth import Refusal
 from cellgate.gateway.sockets import MAX_CLIENT_BYTES, SessionSocket
 from cellgate.gateway.websocket import WebSocket
 from cellgate.live.reader import Reader
-from cellgate.live.session import date_now
+from cellgate.live.session import WATCHER, date_now
 from cellgate.live.voices import AgentVoice
 from cellgate.sessions.agents import answer_of, message_of, question_of
 from cellgate.wire.agent import (
@@ -83,10 +83,13 @@ class AgentsHandler(SessionSocket):
     def _role_of(self, asked: str) -> str:
         if asked and asked not in ROLES:
             raise UsageError(f"role is {asked[:40]!r}; {' or '.join(ROLES)} would pass")
-        may_drive = Scope.EXECUTE in self.caller.scopes
-        if asked == "driver" and not may_drive:
+        if asked == "driver" and not self._may_drive:
             raise base.Refused(Refusal("missing_scope"))
-        return asked or ("driver" if may_drive else "observer")
+        return asked or ("driver" if self._may_drive else "observer")
+
+    @property
+    def _may_drive(self) -> bool:
+        return Scope.EXECUTE in self.caller.scopes
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         return self._form.value
@@ -99,7 +102,7 @@ class AgentsHandler(SessionSocket):
         super().open()
 
     def join(self) -> Reader:
-        client = self._client.encode()
+        client = self._client.encode() if self._may_drive else WATCHER + self._client.encode()
         return self._live.attach(client, self, AgentVoice(client, self._form), since=self._since)
 
     def joined(self, reader: Reader) -> None:

@@ -86,7 +86,7 @@ from cellgate.wire.jupyter import Buffer, ClientMessage, Composer, Dialect
 from cellgate_kernel.link import Hello, Link, WindowFull
 from cellgate_kernel.message import Channel
 
-__all__ = ["Host", "LiveSession", "date_now"]
+__all__ = ["WATCHER", "Host", "LiveSession", "date_now"]
 
 log = logging.getLogger("cellgate.live")
 
@@ -94,6 +94,8 @@ log = logging.getLogger("cellgate.live")
 LAST_WORDS_SECONDS = 2.0
 FAREWELL_SECONDS = 5.0  # for clients to read to the end of a session that is over
 BUSY_SAMPLE_SECONDS = 5.0  # between two looks at what a cell uses: so much more than a quota may be used
+# How the name begins of a client who may only watch. No other can have such a one: who watches takes nobody's place.
+WATCHER = b"\x00watcher "
 MAX_UNSENT = 64  # requests that wait for the link's window, before their clients are read no further
 _EXECUTION_STATES = {
     State.STARTING: "starting",
@@ -314,8 +316,8 @@ class LiveSession:
 
     def attach(self, client: bytes, sink: Sink, voice: Voice, *, since: int | None = None) -> Reader:
         """A connection of an agent, in the place of any that it has. It reads what comes behind the record `since`; or
-        behind what it has confirmed. One that was not here before begins with what is new. Whoever attached owes a
-        `leave`. Raises TooManyClients."""
+        behind what it has confirmed. One that was not here before begins with what is new, and so does a WATCHER each
+        time. Whoever attached owes a `leave`. Raises TooManyClients."""
         if former := self._come(client):
             former.part(Parting.REPLACED)
         start = self._place_of(client).sure if since is None else since + 1
@@ -324,8 +326,9 @@ class LiveSession:
     def _come(self, client: bytes) -> Reader | None:
         """Let a client in; its connection until now, which counts no longer. Raises TooManyClients."""
         former = self._readers.get(client)
-        if former is None and len(self._readers) >= self.session.limits.clients_per_session:
-            raise TooManyClients(len(self._readers))
+        alike = sum(name.startswith(WATCHER) is client.startswith(WATCHER) for name in self._readers)
+        if former is None and alike >= self.session.limits.clients_per_session:  # who watches keeps no other away
+            raise TooManyClients(alike)
         self.session.joined(client)
         if former is not None:
             former.counts = False
@@ -337,8 +340,13 @@ class LiveSession:
         place = self._cursors.find(client)
         if place is None:
             place = Place(self.session.news_from, self.session.news_from)
-            self._cursors.remember(client, place.position)
+            self._remember(client, place.position)
         return place
+
+    def _remember(self, client: bytes, position: int, *, is_sure: bool = True) -> None:
+        """There is room for some places: who watches, under however many names, has none of them."""
+        if not client.startswith(WATCHER):
+            self._cursors.remember(client, position, is_sure=is_sure)
 
     def _read(self, client: bytes, sink: Sink, voice: Voice, start: int, after: str = "") -> Reader:
         reader = self._readers[client] = Reader(
@@ -348,7 +356,7 @@ class LiveSession:
             voice=voice,
             start=start,
             limit_bytes=self.session.limits.client_outbox_bytes,
-            remember=partial(self._cursors.remember, client),
+            remember=partial(self._remember, client),
             later=self._loop.call_later,
             after=after,
         )

@@ -17,8 +17,9 @@ from cellgate.errors import DriverUnavailable, SandboxStartFailed
 from cellgate.sandbox.base import Sandbox, SandboxSpec
 from cellgate.sandbox.certificate import Reason
 from cellgate.sandbox.client import KernelClient
-from cellgate.sandbox.docker.driver import DockerDriver, DockerSandbox
+from cellgate.sandbox.docker.driver import DockerDriver
 from cellgate.sandbox.docker.engine import Engine
+from cellgate.sandbox.docker.sandbox import DockerSandbox
 from cellgate_kernel.link import Link
 from tests.docker.conftest import OpenDriver
 from tests.support.drivers import SMALL

@@ -1,10 +1,7 @@
 """The driver `docker`: every sandbox is a container of a Docker engine, in any runtime that the engine knows.
 
-What a container is made of is `container.py`; which images there are, `images.py`; the engine is asked in `engine.py`.
-Here they become sandboxes: made, handed out of a pool, joined by a socket, watched, and cleared away.
-
-A sandbox has a directory, whose only guest-visible part holds the socket on which its kernel host listens. It is closed
-to the guest before the guest's first code runs, so that whoever connects there connects to the kernel host.
+What a container is made of is `container.py`; which images there are, `images.py`; the engine is asked in `engine.py`;
+one container as a sandbox is `sandbox.py`. Here they are made, handed out of a pool, found again, and tidied up.
 
 A driver's directory is what its containers name as their owner. One that keeps its sandboxes finds them again by it,
 with what each was given out for and killed for, which is written down there; what any other leaves behind is removed by
@@ -14,15 +11,11 @@ whichever driver comes next.
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
-import json
 import os
 import secrets
 import shutil
-import socket
 import tempfile
-import time
 import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack, suppress
@@ -30,41 +23,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cellgate.errors import CellgateError, DriverUnavailable, SandboxGone, SandboxStartFailed, UnknownTemplate
-from cellgate.sandbox.base import Sandbox, SandboxSpec, Usage
-from cellgate.sandbox.certificate import DeathCertificate, Reason, ResourceEvents, decide
+from cellgate.errors import CellgateError, DriverUnavailable, SandboxStartFailed, UnknownTemplate
+from cellgate.sandbox.base import Sandbox, SandboxSpec
 from cellgate.sandbox.docker.container import (
-    ETC_FILES,
-    LINK,
     OWNER,
     Container,
     Labels,
     is_orphan,
-    wait_status,
 )
 from cellgate.sandbox.docker.engine import Engine, EngineFailed, Event, Facts, Found
 from cellgate.sandbox.docker.images import Template, usable_images
-from cellgate.sandbox.docker.measure import Meter
+from cellgate.sandbox.docker.sandbox import DockerSandbox, make_place, read_record
 from cellgate.sandbox.limits import Limits, check_fits_host
 from cellgate.sandbox.native.rootfs import covers_of_proc
 
-__all__ = ["DockerDriver", "DockerSandbox"]
+__all__ = ["DockerDriver"]
 
 PREFIX: Final = "cellgate-docker-"  # of the directory of a driver that keeps nothing
-START_SECONDS: Final = 60.0  # until its socket is there; a second on an idle host
 WATCH_SECONDS: Final = 30.0  # until the engine has begun to tell of events
-LOOK_SECONDS: Final = 0.005  # between looks for that socket, each of some microseconds
-ENGINE_KILLS: Final = (137, 143, 255)  # by SIGKILL, by SIGTERM, and when it does not know
-DEAF_SECONDS: Final = 0.5  # in which the end is told of a kernel that takes no links because it has ended
-OUTLIVED_SECONDS: Final = 0.5  # after a kill for memory: a kernel that lives then was not its victim
-DESTROY_SECONDS: Final = 20.0  # for the engine to tell of an end that it was asked for
 TIDY_SECONDS: Final = 60.0  # between looks for containers that nobody wants
 PATIENCE_SECONDS: Final = 5.0  # between a failure to refill the pool and the next attempt: no storm of retries
 REFILLS: Final = 2  # containers made at once for the pool; more would keep a create waiting
 # Of sandboxes, each its own: above those of the native driver, and below 2**31, where the engine's numbers end.
 UIDS: Final = range(2_100_000_000, 2_140_000_000)
 MAPPED_UIDS: Final = range(10_000, 60_000)  # of an engine that maps 65,536 of them
-SOCKET_MODE: Final = 0o711  # of the socket's directory once it is there: to be connected to, and no more
 SHARED_KERNEL: Final = ("runc", "io.containerd.runc.v2", "crun", "youki")  # runtimes whose processes are the host's own
 
 
@@ -213,13 +195,12 @@ class DockerDriver:
 
     async def _make(self, spec: SandboxSpec) -> DockerSandbox:
         """One that is ready, and nobody's yet. Raises SandboxStartFailed, and then nothing is left."""
-        uids = MAPPED_UIDS if self.facts.maps_uids else UIDS
         labels = Labels(
             id=uuid.uuid4().hex,
             owner=str(self._directory),
             template=spec.template,
             limits=spec.limits,
-            uid=secrets.choice(uids),
+            uid=self._free_uid(),
             is_kept=self._is_kept,
             seen_from=self._seen_from,
         )
@@ -232,7 +213,7 @@ class DockerDriver:
         sandbox: DockerSandbox | None = None
         step = "making its directory"
         try:
-            _make_place(place, labels.uid)
+            make_place(place, labels.uid)
             step = "creating its container"
             container = await self._engine.do(self._engine.create, config.to_engine(), config.name)
             sandbox = self._known[container] = DockerSandbox(self, container, labels, place)
@@ -248,6 +229,13 @@ class DockerDriver:
             if isinstance(error, (EngineFailed, OSError)):
                 raise SandboxStartFailed(self.name, step, str(error)) from error
             raise
+
+    def _free_uid(self) -> int:
+        """One that no living sandbox of this driver has, and hardly one of another's."""
+        taken = {sandbox.uid for sandbox in self._known.values()}
+        while (uid := secrets.choice(MAPPED_UIDS if self.facts.maps_uids else UIDS)) in taken:
+            pass
+        return uid
 
     async def _unmake(self, making: asyncio.Future[DockerSandbox]) -> None:
         """Nobody wants it any more."""
@@ -278,10 +266,8 @@ class DockerDriver:
             self._loop.call_soon_threadsafe(self._on_event, event)
 
     def _on_event(self, event: Event | None) -> None:
-        if self._is_closed:
-            return
         if event is None:
-            if self._watching.is_set():
+            if self._watching.is_set() and not self._is_closed:
                 self._start(self._catch_up())
             self._watching.set()
         elif (sandbox := self._known.get(event.container)) is not None:
@@ -300,7 +286,7 @@ class DockerDriver:
         for found in await self._engine.do(self._engine.containers, f"{OWNER}={self._directory}"):
             labels = Labels.from_engine(found.labels)
             place = self._directory / labels.id if labels and labels.id.isalnum() else None
-            record = _read_record(place) if place else None
+            record = read_record(place) if place else None
             if labels is None or place is None or record is None:
                 await self._engine.do(self._engine.remove, found.container)
                 if place:
@@ -355,10 +341,7 @@ class DockerDriver:
                 if not self._is_closed:
                     self._start(self._refill(pool))
 
-    def later(self, seconds: float, function: Any, *args: object) -> None:
-        self._loop.call_later(seconds, function, *args)
-
-    def on_ready_death(self, sandbox: DockerSandbox) -> None:
+    def on_end(self, sandbox: DockerSandbox) -> None:
         """One that nobody was given has ended."""
         if any(sandbox in pool.ready for pool in self._pools.values()):
             self._start(sandbox.destroy())
@@ -379,260 +362,6 @@ class _Pool:
     size: int
     ready: list[DockerSandbox]
     coming: int = 0
-
-
-class DockerSandbox:
-    """See `cellgate.sandbox.base.Sandbox`."""
-
-    driver = "docker"
-
-    def __init__(
-        self, owner: DockerDriver, container: str, labels: Labels, place: Path, record: dict[str, Any] | None = None
-    ) -> None:
-        """`record` is what an earlier driver wrote down of it."""
-        record = record or {}
-        self.id = labels.id
-        self.template = labels.template
-        self.limits = labels.limits
-        self.container = container
-        self.is_given_out = bool(record)
-        self._owner = owner
-        self._place = place
-        self._loop = asyncio.get_running_loop()
-        self._death: asyncio.Future[DeathCertificate] = self._loop.create_future()
-        self._born = time.time() if not record else float(record.get("born", time.time()))
-        self._killed_for = _reason(record.get("killed_for"))
-        self._detail = str(record.get("detail", ""))
-        self._memory_kills = 0  # as events told them
-        self._outlived = 0
-        self._meter = Meter(container, 0, owner.shares_kernel)
-        self._link: socket.socket | None = None  # the first one, made when it came up
-        self._destroying: asyncio.Task[DeathCertificate] | None = None
-
-    @property
-    def has_ended(self) -> bool:
-        return self._death.done()
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether its kernel host has spoken, and can be handed out."""
-        if self.has_ended or self._link is None:
-            return False
-        try:
-            return bool(self._link.recv(1, socket.MSG_PEEK))
-        except OSError:
-            return False
-
-    async def wait_until_up(self) -> None:
-        """Until its kernel host takes links; the directory is closed to it then. Raises SandboxStartFailed."""
-        until = self._loop.time() + START_SECONDS
-        while self._link is None:
-            self._link = _connect(self._place / LINK)
-            if self._link is not None:
-                break
-            await asyncio.wait({self._death}, timeout=LOOK_SECONDS)
-            if self.has_ended or self._loop.time() > until:
-                detail = self._death.result().sentence() if self.has_ended else f"nothing came in {START_SECONDS:g} s"
-                raise SandboxStartFailed(self.driver, "waiting for its kernel", detail)
-        (self._place / LINK).chmod(SOCKET_MODE)
-        await self.look()
-
-    def give_out(self) -> None:
-        """It is somebody's from now on, and not to be taken for one of a pool."""
-        self.is_given_out = True
-        self._write_record()
-
-    # -- the Sandbox protocol --------------------------------------------------------------------------
-
-    async def attach(self) -> socket.socket:
-        link, self._link = self._link, None
-        if self.has_ended:
-            if link is not None:
-                link.close()
-            raise SandboxGone(self.id, self._death.result())
-        link = link or _connect(self._place / LINK)
-        if link is not None:
-            return link
-        await asyncio.wait({self._death}, timeout=DEAF_SECONDS)
-        if not self.has_ended:
-            with suppress(DriverUnavailable):
-                await self.kill(Reason.KERNEL_UNRESPONSIVE, "it takes no link any more")
-        raise SandboxGone(self.id, self._death.result() if self.has_ended else None)
-
-    async def interrupt(self) -> None:
-        if not self._is_over():
-            with suppress(EngineFailed):
-                await self._owner.engine.do(self._owner.engine.signal, self.container, "SIGINT")
-
-    async def kill(self, reason: Reason, detail: str = "") -> None:
-        if self._is_over() or self._killed_for is not None:
-            return
-        self._killed_for, self._detail = reason, detail
-        self._write_record()
-        self._meter.look()
-        try:
-            await self._owner.engine.do(self._owner.engine.signal, self.container, "SIGKILL")
-        except EngineFailed as error:
-            raise _unavailable(str(error), "it is killed when the engine is back") from error
-
-    async def wait(self) -> DeathCertificate:
-        return await asyncio.shield(self._death)
-
-    async def usage(self) -> Usage:
-        reading = self._meter.read()
-        if reading is None and not self.has_ended:
-            with suppress(EngineFailed):
-                reading = await self._owner.engine.do(self._owner.engine.reading, self.container)
-        return self._meter.usage(reading)
-
-    async def destroy(self) -> DeathCertificate:
-        if self._destroying is None:
-            self._destroying = self._loop.create_task(self._destroy())
-        return await asyncio.shield(self._destroying)
-
-    # -- what becomes of it ----------------------------------------------------------------------------
-
-    def on_memory(self) -> None:
-        """Something in it was killed for memory."""
-        self._memory_kills += 1
-        self._meter.look()
-        self._owner.later(OUTLIVED_SECONDS, self._outlive, self._memory_kills)
-
-    def _outlive(self, kills: int) -> None:
-        if not self.has_ended:
-            self._outlived = max(self._outlived, kills)
-
-    async def on_exit(self, exit_code: int) -> None:
-        """Its process 1 has ended with this code."""
-        self._meter.look()
-        if exit_code == 137 and self._killed_for is None and self._memory_kills <= self._outlived:
-            with suppress(EngineFailed):  # the word of a kill for memory may come after that of the end
-                state = await self._owner.engine.do(self._owner.engine.state, self.container)
-                self._memory_kills += int(state is not None and state.was_out_of_memory and not self._outlived)
-        if not self._owner.shares_kernel and self._memory_kills > self._outlived:
-            exit_code = 137  # a kernel of the sandbox's own that loses a part of itself ends in any way
-        status, events = wait_status(exit_code), self._events()
-        certificate = decide(status, self._killed_for, events, oom_kills_outlived=self._outlived, detail=self._detail)
-        self._end(certificate)
-
-    async def look(self, *, engine_was_away: bool = False) -> None:
-        """Ask the engine how it stands, and settle what is over. An engine that ends or begins kills its containers, in
-        the way that a session could kill itself: what was killed in its absence is laid to it."""
-        state = await self._owner.engine.do(self._owner.engine.state, self.container)
-        if state is None:
-            reason = self._killed_for or Reason.BACKEND_ERROR
-            self._end(decide(None, reason, self._events(), detail=self._detail or "its container is gone"))
-        elif state.is_running:
-            self._meter.pid = state.pid
-            self._meter.look()
-        elif not self.has_ended:
-            self._memory_kills = max(self._memory_kills, int(state.was_out_of_memory))
-            if engine_was_away and state.exit_code in ENGINE_KILLS and not self._memory_kills:
-                self._killed_for = self._killed_for or Reason.BACKEND_ERROR
-                self._detail = self._detail or "the Docker engine was away, and ended it"
-            await self.on_exit(state.exit_code)
-
-    def on_loss(self, error: DriverUnavailable) -> None:
-        """Its driver is closed, and it lives on."""
-        if not self._death.done():
-            self._death.set_exception(error)
-            self._death.exception()  # it may be that nobody asks any more
-        self._drop_link()
-
-    def _events(self) -> ResourceEvents:
-        seen = self._meter.last
-        kills = max(self._memory_kills, seen.oom_kills if seen else 0)
-        peak = seen.memory_peak_bytes if seen else None
-        return ResourceEvents(
-            memory_limit_bytes=self.limits.memory_bytes,
-            memory_peak_bytes=self.limits.memory_bytes if kills else peak,  # what was killed for it had reached it
-            oom_kills=kills,
-            pids_limit_hits=seen.pids_limit_hits if seen else 0,
-            cpu_seconds=seen.cpu_seconds if seen else 0.0,
-            wall_seconds=max(0.0, time.time() - self._born),
-        )
-
-    def _end(self, certificate: DeathCertificate) -> None:
-        if not self._death.done():
-            self._death.set_result(certificate)
-            self._owner.on_ready_death(self)
-
-    def _is_over(self) -> bool:
-        """Raises DriverUnavailable when this driver knows no more of it."""
-        return self._death.done() and self._death.result() is not None
-
-    async def _destroy(self) -> DeathCertificate:
-        """What the engine does not do now is done when it is tidied: the directory, which says so, goes first."""
-        try:
-            with suppress(DriverUnavailable):
-                await self.kill(Reason.SESSION_DELETED)
-            shutil.rmtree(self._place, ignore_errors=True)
-            await self.look()  # one that never began has no end to tell of
-            await asyncio.wait({self._death}, timeout=DESTROY_SECONDS)
-            await self._owner.engine.do(self._owner.engine.remove, self.container)
-        except EngineFailed:
-            pass
-        self._end(decide(None, self._killed_for, self._events(), detail=self._detail))
-        self._drop_link()
-        self._owner.forget(self)
-        return await self.wait()
-
-    def _drop_link(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = None
-
-    def _write_record(self) -> None:
-        """For the driver that comes after this one."""
-        record = {"born": self._born, "killed_for": self._killed_for and self._killed_for.value, "detail": self._detail}
-        with suppress(OSError):  # it is being destroyed, or the disk is full: then an heir takes it for nobody's
-            fresh = self._place / "record.new"
-            fresh.write_text(json.dumps(record))
-            fresh.rename(self._place / "record")
-
-
-def _make_place(place: Path, uid: int) -> None:
-    place.mkdir(mode=0o700)
-    (place / LINK).mkdir()
-    (place / LINK).chmod(0o777)  # until the socket is there; nobody but the engine can pass the directory above
-    for name, text in ETC_FILES.items():
-        (place / name).write_text(text.format(uid=uid))
-        (place / name).chmod(0o644)
-
-
-def _connect(directory: Path) -> socket.socket | None:
-    """To the socket in it; None when nobody listens there. Its path may be longer than an address can be."""
-    try:
-        at = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    stream = socket.socket(socket.AF_UNIX)
-    try:
-        stream.setblocking(False)
-        stream.connect(f"/proc/self/fd/{at}/{LINK}")
-    except OSError as error:
-        stream.close()
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise
-        return None
-    finally:
-        os.close(at)
-    return stream
-
-
-def _read_record(place: Path) -> dict[str, Any] | None:
-    try:
-        record = json.loads((place / "record").read_text())
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _reason(value: object) -> Reason | None:
-    try:
-        return Reason(value) if value else None
-    except ValueError:
-        return None
 
 
 def _is_locked(owner: Path) -> bool:

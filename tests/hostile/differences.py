@@ -60,6 +60,8 @@ GVISOR = {
     "test_sockets_inside_tell_nothing_of_their_other_ends_owner": "its /proc names the socket that it listens on",
     "test_the_kernels_descriptors_lead_nowhere_but_to_itself_and_its_link": "its kernel calls sockets otherwise",
     "test_no_process_is_seen_but_the_sandboxs_own": _INIT,
+    "test_however_it_ends_itself_the_reason_is_told_in_time[its parent, which is nobody]": _INIT,
+    "test_process_1_does_not_end_before_the_kernel_and_the_warden_does_not_care": _INIT,
     "test_process_1_hears_no_signal_from_inside": _INIT,
     "test_process_1_shows_no_way_out": _INIT,
     "test_the_environment_is_a_list_of_harmless_names": _INIT,

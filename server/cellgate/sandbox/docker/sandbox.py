@@ -170,7 +170,8 @@ class DockerSandbox:
         """Something in it was killed for memory."""
         self._memory_kills += 1
         self._meter.look()
-        self._loop.call_later(OUTLIVED_SECONDS, self._outlive, self._memory_kills)
+        if self._owner.shares_kernel:  # else a part of its own kernel was killed, and it ends of that, soon or late
+            self._loop.call_later(OUTLIVED_SECONDS, self._outlive, self._memory_kills)
 
     def _outlive(self, kills: int) -> None:
         if not self.has_ended:

@@ -268,6 +268,7 @@ class Upload:
         self._part += f"{_PART}{secrets.token_hex(8)}"
         self._size = 0
         self._is_begun = False
+        self._is_closed = False  # perhaps by somebody else, while a piece is on its way
 
     async def write(self, data: bytes) -> None:
         """The next bytes, PIECE_BYTES at most."""
@@ -275,6 +276,7 @@ class Upload:
             raise FileTooLarge(self._path, self._files.max_bytes)
         if not self._is_begun and self._directory not in ("", "."):
             await self._files._ask(self._path, {"op": "mkdir", "path": self._directory})
+        self._check()
         content = {"op": "write", "path": self._part, "offset": self._size, "create": not self._is_begun}
         self._is_begun = True
         await self._files._ask(self._path, content, data)
@@ -284,6 +286,7 @@ class Upload:
         """It takes its name, in place of what had it."""
         if not self._is_begun:
             await self.write(b"")
+        self._check()
         said, _ = await self._files._ask(self._path, {"op": "rename", "path": self._part, "to": self._path})
         self._is_begun = False
         self._files._session.file_moved(Direction.IN, self._path, self._size)
@@ -293,6 +296,7 @@ class Upload:
         """What is in it takes its place. How many entries and bytes that were."""
         if not self._is_begun:
             await self.write(b"")
+        self._check()
         limit = int(self._files._session.limits["workspace_bytes"])
         content = {"op": "unpack", "path": self._part, "to": self._path, "format": self._kind, "max_bytes": limit}
         said, _ = await self._files._ask(self._path, content, seconds=LONG_SECONDS)
@@ -300,11 +304,18 @@ class Upload:
         return _whole(self._path, said, "entries"), _whole(self._path, said, "bytes")
 
     async def close(self) -> None:
-        """Leave nothing unfinished. Also when the task was cancelled; what cannot be removed now goes later."""
+        """Leave nothing unfinished, and begin nothing more. Also when the task was cancelled; what cannot be removed
+        now goes later."""
+        self._is_closed = True
         if self._is_begun:
             self._is_begun = False
             with suppress(CellgateError):
                 await self._files._ask(self._path, {"op": "delete", "path": self._part})
+
+    def _check(self) -> None:
+        """What was closed would begin anew, and take its place with the rest alone. Raises FilesFailed."""
+        if self._is_closed:
+            raise FilesFailed(self._path, "whoever sent it is gone")
 
 
 def _entry(path: str, said: object) -> Entry:

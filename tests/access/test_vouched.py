@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from cellgate.access import keys
 from cellgate.access.keys import fetch_keys, open_issuer
 from cellgate.access.scopes import Scope
 from cellgate.access.vouched import LEEWAY_SECONDS, Issuer, Proxy, Vouched, read_keys, read_networks
@@ -184,6 +186,12 @@ def test_a_strangers_page_cannot_use_what_the_proxy_vouches_for(facts, code):
     assert answer.code == code
 
 
+def test_nobody_is_vouched_for_as_the_owner():
+    """A name that people may choose where they log in opens no sessions of who has the server's token."""
+    assert GUARD.admit(Asked(**{**BY_PROXY, "proxy_user": "owner"}), NOW) == Refusal("unauthorized")
+    assert GUARD.admit(Asked(authorization=f"Bearer {signed(sub='owner')}"), NOW) == Refusal("wrong_token")
+
+
 def test_a_token_counts_before_what_a_proxy_says():
     shown = Asked(**BY_PROXY, authorization="token a-token-of-many-characters")
     assert GUARD.admit(shown, NOW).name == "owner"
@@ -202,3 +210,15 @@ def test_without_either_nobody_is_vouched_for():
     assert plain.proxy_header is None
     assert plain.admit(Asked(**BY_PROXY), NOW) == Refusal("unauthorized")
     assert plain.admit(Asked(authorization=f"Bearer {signed()}"), NOW) == Refusal("wrong_token")
+
+
+def test_keys_that_break_off_or_make_no_sense_are_told_of_and_stop_nothing(tmp_path, monkeypatch):
+    class Breaking:
+        def open(self, *_, **__):
+            raise http.client.IncompleteRead(b"")
+
+    monkeypatch.setattr(keys, "_OPENER", Breaking())
+    with pytest.raises(UsageError, match="cannot be read"):
+        fetch_keys("https://id.example.org/keys")
+    with pytest.raises(UsageError, match="no JWK set"):
+        read_keys(b"[" * 100_000)

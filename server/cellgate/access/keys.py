@@ -6,6 +6,7 @@ import asyncio
 import logging
 import urllib.request
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def fetch_keys(source: str) -> dict[str, Any]:
         else:
             with Path(source).open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
-    except OSError as error:
+    except (OSError, HTTPException) as error:  # the latter: it broke off, or speaks no HTTP
         raise UsageError(f"the keys cannot be read from {source}: {error}; a JWK set there would pass") from error
     if len(data) > MAX_BYTES:
         raise UsageError(f"{source} has more than {MAX_BYTES} bytes; a JWK set there would pass")

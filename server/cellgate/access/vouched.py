@@ -70,7 +70,7 @@ def read_keys(data: bytes) -> dict[str, Any]:
 
     try:
         rows = json.loads(data)["keys"][:MAX_KEYS]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError("this is no JWK set; an object with a list named keys would pass") from error
     keys: dict[str, Any] = {}
     for row in rows:

@@ -143,6 +143,31 @@ async def test_a_full_disk_costs_lines_that_are_counted(directory, monkeypatch, 
     assert "the audit log cannot be written" in caplog.text
 
 
+async def test_a_disk_that_refuses_the_count_too_costs_no_line_uncounted(directory, monkeypatch):
+    audit = opened(directory)
+    real, refusing = os.write, True
+
+    def write(descriptor, data):
+        if refusing and descriptor == audit._file:
+            raise OSError(errno.ENOSPC, "full")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(writer.os, "write", write)
+    for n in (1, 2, 3):
+        audit.hear(CellAccepted(ADA, n, ""))
+    audit.flush()
+    for _ in range(3):  # it is still full when the count is to be told
+        audit._tell_lost()
+        audit.flush()
+    audit.hear(CellAccepted(ADA, 4, ""))
+    refusing = False
+    audit._tell_lost()  # while a line waits
+    audit.close()
+    assert [facts["what"] for facts in find(directory, where={})] == ["cell_accepted", "lines_lost"]
+    assert next(find(directory, where={"what": "lines_lost"}))["lines"] == 3
+    assert verify(directory).damage == ()
+
+
 async def test_lines_are_written_in_the_turn_after_they_were_told(directory):
     audit = opened(directory)
     audit.hear(CellAccepted(ADA, 1, ""))

@@ -30,6 +30,7 @@ HEAD_NAME = "head"
 _TORN_BYTES = 4096  # of a line that was cut off by a crash, kept in the line that tells of it
 _TAIL_READ = 2 << 20  # of a file, to find its last line in: a line may hold a cell's code
 _HEAD_SECONDS = 1.0  # the head may be so much behind: more would cost a write a turn
+_HOPE_SECONDS = 1.0  # until a disk that refused is tried again for the count alone
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -46,8 +47,9 @@ class AuditLog:
         self._size = 0
         self._file = self._head = -1
         self._waiting: list[bytes] = []
-        self._has_turn = self._has_appointment = False
+        self._has_turn = self._has_appointment = self._has_hope = False
         self._lost = 0
+        self._counted = 0  # of those: by a line that waits
 
     @staticmethod
     def open(
@@ -92,6 +94,7 @@ class AuditLog:
             return
         self._size += written
         self._written = self._link
+        self._lost, self._counted = self._lost - self._counted, 0
         if not self._has_appointment:
             self._has_appointment = True
             asyncio.get_running_loop().call_later(_HEAD_SECONDS, self._point)
@@ -99,6 +102,7 @@ class AuditLog:
             self._rotate()
 
     def close(self) -> None:
+        self._tell_lost()
         self.flush()
         self._point()
         for descriptor in (self._file, self._head):
@@ -110,14 +114,18 @@ class AuditLog:
         """The chain goes on behind what stands in the file, with the count of what does not."""
         if not self._lost:
             log.error("the audit log cannot be written: %s", error)
-        self._lost += len(lines)
+        self._lost += len(lines) - bool(self._counted)  # a count that is lost is no fact
+        self._counted = 0
         self._link = self._written
-        asyncio.get_running_loop().call_later(1.0, self._tell_lost)
+        if not self._has_hope:
+            self._has_hope = True
+            asyncio.get_running_loop().call_later(_HOPE_SECONDS, self._tell_lost)
 
     def _tell_lost(self) -> None:
-        if self._file >= 0 and self._lost and not self._waiting:
-            lost, self._lost = self._lost, 0
-            self.write({"what": "lines_lost", "lines": lost})
+        self._has_hope = False
+        if self._file >= 0 and self._lost and not self._counted:
+            self._counted = self._lost
+            self.write({"what": "lines_lost", "lines": self._lost})
 
     def _point(self) -> None:
         """To the last line."""

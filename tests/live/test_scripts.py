@@ -98,6 +98,18 @@ def test_a_file_that_cannot_be_read_is_put_aside(tmp_path, rubbish, caplog):
     assert "put aside" in caplog.text
 
 
+def test_a_file_that_is_locked_or_on_a_full_disk_is_left_as_it_is(scripts, tmp_path, monkeypatch):
+    save(scripts)
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.01)
+    scripts._connection.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageFull, match="locked"):
+        Scripts.open(tmp_path / "scripts.sqlite")
+    scripts._connection.execute("ROLLBACK")
+    again = Scripts.open(tmp_path / "scripts.sqlite")
+    assert again.get(ME, "a").code == "1"
+    again.close()
+
+
 def test_a_disk_that_refuses_is_told(scripts):
     scripts._connection.execute("PRAGMA query_only=1")
     with pytest.raises(StorageFull):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import difflib
 import io
-import itertools
 import logging
 import re
 import sqlite3
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellgate.errors import StorageFull, UnknownScript, UsageError
+from cellgate.sessions.registry import put_aside
 
 __all__ = ["MAX_CODE_BYTES", "MAX_SCRIPTS", "MAX_VERSIONS", "SCRIPT_NAME", "Script", "Scripts", "describe", "diff_of"]
 
@@ -34,6 +34,7 @@ MAX_HEAD_CHARS = 16 << 10  # in which a docstring begins and ends; comments may 
 MAX_COMPARED_LINES = 500  # of what differs in two versions: matching takes up to the cube of it
 VERSION = 1  # of the table; SQLite's user_version
 BUSY_SECONDS = 2.0  # somebody may look into the file with a tool
+_PASSING = ("locked", "readonly", "disk", "unable to open")  # as SQLite says of the host, and not of the file
 
 _TABLE = """
 CREATE TABLE versions (
@@ -72,14 +73,14 @@ class Scripts:
     @staticmethod
     def open(path: Path) -> Scripts:
         """The file is made if it is not there. One that cannot be read is put aside, and a new one begun: what it held
-        may be saved by whoever has the tools."""
+        may be saved by whoever has the tools. Raises StorageFull for one that may be good and cannot be read now."""
         try:
             return Scripts(_connect(path))
         except sqlite3.DatabaseError as error:
-            number = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}.corrupt-{n}").exists())
-            aside = path.with_name(f"{path.name}.corrupt-{number}")
+            if isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in _PASSING):
+                raise StorageFull(f"{path}: {error}") from error
+            aside = put_aside(path)
             log.error("the scripts in %s could not be read (%s); the file is put aside as %s", path, error, aside.name)
-            path.rename(aside)
             return Scripts(_connect(path))
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from cellgate.errors import StateDirectoryInUse
 from cellgate.sessions.states import State
 
-__all__ = ["Registry", "SessionRow"]
+__all__ = ["Registry", "SessionRow", "put_aside"]
 
 VERSION = 1  # of the tables; SQLite's user_version
 APPLICATION = 0x43454C47  # "CELG"; SQLite's application_id, so that no other program's file is taken for ours
@@ -83,7 +83,7 @@ class Registry:
             try:
                 connection = _connect(path)
             except _Unreadable:
-                quarantined = _put_aside(path)
+                quarantined = put_aside(path)
                 connection = _connect(path)
         except BaseException:
             os.close(lock)
@@ -172,7 +172,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version={VERSION}")
 
 
-def _put_aside(path: Path) -> Path:
+def put_aside(path: Path) -> Path:
     """Rename the database and what belongs to it; the first free name is taken."""
     number = 1
     while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():

@@ -190,6 +190,31 @@ def test_a_keeper_that_waits_before_the_next_start_can_be_told_to_end(monkeypatc
     assert time.monotonic() - began < BOUND
 
 
+def test_settings_that_change_while_no_gateway_lives_cost_no_time_and_no_gateway(diary: Diary, monkeypatch, capfd):
+    monkeypatch.setattr(keeper, "_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(keeper, "END_SECONDS", 1.0)
+
+    def gateway(line: socket.socket) -> int:
+        if os.fork() == 0:  # who tells the keeper when the gateway is gone
+            parent = os.getppid()
+            keeper_pid = int(Path(f"/proc/{parent}/stat").read_text().split()[3])
+            while os.path.exists(f"/proc/{parent}"):
+                time.sleep(0.01)
+            os.kill(keeper_pid, signal.SIGHUP)
+            os._exit(0)
+        time.sleep(0.1)
+        return end_by(signal.SIGKILL)
+
+    def renewed(line: socket.socket) -> int:
+        diary.write("renewed")
+        time.sleep(1.5)  # longer than one that was told to end may live
+        return ExitStatus.OK
+
+    assert kept(gateway, renew=lambda: renewed) == ExitStatus.OK
+    assert diary.read() == ["renewed"]
+    assert "has not ended" not in capfd.readouterr().err
+
+
 def test_a_gateway_that_fails_to_begin_is_not_begun_again(diary: Diary, capfd):
     def gateway(line: socket.socket) -> int:
         diary.write("began")

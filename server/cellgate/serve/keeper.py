@@ -292,9 +292,9 @@ class Keeper:
             _say(f"nothing is changed: error[{error.code}]: {error}")
             return
         _say("the settings are read again")
-        self._is_renewing = True
-        self._kill_at = time.monotonic() + END_SECONDS
-        if self._child:
+        if self._child:  # else the next is made of it anyway
+            self._is_renewing = True
+            self._kill_at = time.monotonic() + END_SECONDS
             os.kill(self._child, signal.SIGHUP)
 
     def _take(self, number: int) -> None:

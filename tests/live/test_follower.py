@@ -37,6 +37,19 @@ async def test_the_result_of_a_cell_has_all_that_it_said(live):
     assert result.seq > 0
 
 
+async def test_who_comes_when_the_session_has_just_ended_is_told_so(live):
+    """Whoever had found it before was let in, and waited for good: nobody was there any more who says that."""
+    await live.delete()
+
+    async def is_forgotten():
+        while live in live._host.all_sessions():
+            await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(is_forgotten(), BOUND)
+    with pytest.raises(UnknownSession):
+        await asyncio.wait_for(run(live, "1"), BOUND)
+
+
 async def test_an_error_is_a_result(live):
     result = await run(live, "1 / 0")
     assert (result.status, result.reason) == ("error", "error")

@@ -3,7 +3,7 @@ reader of the session's journal, from the handshake until either is gone."""
 
 from __future__ import annotations
 
-from cellgate.errors import TooManyClients
+from cellgate.errors import TooManyClients, UnknownSession
 from cellgate.gateway.base import Handler
 from cellgate.gateway.websocket import WebSocket
 from cellgate.live.reader import Parting, Reader
@@ -43,11 +43,14 @@ class SessionSocket(Handler, WebSocket):
         except TooManyClients as error:
             self.shut(TRY_AGAIN_LATER, f"{error.code}: {error}")
             return
+        except UnknownSession:  # it has ended during the handshake
+            self.part(Parting.SESSION_OVER)
+            return
         self.joined(self._reader)
         self._reader.catch_up()
 
     def join(self) -> Reader:
-        """To be overridden. Raises TooManyClients."""
+        """To be overridden. Raises TooManyClients, UnknownSession."""
         raise NotImplementedError
 
     def joined(self, reader: Reader) -> None:

@@ -39,7 +39,7 @@ _NOTHING = Frame(b"", False)
 
 
 class Follower:
-    """To be entered; whoever leaves the block leaves the session. Raises TooManyClients there."""
+    """To be entered; whoever leaves the block leaves the session. Raises TooManyClients and UnknownSession there."""
 
     name = "rest"  # of what it speaks
     has_marks = False

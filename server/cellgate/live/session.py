@@ -31,6 +31,7 @@ from cellgate.errors import (
     SandboxStartFailed,
     StorageFull,
     TooManyClients,
+    UnknownSession,
 )
 from cellgate.live.cursors import Cursors, Place
 from cellgate.live.gatekeeper import Gatekeeper
@@ -307,7 +308,7 @@ class LiveSession:
     def join(self, client: bytes, sink: Sink, dialect: Dialect, *, after: str = "") -> Reader:
         """Another connection of a Jupyter client. One that was here before reads on where it stopped: behind the
         message whose id it names as `after`, else behind what it has surely received. One that was not begins with what
-        is new. Whoever joined owes a `leave`. Raises TooManyClients."""
+        is new. Whoever joined owes a `leave`. Raises TooManyClients, UnknownSession."""
         if former := self._come(client):
             self._twins[client] = former
         place = self._place_of(client)
@@ -317,14 +318,16 @@ class LiveSession:
     def attach(self, client: bytes, sink: Sink, voice: Voice, *, since: int | None = None) -> Reader:
         """A connection of an agent, in the place of any that it has. It reads what comes behind the record `since`; or
         behind what it has confirmed. One that was not here before begins with what is new, and so does a WATCHER each
-        time. Whoever attached owes a `leave`. Raises TooManyClients."""
+        time. Whoever attached owes a `leave`. Raises TooManyClients, UnknownSession."""
         if former := self._come(client):
             former.part(Parting.REPLACED)
         start = self._place_of(client).sure if since is None else since + 1
         return self._read(client, sink, voice, start)
 
     def _come(self, client: bytes) -> Reader | None:
-        """Let a client in; its connection until now, which counts no longer. Raises TooManyClients."""
+        """Let a client in; its connection until now, which counts no longer. Raises TooManyClients, UnknownSession."""
+        if self.is_gone:  # since somebody looked for it; who came now would be told nothing, not even of its end
+            raise UnknownSession(self.id)
         former = self._readers.get(client)
         alike = sum(name.startswith(WATCHER) is client.startswith(WATCHER) for name in self._readers)
         if former is None and alike >= self.session.limits.clients_per_session:  # who watches keeps no other away

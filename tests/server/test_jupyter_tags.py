@@ -10,7 +10,7 @@ import pytest
 from cellgate.sandbox.base import SandboxSpec
 from cellgate.sandbox.connection import KernelConnection, each
 from cellgate.sandbox.process import ProcessDriver
-from cellgate.wire import jupyter
+from cellgate.wire import jupyter, strict
 from cellgate.wire.jupyter import execute_content, make_message, tag_is_true
 from cellgate_kernel.message import CHANNELS, Channel, Status, Tag, join_v1
 
@@ -74,7 +74,7 @@ async def test_no_tag_of_an_honest_kernel_is_taken_for_a_lie(kernel):
 def test_no_kernel_has_the_gateway_read_large_json(monkeypatch: pytest.MonkeyPatch):
     """A reply of 15 MiB of brackets held up everybody for a second, and took half a gigabyte; and then the next."""
     read: list[int] = []
-    load = jupyter.load
+    load = strict.load
 
     def load_and_note(data: memoryview, name: str) -> dict[str, object]:
         read.append(len(data))

@@ -53,6 +53,8 @@ class HomeHandler(ScriptedPage):
         if self.way is Way.QUERY:  # a URL that holds the token stays in no history, and in no page's sight
             self.set_login_cookie(self.caller, time.time())
             self.go_on("/")
+        elif "index.html" not in self.services.assets:  # an installation without the page; the rest of it serves
+            self.go_on("/connect")
         else:
             self.show_asset("index.html")
 

@@ -21,7 +21,7 @@ from cellgate.sandbox.client import KernelClient
 from cellgate.sandbox.docker.build import Recipe, build
 from cellgate.sandbox.docker.driver import DockerDriver
 from cellgate.sandbox.docker.engine import Engine
-from cellgate.sandbox.docker.images import find_templates
+from cellgate.sandbox.docker.images import find_templates, image_name
 from cellgate.sandbox.native.driver import NativeDriver
 from tests.bench.gateway.client import Address
 from tests.bench.gateway.servers import Server, _free_port, answer
@@ -114,6 +114,7 @@ async def kernel_gateway(engine: Engine) -> AsyncIterator[Server]:
         yield server
     finally:
         await engine.do(engine.remove, container)
+        await engine.do(engine.remove_image, image_name(GATEWAY))  # else it would be a template; its packages stay
 
 
 async def first_of_gateway(server: Server) -> float:

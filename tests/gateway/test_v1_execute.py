@@ -47,6 +47,16 @@ async def test_the_answer_has_all_that_became_of_the_code(here, path):
     assert said["seq"] > 0
 
 
+async def test_who_reads_events_keeps_nobody_from_running_code(tmp_path):
+    """Whoever may only look could hold all connections that a session may have."""
+    async with gateway(tmp_path, clients_per_session="1") as here:
+        path = f"/v1/sessions/{(await here.ask('POST', '/v1/sessions', {})).json()['id']}"
+        async with streamed(here, "GET", f"{path}/events?since=0") as events:
+            await events.next()
+            assert (await execute(here, path, "1 + 1")).json()["result"] == {"text/plain": "2"}
+            assert (await here.ask("GET", f"{path}/events", headers={"Accept": "text/event-stream"})).status == 429
+
+
 async def test_variables_live_on_and_an_error_is_an_answer_too(here, path):
     await execute(here, path, "x = 1")
     assert (await execute(here, path, "x")).json()["result"] == {"text/plain": "1"}

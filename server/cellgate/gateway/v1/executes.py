@@ -18,7 +18,7 @@ from cellgate.gateway.bodies import check_names
 from cellgate.gateway.v1.sessions import V1Handler
 from cellgate.gateway.v1.streams import EVENT_STREAM, EventStream, EventsVoice, gap_event
 from cellgate.live.follower import Follower, place_of
-from cellgate.live.session import LiveSession, date_now
+from cellgate.live.session import WATCHER, LiveSession, date_now
 from cellgate.sessions.agents import answer_of, event_of, message_of, question_of
 from cellgate.sessions.journal import Cursor
 from cellgate.wire.agent import Execute, Form, Refused, Variables, make_request, write
@@ -156,7 +156,7 @@ class EventsHandler(CellHandler):
         live = self.find(session_id)
         since = self._since()
         if self.wants_events:
-            voice = EventsVoice(f"rest-{uuid4().hex}".encode())
+            voice = EventsVoice(WATCHER + uuid4().hex.encode())
             seen = self.seen()
             await self.stream_events(live, voice, since if seen is None else seen, None)
         else:

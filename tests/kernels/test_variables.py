@@ -162,6 +162,20 @@ def data_zygote():
     zygote.close()
 
 
+def test_a_subclass_of_a_librarys_number_is_not_asked(data_zygote):
+    with data_zygote.kernel() as rig:
+        client = rig.client
+        client.execute(
+            "import numpy\nran = []\nclass Trap(numpy.int64):\n"
+            "    @property\n    def dtype(self): ran.append('dtype'); raise SystemExit\n"
+            "    def item(self): ran.append('item'); raise SystemExit\n"
+            "x, y = Trap(7), numpy.int64(8)\nran.clear()"
+        )
+        assert rows(client)["x"]["repr"] == "<Trap>"
+        assert rows(client)["y"]["repr"] == "8"
+        assert client.execute("ran").result == "[]"
+
+
 def test_tables_and_arrays_are_known_by_shape_and_data(data_zygote):
     with data_zygote.kernel() as rig:
         client = rig.client

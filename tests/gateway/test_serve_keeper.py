@@ -215,6 +215,25 @@ def test_settings_that_change_while_no_gateway_lives_cost_no_time_and_no_gateway
     assert "has not ended" not in capfd.readouterr().err
 
 
+def test_settings_that_change_again_while_a_gateway_ends_count_too(diary: Diary):
+    def gateway(line: socket.socket) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+        tell_keeper(signal.SIGHUP)
+        signal.sigwait([signal.SIGHUP])
+        tell_keeper(signal.SIGHUP)
+        deadline = time.monotonic() + BOUND / 2
+        while "read-2" not in diary.read() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return ExitStatus.OK
+
+    def renew() -> Callable[[socket.socket], int]:
+        number = diary.write("read-1") if "read-1" not in diary.read() else diary.write("read-2") + 1
+        return lambda line: diary.write(f"gateway-{number}") and ExitStatus.OK
+
+    assert kept(gateway, renew=renew) == ExitStatus.OK
+    assert diary.read() == ["read-1", "read-2", "gateway-2"]
+
+
 def test_a_gateway_that_fails_to_begin_is_not_begun_again(diary: Diary, capfd):
     def gateway(line: socket.socket) -> int:
         diary.write("began")

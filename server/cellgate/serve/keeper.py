@@ -284,7 +284,7 @@ class Keeper:
     def _begin_renewal(self) -> None:
         """End the gateway, and keep its sessions for one with what is said now."""
         assert self._renew is not None  # or SIGHUP would have ended us
-        if self._told or self._is_renewing:
+        if self._told:
             return
         try:
             self._gateway = self._renew()
@@ -292,7 +292,7 @@ class Keeper:
             _say(f"nothing is changed: error[{error.code}]: {error}")
             return
         _say("the settings are read again")
-        if self._child:  # else the next is made of it anyway
+        if self._child and not self._is_renewing:  # else the next is made of it anyway
             self._is_renewing = True
             self._kill_at = time.monotonic() + END_SECONDS
             os.kill(self._child, signal.SIGHUP)

@@ -114,3 +114,16 @@ def test_a_url_is_read_as_the_server_prints_it(url: str, expected: tuple[object,
 def test_what_is_no_url_is_refused(url: str):
     with pytest.raises(InvalidRequest, match="would pass"):
         Server.at(url)
+
+
+async def test_a_page_of_a_proxy_is_no_file_and_no_answer(tmp_path):
+    """It leads to its login, or shows it."""
+    elsewhere = b"HTTP/1.1 302 Found\r\nLocation: https://login.example/\r\nContent-Length: 5\r\n\r\n<a/>\n"
+    async with answering(elsewhere) as (http, asked):
+        with pytest.raises(CellgateError, match="302"):
+            await AsyncFiles(http, "s").get("name", tmp_path / "name")
+        assert len(asked) == 1
+    assert list(tmp_path.iterdir()) == []
+    async with answering(HEAD + b"<!doctype>") as (http, _):
+        with pytest.raises(CellgateError, match="no server of Cellgate's"):
+            await http.json("GET", "/x")

@@ -101,8 +101,7 @@ class Http:
         began, is_again = clock(), False
         while True:
             try:
-                answer = await self._exchange(method, path, query, data, None, lambda n: None, timeout)
-                return json.loads(answer) if answer else None
+                return _read(await self._exchange(method, path, query, data, None, lambda n: None, timeout))
             except _Dropped:
                 if not may_repeat or clock() - began > self._patience:
                     raise
@@ -117,8 +116,7 @@ class Http:
         self, path: str, source: bytes | IO[bytes], *, on_bytes: OnBytes, query: Mapping[str, object] = {}
     ) -> Any:
         """PUT the bytes, or what a file has left to read. Raises CellgateError, OSError."""
-        answer = await self._exchange("PUT", path, query, source, None, on_bytes, None)
-        return json.loads(answer) if answer else None
+        return _read(await self._exchange("PUT", path, query, source, None, on_bytes, None))
 
     async def fetch(
         self, path: str, target: IO[bytes] | None = None, *, on_bytes: OnBytes, query: Mapping[str, object] = {}
@@ -186,7 +184,7 @@ def _exchange(
         with suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it read all
             connection.request(method, url, source, sent)
         response = connection.getresponse()
-        if response.status >= 400:
+        if response.status >= 300:  # nobody is followed elsewhere with the token
             raise _refusal(response)
         if target is None:
             return response.read()
@@ -205,6 +203,14 @@ def _exchange(
         raise kind(f"{where} did not answer ({error or type(error).__name__})") from error
     finally:
         connection.close()
+
+
+def _read(answer: bytes) -> Any:
+    """Raises CellgateError for what somebody else answered: a proxy, with a page."""
+    try:
+        return json.loads(answer) if answer else None
+    except ValueError as error:
+        raise CellgateError("what answered is no server of Cellgate's; the URL that it prints would pass") from error
 
 
 def _refusal(response: http.client.HTTPResponse) -> CellgateError:

@@ -29,6 +29,15 @@ async def test_whoever_has_the_link_sees_that_session_and_no_other(here):
     assert (await here.ask("GET", f"/v1/sessions/{other}", token=token)).code == "missing_scope"
 
 
+async def test_whoever_has_the_link_does_not_see_what_its_owner_keeps_beside_it(here):
+    kept = {"metadata": {"for": "a client"}, "env": {"KEY": "x"}, "idempotency_key": "job-1"}
+    session_id = (await here.ask("POST", "/v1/sessions", kept)).json()["id"]
+    token = (await here.ask("POST", f"/v1/sessions/{session_id}/share")).json()["token"]
+    seen = (await here.ask("GET", f"/v1/sessions/{session_id}", token=token)).json()
+    assert (seen["metadata"], seen["env"], seen["idempotency_key"]) == ({}, [], None)
+    assert (await here.ask("GET", f"/v1/sessions/{session_id}")).json()["metadata"] == kept["metadata"]
+
+
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
 async def test_a_link_opens_what_is_for_watching_and_nothing_else(here, route):
     session_id, token = await shared(here)

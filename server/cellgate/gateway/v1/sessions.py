@@ -86,7 +86,10 @@ class SessionHandler(V1Handler):
     is_shared = True
 
     async def get(self, session_id: str) -> None:
-        self.answer(await self.full(self.find(session_id)))
+        said = await self.full(self.find(session_id))
+        if self.caller.session:  # who has a link to watch sees the notebook, and not what its owner keeps beside it
+            said |= {"metadata": {}, "env": [], "idempotency_key": None}
+        self.answer(said)
 
     async def patch(self, session_id: str) -> None:
         live = self.find(session_id)

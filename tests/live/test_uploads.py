@@ -1,4 +1,4 @@
-"""A file on its way whose sender goes away takes nobody's place and leaves nothing behind."""
+"""A file on its way is whole or not there: when its sender goes away, and when it changes while it is read."""
 
 from __future__ import annotations
 
@@ -67,3 +67,17 @@ async def test_an_upload_that_is_closed_while_a_piece_is_on_its_way(asked, finis
     with pytest.raises(FileError):
         await asyncio.wait_for(sending, 5)
     assert sandbox.files == {"dir/a": b"old"}
+
+
+@pytest.mark.parametrize("then", [("2-2-6", b"NEW"), ("1-1-6", b"")])
+async def test_a_file_that_changes_while_it_is_read_is_no_mixture(then):
+    answers = [("1-1-6", b"old"), then]
+
+    class Changing(Sandbox):
+        async def ask(self, msg_type, content, buffers=(), *, channel):
+            version, data = answers.pop(0)
+            said = {"status": "ok", **ENTRY, "size": 6, "version": version}
+            return SimpleNamespace(content=said, buffers=(data,))
+
+    with pytest.raises(FileError, match="changed"):
+        await SessionFiles(Changing()).read_whole("a", 100)

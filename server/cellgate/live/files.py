@@ -156,13 +156,15 @@ class SessionFiles:
         return _entry(path, said), data
 
     async def read_whole(self, path: str, max_bytes: int) -> bytes:
-        """For files that are small. Raises FileTooLarge."""
+        """For files that are small, as they are at one moment. Raises FileTooLarge."""
         entry, data = await self.read(path, 0, max_bytes)
         if entry.size > max_bytes:
             raise FileTooLarge(path, max_bytes)
         pieces = [data]
-        while data and sum(map(len, pieces)) < entry.size:
-            _, data = await self.read(path, sum(map(len, pieces)), entry.size)
+        while (have := sum(map(len, pieces))) < entry.size:
+            now, data = await self.read(path, have, entry.size - have)
+            if now.version != entry.version or not data:
+                raise FilesFailed(path, "it has changed while it was read")
             pieces.append(data)
         whole = b"".join(pieces)
         self.was_sent(path, len(whole))

@@ -27,7 +27,7 @@ MAX_MEMBERS = 100_000  # of an archive that comes; each takes a kilobyte to look
 MAX_NAME_BYTES = 4095  # PATH_MAX without its NUL
 MAX_PART_BYTES = 255  # NAME_MAX
 _BLOCK = 512  # of a tar
-_EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip can say
+_EARLIEST, _LATEST = (1980, 1, 1, 0, 0, 0), (2107, 12, 31, 23, 59, 58)  # that a zip can say
 
 
 class BadArchive(ValueError):
@@ -114,7 +114,7 @@ def _zip(top: str) -> Iterator[bytes]:
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, path, status in _walk(top):
-            when = max(_EARLIEST, tuple(_local(status.st_mtime)))
+            when = min(max(_EARLIEST, _local(status.st_mtime)), _LATEST)
             shown = name.encode("utf-8", "replace").decode()
             info = zipfile.ZipInfo(shown + ("/" if stat.S_ISDIR(status.st_mode) else ""), when)  # type: ignore[arg-type]
             info.external_attr = status.st_mode << 16

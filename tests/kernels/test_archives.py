@@ -103,3 +103,13 @@ def test_a_deep_tree_is_packed_and_unpacked(tmp_path):
         assert len(members) == 301
         (tmp_path / f"to-{kind}").mkdir()
         unpack(str(tmp_path / kind), kind, members, str(tmp_path / f"to-{kind}"))
+
+
+@pytest.mark.parametrize("moment", [-9e9, 9e9])
+def test_a_file_of_another_age_is_packed_all_the_same(tmp_path, moment):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "f").write_text("x")
+    os.utime(tmp_path / "tree" / "f", (moment, moment))
+    for kind in ("tar", "zip"):
+        (tmp_path / kind).write_bytes(b"".join(pack(str(tmp_path / "tree"), kind)))
+        assert [member.name for member in read_members(str(tmp_path / kind), kind, max_bytes=9)] == ["f"]

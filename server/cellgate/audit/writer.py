@@ -1,11 +1,12 @@
-"""Writes the audit log: listens to what happens, and appends its lines once a turn of the loop.
+"""Writes the audit log: listens to what happens, and appends its lines some milliseconds later, in one write.
 
     audit/        the gateway's, 0700
     ├── 000001.jsonl, 000002.jsonl ...   the lines, each file continues the chain of the one before
     └── head                             number and hash of the last line: a log that was cut off is shorter than that
 
-What was appended survives the death of this process; a power failure may take the last of it. A disk that refuses
-costs lines: they are counted, and the count is the next line that can be written.
+What was appended survives the death of this process, which may take the lines of the last milliseconds along; a power
+failure may take more. A disk that refuses costs lines: they are counted, and the count is the next line that can be
+written.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ FILE_BYTES = 64 << 20  # then another begins: some 200,000 lines, verified in a 
 HEAD_NAME = "head"
 _TORN_BYTES = 4096  # of a line that was cut off by a crash, kept in the line that tells of it
 _TAIL_READ = 2 << 20  # of a file, to find its last line in: a line may hold a cell's code
+_WRITE_SECONDS = 0.005  # a write for each line would cost a busy session a twentieth of its time
 _HEAD_SECONDS = 1.0  # the head may be so much behind: more would cost a write a turn
 _HOPE_SECONDS = 1.0  # until a disk that refused is tried again for the count alone
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -75,7 +77,7 @@ class AuditLog:
         self._waiting.append(line)
         if not self._has_turn:
             self._has_turn = True
-            asyncio.get_running_loop().call_soon(self.flush)
+            asyncio.get_running_loop().call_later(_WRITE_SECONDS, self.flush)
 
     def flush(self) -> None:
         """All that waits, in one write."""

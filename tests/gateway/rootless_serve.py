@@ -65,8 +65,8 @@ def main(directory: str) -> dict[str, Any]:
     report["end"] = first.end()
     second = Serving(state_dir, "--end-sessions")
     report["kept"] = second.run(kernel_id, "x")
-    names = ("", *os.listdir(state_dir))
-    report["modes"] = [f"{os.stat(os.path.join(state_dir, name)).st_mode & 0o777:o}" for name in names]
+    names = ("", *sorted(os.listdir(state_dir)))
+    report["modes"] = {name: f"{os.stat(os.path.join(state_dir, name)).st_mode & 0o777:o}" for name in names}
     report["end again"] = second.end()
     trusted = Serving(state_dir, "--driver", "process")
     report["trusted"] = [trusted.run(trusted.new_kernel(), "1+1"), "it contains nothing" in trusted.said, trusted.end()]

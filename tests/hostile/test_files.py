@@ -123,6 +123,8 @@ async def test_only_the_workspace_can_be_written(session: Session):
     )
     for place in ("/work", "/home/user", "/dev/shm", "/var/tmp"):
         assert outcomes.pop(place) == "did: 1"
+    if outcomes.get("/var/empty") == "ENOENT":  # a place that not every sandbox has
+        del outcomes["/var/empty"]
     assert set(outcomes.values()) <= {"EROFS", "EACCES", "EPERM", "EXDEV"}, outcomes
 
 

@@ -37,9 +37,18 @@ def children() -> list[int]:
     return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
+STRANGERS: set[int] = set()  # children of this process that other tests left to its end
+
+
+@pytest.fixture(autouse=True)
+def know_strangers() -> None:
+    STRANGERS.clear()
+    STRANGERS.update(children())
+
+
 def named(name: str) -> list[int]:
     """Those of our children, and theirs, that are called so."""
-    found, waiting = [], children()
+    found, waiting = [], [pid for pid in children() if pid not in STRANGERS]
     while waiting:
         pid = waiting.pop()
         try:

@@ -187,7 +187,7 @@ async def test_a_server_that_stays_full_is_told_in_the_end(open_one, monkeypatch
 
 async def test_files_are_there_before_and_fetched_after(manager, driver):
     if driver.name == "fake":
-        pytest.skip("its kernel has no files")
+        pytest.skip("this driver does not promise this: files")
     code = "data = open('in/a.txt').read()\nopen('out.bin', 'wb').write(data.encode() * 2)"
     outcome = await run(manager, code, files={"in/a.txt": b"ab"}, wanted=("out.bin", "none"))
     assert outcome.result.status == "ok", outcome.result

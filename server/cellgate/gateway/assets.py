@@ -84,7 +84,7 @@ class Asset:
 
 def read_assets() -> Assets:
     """Of this installation: beside the sources in a checkout, within the package when it was installed."""
-    package = Path(__file__).parent.parent
+    package = Path(__file__).resolve().parent.parent
     folders = (package / "static", package.parent.parent / "static")
     folder = next((folder for folder in folders if (folder / "index.html").is_file()), None)
     if folder is None:

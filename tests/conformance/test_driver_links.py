@@ -92,7 +92,7 @@ async def test_a_newer_link_replaces_the_older(sandbox: Sandbox):
         closing(await KernelConnection.open(sandbox, on_messages=each(reader.take), link=heirs)) as new,
     ):
         assert await asyncio.wait_for(old.closed, BOUND) is None
-        new.post(*cell("1+1"))
+        await new.send(*cell("1+1"))
         await asyncio.wait_for(reader.idle.wait(), BOUND)
         with pytest.raises(LinkClosed):
             old.post(*cell("1+1"))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cellgate.errors import SandboxStartFailed
+from cellgate.errors import SandboxGone, SandboxStartFailed
 from cellgate.sandbox import process
 from cellgate.sandbox.base import SandboxSpec
 from cellgate.sandbox.client import KernelClient
@@ -86,6 +86,18 @@ async def test_a_kernel_that_does_not_start_is_told_with_its_last_words_and_leav
         await driver.create(SandboxSpec())
     assert "no kernel today" in failed.value.log_tail
     assert "status 1" in failed.value.detail
+    assert await driver.sandboxes() == []
+
+
+async def test_a_kernel_that_ends_before_its_first_link_is_told_the_same(driver, monkeypatch):
+    def broken(sandbox):
+        raise SandboxGone(sandbox.id)
+
+    monkeypatch.setattr(process, "_PRELUDE", "raise SystemExit('no kernel today')")
+    monkeypatch.setattr(process.ProcessSandbox, "_new_link", broken)
+    with pytest.raises(SandboxStartFailed) as failed:
+        await driver.create(SandboxSpec())
+    assert "no kernel today" in failed.value.log_tail
     assert await driver.sandboxes() == []
 
 

@@ -146,7 +146,9 @@ class ProcessSandbox:
         self._pidfd = os.pidfd_open(self._pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._kept[self.id] = self
-        self._first_link: socket.socket | None = self._new_link()
+        self._first_link: socket.socket | None = None
+        with suppress(SandboxGone):  # one that ended at once; `wait_until_up` says how
+            self._first_link = self._new_link()
 
     def _spawn(self, birth_fd: int) -> subprocess.Popen[bytes]:
         root = Path(cellgate_kernel.link.__file__).parent.parent
@@ -173,7 +175,9 @@ class ProcessSandbox:
     async def wait_until_up(self) -> None:
         """Until the kernel has written its first bytes. Raises SandboxStartFailed."""
         link = self._first_link
-        assert link is not None  # nobody could attach yet
+        if link is None:
+            detail = (await self.wait()).sentence()
+            raise SandboxStartFailed("process", "waiting for the kernel's first word", detail, self._log_tail())
         spoke = asyncio.Event()
         self._loop.add_reader(link, spoke.set)
         try:

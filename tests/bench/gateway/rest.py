@@ -78,6 +78,9 @@ async def _storms(count: int) -> tuple[list[float], list[float]]:
         address = Address(OURS, server.port, server.token)
         light = replace(address, token=await _token(str(server.state_dir), "light"))
         heavy = replace(address, token=await _token(str(server.state_dir), "heavy"))
+        for somebody in (light, heavy):  # a new token is heeded within two seconds
+            while (await request(somebody, "GET", "/api/me")).status != 200:
+                await asyncio.sleep(0.05)
         for _ in range(count):
             alone += await _storm(light, LIGHT)
             storm = asyncio.ensure_future(_storm(heavy, HEAVY))

@@ -14,12 +14,18 @@ from cellgate.client.client import AsyncClient
 from cellgate.errors import UsageError
 from cellgate.terminal import one_line
 
-__all__ = ["add_server_flag", "choose_session", "find_session", "reached"]
+__all__ = ["add_common_flags", "add_server_flag", "choose_session", "find_session", "reached"]
 
 
 def add_server_flag(parser: argparse.ArgumentParser, **default: Any) -> None:
     words = "(default: CELLGATE_URL, or the server of this host)"
     parser.add_argument("--server", metavar="URL", help=words, **default)
+
+
+def add_common_flags(parser: argparse.ArgumentParser, **default: Any) -> None:
+    """Of a command with actions, and of each of its actions: they may stand before the action or behind it."""
+    parser.add_argument("--json", action="store_true", help="print objects instead of text", **default)
+    add_server_flag(parser, **default)
 
 
 @asynccontextmanager

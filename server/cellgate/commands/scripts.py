@@ -5,28 +5,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from cellgate.client.client import AsyncClient
 from cellgate.commands.exits import ExitStatus, exits_as_text, status_of_result
 from cellgate.commands.output import printing
-from cellgate.commands.remote import add_server_flag, reached
+from cellgate.commands.remote import add_common_flags, reached
 from cellgate.commands.running import show_run, tell_end
 from cellgate.commands.sources import read_code, read_input, read_timeout
-from cellgate.commands.table import columns
+from cellgate.commands.table import columns, line_width
 from cellgate.terminal import one_line
 
 __all__ = ["EXITS", "HELP", "add_arguments", "execute"]
 
 HELP = "keep scripts on a server, and run them"
 EXITS = exits_as_text()
-MAX_WIDTH = 120  # of what is printed where there is no terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_common(parser)
+    add_common_flags(parser)
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     for name, (_, help_text) in ACTIONS.items():
         action = actions.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
@@ -43,12 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "run":
             action.add_argument("--input", metavar="JSON", help="what its `calculate(inputs)` gets")
             action.add_argument("--timeout", metavar="SECONDS", help="interrupt it after so long, then end it")
-        _add_common(action, default=argparse.SUPPRESS)  # before the action or behind it
-
-
-def _add_common(parser: argparse.ArgumentParser, **default: Any) -> None:
-    parser.add_argument("--json", action="store_true", help="print objects instead of text", **default)
-    add_server_flag(parser, **default)
+        add_common_flags(action, default=argparse.SUPPRESS)  # before the action or behind it
 
 
 def execute(args: argparse.Namespace) -> ExitStatus:
@@ -64,7 +57,7 @@ async def _execute(args: argparse.Namespace) -> ExitStatus:
 
 async def _list(client: AsyncClient, args: argparse.Namespace) -> ExitStatus:
     scripts = await client.scripts.list()
-    width = shutil.get_terminal_size((MAX_WIDTH, 24)).columns
+    width = line_width()
     print(json.dumps({"scripts": scripts}) if args.json else render_scripts(scripts, width))
     return ExitStatus.OK
 

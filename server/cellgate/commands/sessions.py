@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,9 +14,9 @@ from typing import Any
 from cellgate.client import AsyncClient
 from cellgate.commands.exits import ExitStatus
 from cellgate.commands.output import printing
-from cellgate.commands.remote import add_server_flag, find_session, reached
+from cellgate.commands.remote import add_common_flags, find_session, reached
 from cellgate.commands.signals import Signals
-from cellgate.commands.table import columns
+from cellgate.commands.table import columns, line_width
 from cellgate.terminal import one_line
 
 __all__ = ["EXITS", "HELP", "add_arguments", "execute"]
@@ -28,11 +27,10 @@ exit status:
   0  it was done
   2  usage: there is no such session, or no such server
   4  the server failed, or did not answer"""
-MAX_WIDTH = 120  # of what is printed where there is no terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_common(parser)
+    add_common_flags(parser)
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     for name, (_, help_text) in ACTIONS.items():
         action = actions.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
@@ -41,12 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "logs":
             action.add_argument("-f", "--follow", action="store_true", help="and what comes, until it is over")
             action.add_argument("--since", type=int, default=0, metavar="N", help="only what is behind this event")
-        _add_common(action, default=argparse.SUPPRESS)  # before the action or behind it
-
-
-def _add_common(parser: argparse.ArgumentParser, **default: Any) -> None:
-    parser.add_argument("--json", action="store_true", help="print objects instead of text", **default)
-    add_server_flag(parser, **default)
+        add_common_flags(action, default=argparse.SUPPRESS)  # before the action or behind it
 
 
 def execute(args: argparse.Namespace) -> ExitStatus:
@@ -72,7 +65,7 @@ async def _list(client: AsyncClient, args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps({"sessions": sessions}))
     else:
-        width = shutil.get_terminal_size((MAX_WIDTH, 24)).columns
+        width = line_width()
         print(render_sessions(sessions, time.time(), width), end="")
 
 

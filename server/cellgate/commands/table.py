@@ -1,10 +1,17 @@
-"""Rows of text under each other, for a terminal. Pure."""
+"""Rows of text under each other, for a terminal."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 
-__all__ = ["columns"]
+__all__ = ["columns", "line_width"]
+
+MAX_WIDTH = 120  # of what is printed where there is no terminal
+
+
+def line_width() -> int:
+    return shutil.get_terminal_size((MAX_WIDTH, 24)).columns
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

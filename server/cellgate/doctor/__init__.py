@@ -21,8 +21,7 @@ from cellgate.sandbox.drivers import DEFAULT_DRIVER, DRIVERS, open_driver
 __all__ = ["EXITS", "HELP", "add_arguments", "execute"]
 
 HELP = "tell which layers of the isolation hold on this host"
-GVISOR = "runsc"
-ALL = [("native", ""), ("docker", "runc"), ("docker", GVISOR), ("process", "")]  # each driver and its runtime: a column
+ALL = [("native", ""), ("docker", "runc"), ("docker", "runsc"), ("process", "")]  # driver and runtime: a column
 _STATUS = {
     Standing.OK: ExitStatus.OK,
     Standing.MISSING: ExitStatus.ENDED,
@@ -66,12 +65,11 @@ async def _examine_all(wanted: Sequence[tuple[str, str]]) -> list[Report]:
 async def _examine(name: str, runtime: str) -> Report:
     from cellgate.doctor.examine import examine, report_unavailable  # as late as the drivers
 
-    kind = "gvisor" if runtime == GVISOR else name
     try:
         driver = await open_driver(name, runtime=runtime)
         try:
-            return await examine(driver, kind)
+            return await examine(driver)
         finally:
             await driver.close()
     except (DriverUnavailable, SandboxStartFailed) as error:
-        return report_unavailable(kind, error)
+        return report_unavailable(name, error, runtime)

@@ -54,16 +54,17 @@ OF_KERNELS: Final = (
 HITTING: Final = ("hit_cpu", "hit_pids", "hit_open_files", "hit_file_size", "hit_workspace", "hit_inodes", "hit_shm")
 LAST: Final = ("hit_memory",)  # which may end the sandbox
 
+GVISOR: Final = "runsc"  # the runtime, under which a driver promises something else
 CELL_SECONDS: Final = 30.0  # half a second on an idle host
 # Read now: a server that measures itself has given up the rights to read its own program by then.
 _INSIDE: Final = (resources.files("cellgate.doctor") / "inside.py").read_text(encoding="utf-8")
 MIME: Final = "application/vnd.cellgate.facts+json"
 
 
-async def examine(driver: Driver, kind: str = "") -> Report:
-    """What this driver gives on this host; `kind` is the name of a Profile, the driver's own without it.
-    Raises CellgateError when no sandbox can be made at all."""
-    kind = kind or driver.name
+async def examine(driver: Driver) -> Report:
+    """What this driver gives on this host. Raises CellgateError when no sandbox can be made at all."""
+    runtime = getattr(driver, "runtime", "")
+    kind = _kind(driver.name, runtime)
     began = time.monotonic()
     host = look_at_host()
     profile = PROFILES.get(kind, Profile(Tier.NONE, ()))
@@ -75,23 +76,31 @@ async def examine(driver: Driver, kind: str = "") -> Report:
         facts=told,
         caveats=profile.caveats,
         seconds=time.monotonic() - began,
+        runtime=runtime,
     )
 
 
-def report_unavailable(driver: str, error: CellgateError) -> Report:
+def report_unavailable(driver: str, error: CellgateError, runtime: str = "") -> Report:
     """What can be said of a driver that cannot run here: what the host has, and why that does not do."""
     host_probes = [probe for probe in probes.PROBES if probe.id.startswith("host.")]
     missing, remedy = (
         (error.missing, error.remedy) if isinstance(error, DriverUnavailable) else (str(error), probes.REPORT)
     )
     host = look_at_host()
+    kind = _kind(driver, runtime)
     return Report(
-        driver=driver,
-        full_tier=PROFILES[driver].tier,
-        findings=judge(driver, Facts(host), host_probes),
+        driver=kind,
+        full_tier=PROFILES[kind].tier,
+        findings=judge(kind, Facts(host), host_probes),
         facts=_facts_of(host),
         unavailable=Unavailable(error.code, missing, remedy),
+        runtime=runtime,
     )
+
+
+def _kind(driver: str, runtime: str) -> str:
+    """The name of the Profile that says what is promised."""
+    return "gvisor" if runtime == GVISOR else driver
 
 
 async def _gather(driver: Driver, host: HostFacts, *, shares_kernel: bool) -> tuple[Facts, dict[str, str]]:

@@ -98,6 +98,11 @@ class Report:
     caveats: tuple[str, ...] = ()  # what this driver never promises
     unavailable: Unavailable | None = None
     seconds: float = 0.0
+    runtime: str = ""  # of containers, as the engine knows it: two of one driver are told apart by it
+
+    @property
+    def column(self) -> str:
+        return self.runtime or self.driver
 
     def promised(self, mark: Mark) -> list[Finding]:
         return [finding for finding in self.findings if finding.promised and finding.mark is mark]
@@ -117,7 +122,7 @@ class Report:
     def verdict(self) -> str:
         """One sentence or two."""
         if self.unavailable:
-            return f"{self.driver}: cannot run here: {self.unavailable.missing}; {self.unavailable.remedy}."
+            return f"{self.column}: cannot run here: {self.unavailable.missing}; {self.unavailable.remedy}."
         missing, unknown, weaker = (len(self.promised(mark)) for mark in (Mark.MISSING, Mark.UNKNOWN, Mark.WEAKER))
         if missing:
             how = f"{missing} of {sum(f.promised for f in self.findings)} promised layers missing"
@@ -127,11 +132,12 @@ class Report:
             how = "all that it promises holds" + (
                 f", {weaker} weaker than on a host that has everything" if weaker else ""
             )
-        return f"{self.driver}: {how}. Tier {self.tier.value}: it {self.tier.promise}."
+        return f"{self.column}: {how}. Tier {self.tier.value}: it {self.tier.promise}."
 
     def to_json(self) -> dict[str, object]:
         return {
             "driver": self.driver,
+            "runtime": self.runtime,
             "standing": self.standing.value,
             "tier": self.tier.value,
             "tier_promise": self.tier.promise,
@@ -176,16 +182,18 @@ _MARK_WIDTH = 10
 
 def render(reports: Sequence[Report], *, width: int = MAX_WIDTH, colour: bool = False) -> str:
     """One row for each finding, one column for each driver; beside a single driver what was seen. Then what is not
-    as it should be, with its remedy, and a verdict for each driver."""
+    as it should be, with its remedy, and a verdict for each driver. One that cannot run here has no column beside
+    others that can."""
     width = max(MIN_WIDTH, min(width, MAX_WIDTH))
-    return "\n".join((*_table(reports, width, colour), *_trouble(reports, width), *_verdicts(reports, width))) + "\n"
+    columns = [report for report in reports if not report.unavailable] or reports
+    return "\n".join((*_table(columns, width, colour), *_trouble(reports, width), *_verdicts(reports, width))) + "\n"
 
 
 def _table(reports: Sequence[Report], width: int, colour: bool) -> Iterator[str]:
     by_id = [{finding.id: finding for finding in report.findings} for report in reports]
     rows = {finding.id: finding for findings in by_id for finding in findings.values()}
     yield from wrap("; ".join(f"{name} {value}" for name, value in _shared_facts(reports).items()), width)
-    yield f"{'':{_TITLE_WIDTH}}" + "".join(f"{report.driver:{_MARK_WIDTH}}" for report in reports).rstrip()
+    yield f"{'':{_TITLE_WIDTH}}" + "".join(f"{report.column:{_MARK_WIDTH}}" for report in reports).rstrip()
     layer = ""
     for row in rows.values():
         if row.layer != layer:
@@ -208,7 +216,7 @@ def _trouble(reports: Sequence[Report], width: int) -> Iterator[str]:
         for mark in (Mark.MISSING, Mark.UNKNOWN, Mark.WEAKER):
             for finding in report.promised(mark):
                 yield ""
-                yield f"{mark.value} in {report.driver}: {finding.title} ({finding.id})"
+                yield f"{mark.value} in {report.column}: {finding.title} ({finding.id})"
                 for name, text in (("seen", finding.seen), ("remedy", finding.remedy)):
                     indent = f"  {name + ':':8}"
                     yield from wrap(text, width, initial_indent=indent, subsequent_indent=" " * len(indent))

@@ -82,7 +82,7 @@ def test_the_json_has_stable_names():
     assert set(spoken) == {"standing", "reports"}
     assert set(spoken["reports"][0]) == {
         *("driver", "standing", "tier", "tier_promise", "verdict", "unavailable", "facts", "findings", "caveats"),
-        "seconds",
+        *("runtime", "seconds"),
     }
     findings = spoken["reports"][0]["findings"]
     assert [entry["id"] for entry in findings] == [probe.id for probe in PROBES]
@@ -108,6 +108,13 @@ def test_a_row_stands_beneath_its_layer_with_a_mark_for_each_driver():
     assert lines[2] == "network"
     assert lines[3].split() == ["no", "route", "to", "anywhere", "MISSING", "-"]
     assert lines[4].split() == ["no", "route", "to", "anywhere", "ok"]
+
+
+def test_containers_of_two_runtimes_have_a_column_each_and_what_cannot_run_here_has_none():
+    runtimes = [report(finding(Mark.HOLDS), driver="docker", runtime=runtime) for runtime in ("runc", "runsc")]
+    text = render([GOOD, *runtimes, NOWHERE])
+    assert text.splitlines()[1].split() == ["native", "runc", "runsc"]
+    assert "native: cannot run here: this is not root" in text
 
 
 def test_what_is_missing_is_told_with_its_remedy():

@@ -252,7 +252,7 @@ def v1_schemas(settings: Settings) -> dict[str, Schema]:
         "Isolation": object_of({
             "driver": TEXT,
             "standing": words_of("ok", "missing", "unmeasured"),
-            "tier": words_of("untrusted", "trusted", "none"),
+            "tier": words_of("own_kernel", "untrusted", "trusted", "none"),
             "verdict": TEXT,
             "findings": list_of(object_of({
                 "id": TEXT, "layer": TEXT, "title": TEXT, "promised": {"type": "boolean"},

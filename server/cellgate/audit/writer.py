@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cellgate.audit.chain import BEGINNING, Link, make_line, split_line
@@ -35,6 +35,8 @@ _HEAD_SECONDS = 1.0  # the head may be so much behind: more would cost a write a
 _HOPE_SECONDS = 1.0  # until a disk that refused is tried again for the count alone
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
+_Told = tuple[Happening, float] | dict[str, object]  # what happened and when, or facts of the log's own
+
 
 class AuditLog:
     """Made by `open`, in the loop that it belongs to; whoever did owes a `close`."""
@@ -44,11 +46,11 @@ class AuditLog:
         self._keep_bytes = keep_bytes
         self._with_code = with_code
         self._now = now
-        self._link = self._written = BEGINNING
+        self._link = BEGINNING  # of the last line that was written
         self._number = 0  # of the file
         self._size = 0
         self._file = self._head = -1
-        self._waiting: list[bytes] = []
+        self._waiting: list[_Told] = []
         self._has_turn = self._has_appointment = self._has_hope = False
         self._lost = 0
         self._counted = 0  # of those: by a line that waits
@@ -64,25 +66,18 @@ class AuditLog:
         audit._begin(max(audit._number, 1))
         audit._head = os.open(directory / HEAD_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         if torn:
-            audit.write({"what": "line_torn", "bytes": len(torn), "held": torn[:_TORN_BYTES].decode("latin-1")})
+            audit._wait({"what": "line_torn", "bytes": len(torn), "held": torn[:_TORN_BYTES].decode("latin-1")})
         return audit
 
     def hear(self, happening: Happening) -> None:
-        """A listener."""
-        if facts := facts_for(happening, self._now(), with_code=self._with_code):
-            self.write(facts)
-
-    def write(self, facts: dict[str, object]) -> None:
-        line, self._link = make_line(self._link, facts)
-        self._waiting.append(line)
-        if not self._has_turn:
-            self._has_turn = True
-            asyncio.get_running_loop().call_later(_WRITE_SECONDS, self.flush)
+        """A listener. Lines are made when they are written: nobody waits for that, and somebody for this."""
+        self._wait((happening, self._now()))
 
     def flush(self) -> None:
         """All that waits, in one write."""
         self._has_turn = False
-        lines, self._waiting = self._waiting, []
+        told, self._waiting = self._waiting, []
+        lines, link = self._lines(told)
         if not lines or self._file < 0:
             return
         data = b"".join(lines)
@@ -92,10 +87,10 @@ class AuditLog:
                 os.ftruncate(self._file, self._size)
                 raise OSError("the disk is full")
         except OSError as error:
-            self._lose(lines, error)
+            self._lose(len(lines), error)
             return
         self._size += written
-        self._written = self._link
+        self._link = link
         self._lost, self._counted = self._lost - self._counted, 0
         if not self._has_appointment:
             self._has_appointment = True
@@ -112,13 +107,29 @@ class AuditLog:
                 os.close(descriptor)
         self._file = self._head = -1
 
-    def _lose(self, lines: list[bytes], error: OSError) -> None:
+    def _wait(self, told: _Told) -> None:
+        self._waiting.append(told)
+        if not self._has_turn:
+            self._has_turn = True
+            asyncio.get_running_loop().call_later(_WRITE_SECONDS, self.flush)
+
+    def _lines(self, told: Sequence[_Told]) -> tuple[list[bytes], Link]:
+        """Those that go on behind the last one, and where the chain stands then."""
+        lines: list[bytes] = []
+        link = self._link
+        for one in told:
+            facts = one if isinstance(one, dict) else facts_for(*one, with_code=self._with_code)
+            if facts:
+                line, link = make_line(link, facts)
+                lines.append(line)
+        return lines, link
+
+    def _lose(self, lines: int, error: OSError) -> None:
         """The chain goes on behind what stands in the file, with the count of what does not."""
         if not self._lost:
             log.error("the audit log cannot be written: %s", error)
-        self._lost += len(lines) - bool(self._counted)  # a count that is lost is no fact
+        self._lost += lines - bool(self._counted)  # a count that is lost is no fact
         self._counted = 0
-        self._link = self._written
         if not self._has_hope:
             self._has_hope = True
             asyncio.get_running_loop().call_later(_HOPE_SECONDS, self._tell_lost)
@@ -127,7 +138,7 @@ class AuditLog:
         self._has_hope = False
         if self._file >= 0 and self._lost and not self._counted:
             self._counted = self._lost
-            self.write({"what": "lines_lost", "lines": self._lost})
+            self._wait({"what": "lines_lost", "lines": self._lost})
 
     def _point(self) -> None:
         """To the last line."""
@@ -135,7 +146,7 @@ class AuditLog:
         if self._head < 0:
             return
         try:
-            os.pwrite(self._head, b"%016d %s\n" % (self._written.number, self._written.hash.encode()), 0)
+            os.pwrite(self._head, b"%016d %s\n" % (self._link.number, self._link.hash.encode()), 0)
         except OSError as error:
             log.error("the head of the audit log cannot be written: %s", error)
 
@@ -173,7 +184,7 @@ class AuditLog:
                     torn = rest + torn
             last = whole.rpartition(b"\n")[2]
             if found := split_line(last):
-                self._link = self._written = found[1]
+                self._link = found[1]
                 break
             if last:  # somebody else wrote there: what follows begins anew, and is found out by whoever verifies
                 break

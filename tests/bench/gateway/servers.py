@@ -24,7 +24,7 @@ from tests.bench.gateway.client import Address, Websocket, request
 from tests.bench.harness import Row
 from tests.support.server import served
 
-__all__ = ["FLOOR", "OURS", "PEERS", "Samples", "Server", "Stage", "answer", "beside", "turns"]
+__all__ = ["FLOOR", "OURS", "PEERS", "Samples", "Server", "Stage", "answer", "beside", "started_peer", "turns"]
 
 READY_SECONDS = 60.0
 END_SECONDS = 30.0
@@ -153,7 +153,7 @@ class Stage:
         """The one of this name; of ours, with these further flags."""
         key = (name, *flags)
         if key not in self._servers:
-            started = _started_ours(flags) if name == OURS else _started_peer(name)
+            started = _started_ours(flags) if name == OURS else started_peer(name)
             self._servers[key] = await self._stack.enter_async_context(started)
         return self._servers[key]
 
@@ -168,7 +168,7 @@ async def _started_ours(flags: Sequence[str]) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def _started_peer(name: str) -> AsyncIterator[Server]:
+async def started_peer(name: str) -> AsyncIterator[Server]:
     way = WAYS[name]
     with tempfile.TemporaryDirectory(prefix="bench-gateway-", ignore_cleanup_errors=True) as directory:
         address = Address(name, _free_port(), secrets.token_urlsafe(24))

@@ -56,12 +56,13 @@ from cellgate.wire.jupyter import (
     Composer,
     Dialect,
     clean_kernel_info,
+    make_message,
     parse_message,
     read_frame,
     session_of,
     tag_is_true,
 )
-from cellgate_kernel.message import MESSAGE_TYPES, Channel, MessageError, Status, Tag
+from cellgate_kernel.message import CHANNELS, MESSAGE_TYPES, Channel, MessageError, Status, Tag, join_v1
 
 __all__ = ["RESTART_PAUSES", "Batch", "Session"]
 
@@ -78,6 +79,16 @@ _ALLOWED = Verdict()  # what nobody judges
 _NO_OUTPUT = frozenset(kind for kind in MESSAGE_TYPES if kind.endswith(("_reply", "_request")))
 
 
+def _interrupt_request() -> ClientMessage:
+    channel = Channel.CONTROL
+    _, parts = make_message("interrupt_request", {}, channel=channel, msg_id="interrupt", session="cellgate", date="")
+    v1 = b"".join(join_v1(CHANNELS[channel], parts))
+    return read_frame(v1, Dialect.V1, date="", max_bytes=len(v1))
+
+
+_INTERRUPT = _interrupt_request()
+
+
 @dataclass
 class _Kernel:
     """What is known of the kernel of this incarnation, and of no other."""
@@ -88,6 +99,7 @@ class _Kernel:
     sent: int = 0  # messages on its link
     received: int = 0
     was_given_a_cell: bool = False
+    held: list[ClientMessage] = field(default_factory=list)  # what its cell shall get once it is linked, and has that
     interrupts: int = 0  # that are on their way; each strikes what runs when it arrives
     is_being_killed: bool = False
     has_said_starting: bool = False
@@ -258,12 +270,14 @@ class Session:
         kernel.was_given_a_cell = True  # it may have been
         if (cell := self._running) is not None and cell.sent_number > received:
             self._running = None
-            cell.phase, cell.sent_number, cell.is_interrupted, cell.overdue_at = Phase.WAITING, 0, False, None
+            cell.phase, cell.sent_number, cell.overdue_at = Phase.WAITING, 0, None
             self._queue.add_first(cell)
             self._move(Move.CELL_ENDED)
         elif cell is not None:
             cell.sent_at = now
+            self._send_held()
         self._life.active_at = now
+        self._pass_on_early()
         self._feed(now)
         return self._done()
 
@@ -421,9 +435,7 @@ class Session:
         self._move(Move.STARTED)
         self._life.active_at = now
         self._save()
-        early, self._early = self._early, []
-        for waiting in early:
-            self._pass_on(waiting)
+        self._pass_on_early()
         self._feed(now)
         return self._done()
 
@@ -530,8 +542,7 @@ class Session:
             cell.overdue_at = now
             text = f"the cell has run for the {allowed:g} s it may, and is interrupted"
             self._log.note(text, {"note": "timeout_wall", "limit_seconds": allowed}, cell)
-            kernel.interrupts += 1
-            self._log.do(Interrupt(self.incarnation))
+            self._signal()
         elif urge is Urge.KILL:
             kernel.is_being_killed = True
             detail = f"{allowed:g} s were allowed, and the interrupt was not heeded"
@@ -610,6 +621,7 @@ class Session:
             if verdict.findings and not first.message.content.get("silent") and (note := self._warner.note(verdict)):
                 self._log.note(*note, first)
             self._send(first.message)
+            self._send_held()
 
     def _deny(self, cell: Cell, judgement: Judgement) -> None:
         """When its turn has come: to what stands behind it, it is a cell that failed."""
@@ -657,6 +669,11 @@ class Session:
         if item.judgement is not None or not overtakes:
             self._pass_on(item)
 
+    def _pass_on_early(self) -> None:
+        early, self._early = self._early, []
+        for waiting in early:
+            self._pass_on(waiting)
+
     def _pass_on(self, item: Waiting) -> None:
         kernel, queue = self._kernel, self._queue
         if kernel.is_linked and item.judgement is not None and (item.overtakes or not len(queue)):
@@ -681,11 +698,23 @@ class Session:
         """An answer to `input()`, from whichever client. Never journalled: it may be a password. If the gateway takes
         it down with it, the question is still in the journal, and the kernel still waits."""
         cell = self._running
-        if cell is None or not cell.asks or not self._kernel.is_linked:
+        if cell is None or not cell.asks:
             self.ignored["input_unasked"] += 1
             return
         cell.asks = False
-        self._send(message)
+        self._send_to_cell(message)
+
+    def _send_to_cell(self, message: ClientMessage) -> None:
+        """What means the cell that the kernel has, now or as soon as the kernel has greeted this gateway."""
+        if self._kernel.is_linked:
+            self._send(message)
+        else:
+            self._kernel.held.append(message)
+
+    def _send_held(self) -> None:
+        held, self._kernel.held = self._kernel.held, []
+        for message in held:
+            self._send(message)
 
     def _send(self, message: ClientMessage) -> None:
         self._kernel.sent += 1
@@ -697,7 +726,19 @@ class Session:
             return
         if self._running is not None:
             self._running.is_interrupted = True
-        kernel.interrupts += 1
+        self._strike()
+
+    def _strike(self) -> None:
+        """By a signal, which comes at once and heeds no queue. It would overtake a cell on its way to the kernel, and
+        strike nobody: what has not begun is interrupted by a message that comes behind it."""
+        cell = self._running
+        if self._kernel.is_linked and (cell is None or cell.is_busy):
+            self._signal()
+        else:
+            self._send_to_cell(_INTERRUPT)
+
+    def _signal(self) -> None:
+        self._kernel.interrupts += 1
         self._log.do(Interrupt(self.incarnation))
 
     def _end_for_violation(self, error: MessageError) -> None:

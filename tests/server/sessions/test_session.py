@@ -357,8 +357,9 @@ def test_the_death_of_a_former_kernel_says_nothing_of_this_one():
 def test_no_cell_is_sent_while_an_interrupt_is_on_its_way():
     stage = Stage().started()
     stage.ask(cell("c1", stop_on_error=False), cell("c2"))
+    stage.hear(status("busy", "c1"))
     assert kinds(stage.do(stage.session.interrupt(stage.now))) == [Interrupt]
-    stage.hear(*whole("c1", "error"))
+    stage.hear(reply("c1", "error"), status("idle", "c1"))
     assert stage.sends() == ["c1"], "it might strike c2"
     stage.do(stage.session.interrupt_sent(1, stage.now))
     assert stage.sends() == ["c1", "c2"]
@@ -369,18 +370,30 @@ def test_of_two_interrupts_that_are_on_their_way_neither_strikes_the_next_cell()
     """The first was told of, and the second struck the cell after the one that both were meant for."""
     stage = Stage().started()
     stage.ask(cell("c1", stop_on_error=False), cell("c2"))
+    stage.hear(status("busy", "c1"))
     stage.do(stage.session.interrupt(stage.now))
     stage.do(stage.session.interrupt(stage.now))
     stage.do(stage.session.interrupt_sent(1, stage.now))
-    stage.hear(*whole("c1", "error"))
+    stage.hear(reply("c1", "error"), status("idle", "c1"))
     assert stage.sends() == ["c1"]
     stage.do(stage.session.interrupt_sent(1, stage.now))
     assert stage.sends() == ["c1", "c2"]
 
 
+def test_a_cell_that_has_not_begun_is_interrupted_by_a_message_that_cannot_overtake_it():
+    stage = Stage().started()
+    stage.ask(cell("c1", stop_on_error=False), cell("c2"))
+    (sent,) = stage.do(stage.session.interrupt(stage.now))
+    assert isinstance(sent, Send) and (sent.number, sent.message.msg_type) == (2, "interrupt_request")
+    stage.hear(*whole("c1", "error"))
+    assert stage.sends() == ["c1", "interrupt", "c2"], "c2 comes behind it"
+    assert stage.ends() == {"c1": "interrupted"}
+
+
 def test_an_interrupt_request_is_answered_here():
     stage = Stage().started()
     stage.ask(cell("c1"))
+    stage.hear(status("busy", "c1"))
     effects = stage.ask(client_message("interrupt_request", {}, "i1", Channel.CONTROL))
     assert kinds(effects) == [Append, Interrupt]
     assert stage.told("i1") == ["busy", "reply:ok", "idle"]

@@ -17,7 +17,7 @@ from cellgate.sessions.output_cap import CapLimits
 from cellgate.sessions.records import Kind
 from cellgate.wire.agent import Execute
 from cellgate_kernel.message import Channel
-from tests.support.stage import DATE, LIMITS, Stage, said, status, stream, whole
+from tests.support.stage import DATE, LIMITS, Stage, reply, said, status, stream, whole
 from tests.support.stage import cell as jupyters_cell
 
 
@@ -187,10 +187,11 @@ def test_a_cell_that_waits_is_cancelled_and_the_others_run():
 def test_one_that_runs_is_interrupted_and_one_that_is_over_is_left_alone():
     stage = Stage().started()
     stage.ask(cell("c1"))
+    stage.hear(status("busy", "c1"))
     stage.do(stage.session.cancel("c1", stage.now))
     assert any(isinstance(effect, Interrupt) for effect in stage.effects)
     stage.do(stage.session.interrupt_sent(1, stage.now))
-    stage.hear(*whole("c1", "error"))
+    stage.hear(reply("c1", "error"), status("idle", "c1"))
     assert stage.ends() == {"c1": "interrupted"}
     assert stage.session.stage_of("c1") == "finished"
     before = len(stage.records)

@@ -158,19 +158,38 @@ def test_a_question_of_before_the_crash_can_be_answered_after_it():
     assert stage.sends()[-1] == "i1", "it asked once"
 
 
+def test_what_means_a_cell_is_held_until_its_kernel_has_greeted_the_heir():
+    stage = Stage().started()
+    stage.ask(cell("c1"))
+    stage.hear(status("busy", "c1"), said("input_request", {"prompt": "?"}, "c1", Channel.STDIN))
+    stage.crash()
+    stage.ask(client_message("input_reply", {"value": "x"}, "i1", Channel.STDIN))
+    stage.ask(client_message("comm_info_request", {}, "q1", Channel.CONTROL))
+    stage.do(stage.session.interrupt(stage.now))
+    before = stage.sends()
+    stage.do(stage.session.adopted(1, stage.now))
+    assert stage.sends()[len(before) :] == ["i1", "interrupt", "q1"]
+
+
+def test_what_means_a_cell_that_never_reached_its_kernel_comes_behind_it():
+    stage = Stage().started()
+    stage.ask(cell("c1"))
+    stage.crash()
+    stage.do(stage.session.interrupt(stage.now))
+    stage.do(stage.session.adopted(0, stage.now))
+    assert stage.sends()[-2:] == ["c1", "interrupt"]
+    stage.hear(*whole("c1", "error"))
+    assert stage.ends() == {"c1": "interrupted"}
+
+
 def test_a_kernel_that_never_greets_the_heir_is_interrupted_and_killed_in_time():
     stage = Stage().started()
     stage.ask(cell("c1"))
     stage.crash()
     stage.effects.clear()
-    stage.do(stage.session.interrupt(stage.now))
     stage.pass_time(LIMITS.cell_seconds)
     stage.pass_time(LIMITS.interrupt_grace_seconds)
-    assert [type(effect) for effect in stage.effects if isinstance(effect, (Interrupt, Kill))] == [
-        Interrupt,
-        Interrupt,
-        Kill,
-    ]
+    assert [type(effect) for effect in stage.effects if isinstance(effect, (Interrupt, Kill))] == [Interrupt, Kill]
     stage.die(Reason.TIMEOUT_WALL)
     assert stage.ends() == {"c1": "timeout_wall"}
 

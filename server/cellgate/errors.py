@@ -28,6 +28,7 @@
     │   ├── DiskFull         yours    disk_full             no room in the workspace
     │   └── FilesFailed      theirs   files_failed          the sandbox did not do it
     ├── StateDirectoryInUse  yours    state_dir_in_use      another gateway serves from it
+    ├── NewerState           yours    newer_state           a newer version wrote this state
     ├── ServerFull           ours     server_full           all sessions that this server may have exist
     ├── Draining             ours     draining              this server is about to stop
     ├── StorageFull          ours     storage_full          the state directory cannot be written
@@ -68,6 +69,7 @@ __all__ = [
     "FilesFailed",
     "LimitError",
     "LinkClosed",
+    "NewerState",
     "NoSubprotocol",
     "NoSuchFile",
     "NotADirectory",
@@ -333,6 +335,23 @@ class StateDirectoryInUse(CellgateError):
 
     def text(self) -> str:
         return f"another gateway serves from {self.directory}; a directory of its own would pass"
+
+
+@dataclass(eq=False)
+class NewerState(CellgateError):
+    """What keeps state here has tables that this version does not know: it would lose what a newer one has added."""
+
+    code = "newer_state"
+    fault = Fault.YOURS
+    path: str
+    version: int
+    known: int
+
+    def text(self) -> str:
+        return (
+            f"{self.path} was written by a newer version of Cellgate: its tables are of version {self.version}, and "
+            f"this one knows {self.known}; that version, or a backup from before it, would pass"
+        )
 
 
 @dataclass(eq=False)

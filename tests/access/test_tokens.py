@@ -10,7 +10,7 @@ import pytest
 
 from cellgate.access.scopes import ALL_SCOPES, SCOPES, Scope, read_scopes, scopes_as_text
 from cellgate.access.tokens import TOKEN, TokenStore, TokenWatch, digest_of, make_token, read_principal
-from cellgate.errors import StorageFull, UsageError
+from cellgate.errors import NewerState, StorageFull, UsageError
 
 NOW = 1_800_000_000.0
 
@@ -115,7 +115,7 @@ def test_what_is_no_store_is_not_taken_for_one(path):
     path.unlink()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 7")
-    with pytest.raises(UsageError, match="version 1 would pass"):
+    with pytest.raises(NewerState, match="a newer version of Cellgate"):
         TokenStore.open(path)
 
 

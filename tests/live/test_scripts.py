@@ -67,7 +67,7 @@ def test_history_and_room_are_bounded(scripts, monkeypatch):
     monkeypatch.setattr(module, "MAX_VERSIONS", 3)
     for number in range(5):
         save(scripts, code=str(number))
-    assert [script.code for script in scripts.versions(ME, "a")] == ["4", "3", "2"]
+    assert [script.version for script in scripts.versions(ME, "a")] == [5, 4, 3]
     monkeypatch.setattr(module, "MAX_SCRIPTS", 1)
     with pytest.raises(UsageError, match="makes room"):
         save(scripts, "b")

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from cellgate.access.scopes import Scope, read_scopes, scopes_as_text
 from cellgate.errors import CellgateError, StorageFull, UsageError
+from cellgate.schema import Schema, bring_up
 
 __all__ = [
     "MAX_NOTE_CHARS",
@@ -40,7 +41,6 @@ SECRET_BYTES = 32  # 2**256 to guess from
 MAX_NOTE_CHARS = 200  # what it is for, in a line of a table
 BUSY_SECONDS = 5.0  # somebody else makes one, too
 SETTLED_SECONDS = 2.0  # after a write: another within the same tick of the clock of files leaves the same times
-VERSION = 1  # of the table; SQLite's user_version
 _NO_FILE = (0, 0, 0, 0)
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -56,6 +56,8 @@ CREATE TABLE tokens (
     revoked REAL
 ) WITHOUT ROWID
 """
+_SCHEMA = Schema(((_TABLE,),))
+_ALL = "SELECT id, digest, principal, scopes, note, created, expires, revoked FROM tokens ORDER BY created, id"
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class TokenStore:
     @staticmethod
     def open(path: Path, *, reader_gid: int | None = None) -> TokenStore:
         """The file is made if it is not there; only its owner reads it, and the group `reader_gid`. Raises StorageFull,
-        or UsageError when it holds something else."""
+        NewerState, or UsageError when it holds something else."""
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
@@ -118,18 +120,11 @@ class TokenStore:
         except (OSError, sqlite3.OperationalError) as error:
             raise StorageFull(f"{path}: {error}") from error
         try:
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                if version == 0:
-                    connection.execute(_TABLE)
-                    connection.execute(f"PRAGMA user_version = {VERSION}")
-                elif version != VERSION:
-                    raise UsageError(f"{path} is of version {version}; one of version {VERSION} would pass")
+            bring_up(connection, _SCHEMA, path)
         except sqlite3.Error as error:
             connection.close()
             raise UsageError(f"{path} holds no tokens: {error}; another state directory would pass") from error
-        except UsageError:
+        except CellgateError:
             connection.close()
             raise
         return TokenStore(connection)
@@ -195,7 +190,7 @@ def _values(token: Token) -> tuple[object, ...]:
 
 def _read(connection: sqlite3.Connection) -> list[Token]:
     tokens = []
-    for token_id, digest, principal, scopes, *rest in connection.execute("SELECT * FROM tokens ORDER BY created, id"):
+    for token_id, digest, principal, scopes, *rest in connection.execute(_ALL):
         with suppress(CellgateError):  # of scopes that this version does not know: it opens nothing
             tokens.append(Token(token_id, digest, principal, read_scopes(scopes), *rest))
     return tokens

@@ -132,8 +132,8 @@ class Manager:
     ) -> Manager:
         """Ready to serve, with every session that a former gateway left in this directory. `kernelspecs` and `policy`:
         if they were found and read already; else they are now. `judges`: if they were started; they end with it.
-        Raises StateDirectoryInUse, DriverUnavailable, SandboxStartFailed, or OSError when the directory cannot be
-        written."""
+        Raises StateDirectoryInUse, NewerState, DriverUnavailable, SandboxStartFailed, or OSError when the directory
+        cannot be written."""
         policy = load_policy(settings.policy) if policy is None else policy
         registry = Registry.open(directory)
         manager = Manager(settings, open_driver, directory, registry, policy, judges or Judges())
@@ -201,7 +201,7 @@ class Manager:
 
     @cached_property
     def scripts(self) -> Scripts:
-        """Opened when somebody first asks. Raises StorageFull."""
+        """Opened when somebody first asks. Raises NewerState, StorageFull."""
         try:
             return Scripts.open(self.directory / "scripts.sqlite")
         except (OSError, sqlite3.Error) as error:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellgate.errors import StorageFull, UnknownScript, UsageError
+from cellgate.schema import Schema, bring_up
 from cellgate.sessions.registry import put_aside
 
 __all__ = ["MAX_CODE_BYTES", "MAX_SCRIPTS", "MAX_VERSIONS", "SCRIPT_NAME", "Script", "Scripts", "describe", "diff_of"]
@@ -32,7 +33,6 @@ MAX_BYTES = 64 << 20  # of all code of one principal, former versions included
 MAX_DESCRIPTION_CHARS = 1000  # it stands in lists
 MAX_HEAD_CHARS = 16 << 10  # in which a docstring begins and ends; comments may come before it
 MAX_COMPARED_LINES = 500  # of what differs in two versions: matching takes up to the cube of it
-VERSION = 1  # of the table; SQLite's user_version
 BUSY_SECONDS = 2.0  # somebody may look into the file with a tool
 _PASSING = ("locked", "readonly", "disk", "unable to open")  # as SQLite says of the host, and not of the file
 
@@ -48,7 +48,15 @@ CREATE TABLE versions (
     PRIMARY KEY (principal, name, version)
 ) WITHOUT ROWID
 """
-_COLUMNS = "name, version, kernel, description, created, code"
+# How much there is of a principal's is told by the index alone: all code may be 64 MiB, which would have to be read.
+_SIZES = (
+    "ALTER TABLE versions ADD COLUMN size INTEGER NOT NULL DEFAULT 0",
+    "UPDATE versions SET size = length(CAST(code AS BLOB))",
+    "CREATE INDEX sizes ON versions (principal, name, size)",
+)
+_SCHEMA = Schema(((_TABLE,), _SIZES))
+_HEAD = "name, version, kernel, description, created"
+_COLUMNS = f"{_HEAD}, code"
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,8 @@ class Scripts:
     @staticmethod
     def open(path: Path) -> Scripts:
         """The file is made if it is not there. One that cannot be read is put aside, and a new one begun: what it held
-        may be saved by whoever has the tools. Raises StorageFull for one that may be good and cannot be read now."""
+        may be saved by whoever has the tools. Raises NewerState; StorageFull for one that may be good and cannot be
+        read now."""
         try:
             return Scripts(_connect(path))
         except sqlite3.DatabaseError as error:
@@ -92,13 +101,14 @@ class Scripts:
         newest = self._find(principal, name)
         if newest is not None and (newest.code, newest.kernel) == (code, kernel):
             return newest, False
-        self._check_room(principal, len(code.encode()), is_first=newest is None)
+        size = len(code.encode())
+        self._check_room(principal, size, is_first=newest is None)
         version = newest.version + 1 if newest else 1
         script = Script(name, version, kernel, describe(code), now, code)
-        values = (principal, name, version, kernel, script.description, now, code)
+        values = (principal, name, version, kernel, script.description, now, code, size)
         try:
             with self._connection:
-                self._connection.execute("INSERT INTO versions VALUES (?,?,?,?,?,?,?)", values)
+                self._connection.execute("INSERT INTO versions VALUES (?,?,?,?,?,?,?,?)", values)
                 oldest = (principal, name, version - MAX_VERSIONS)
                 self._connection.execute("DELETE FROM versions WHERE principal=? AND name=? AND version<=?", oldest)
         except sqlite3.Error as error:
@@ -114,9 +124,9 @@ class Scripts:
         return [Script(*row) for row in rows]
 
     def versions(self, principal: str, name: str) -> list[Script]:
-        """That are kept, newest first. Raises UnknownScript."""
+        """That are kept, newest first; without their code. Raises UnknownScript."""
         rows = self._connection.execute(
-            f"SELECT {_COLUMNS} FROM versions WHERE principal=? AND name=? ORDER BY version DESC", (principal, name)
+            f"SELECT {_HEAD}, '' FROM versions WHERE principal=? AND name=? ORDER BY version DESC", (principal, name)
         )
         found = [Script(*row) for row in rows]
         if not found:
@@ -147,7 +157,7 @@ class Scripts:
 
     def _check_room(self, principal: str, size: int, *, is_first: bool) -> None:
         scripts, taken = self._connection.execute(
-            "SELECT count(DISTINCT name), ifnull(sum(length(CAST(code AS BLOB))), 0) FROM versions WHERE principal=?",
+            "SELECT count(DISTINCT name), ifnull(sum(size), 0) FROM versions WHERE principal=?",
             (principal,),
         ).fetchone()
         if is_first and scripts >= MAX_SCRIPTS:
@@ -164,15 +174,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         path.chmod(0o600)
         connection.execute("PRAGMA journal_mode=WAL")
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                connection.execute(_TABLE)
-                connection.execute(f"PRAGMA user_version={VERSION}")
-            elif version != VERSION:
-                raise sqlite3.DatabaseError(f"version {version}")
-            connection.execute(f"SELECT {_COLUMNS} FROM versions LIMIT 1").fetchall()
+        bring_up(connection, _SCHEMA, path)
+        connection.execute(f"SELECT {_COLUMNS}, size FROM versions LIMIT 1").fetchall()
     except BaseException:
         connection.close()
         raise

@@ -19,12 +19,12 @@ from functools import partial
 from pathlib import Path
 
 from cellgate.errors import StateDirectoryInUse
+from cellgate.schema import Schema, bring_up
 from cellgate.sessions.states import State
 
 __all__ = ["Registry", "SessionRow", "put_aside"]
 
-VERSION = 1  # of the tables; SQLite's user_version
-APPLICATION = 0x43454C47  # "CELG"; SQLite's application_id, so that no other program's file is taken for ours
+APPLICATION = 0x43454C47  # "CELG"
 BUSY_SECONDS = 2.0  # somebody may look into the file with a tool
 
 _TABLE = """
@@ -40,6 +40,7 @@ CREATE TABLE sessions (
     boot_id TEXT NOT NULL
 ) WITHOUT ROWID
 """
+_SCHEMA = Schema(((_TABLE,),), application=APPLICATION)
 _ALL = "SELECT * FROM sessions ORDER BY created_monotonic, id"
 
 
@@ -69,8 +70,8 @@ class Registry:
 
     @staticmethod
     def open(directory: Path) -> Registry:
-        """The registry of this state directory, which is made if it is not there. Raises StateDirectoryInUse, or
-        OSError when nothing can be written there."""
+        """The registry of this state directory, which is made if it is not there. Raises StateDirectoryInUse,
+        NewerState, or OSError when nothing can be written there."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -127,7 +128,7 @@ class Registry:
 
 
 class _Unreadable(Exception):
-    """No database, not ours, or of a version that this program does not know."""
+    """No database, or not ours."""
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -138,7 +139,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         # What is committed survives the death of the process; a power failure may take the last of it, and with it
         # all sandboxes. A flush per session would cost more than a session's start.
         connection.execute("PRAGMA synchronous=NORMAL")
-        _prepare(connection)
+        bring_up(connection, _SCHEMA, path)
         if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise _Unreadable("quick_check")
         connection.execute(_ALL).fetchall()
@@ -154,22 +155,6 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    """Make the table in a new file; refuse a file that is neither new nor ours."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if (application, version) == (APPLICATION, VERSION):
-        return
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application or version or tables:
-        raise _Unreadable(f"application {application:#x}, version {version}, {tables} tables")
-    with connection:
-        connection.execute("BEGIN")
-        connection.execute(_TABLE)
-        connection.execute(f"PRAGMA application_id={APPLICATION}")
-        connection.execute(f"PRAGMA user_version={VERSION}")
 
 
 def put_aside(path: Path) -> Path:

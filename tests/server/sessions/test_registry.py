@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from cellgate.errors import StateDirectoryInUse
+from cellgate.errors import NewerState, StateDirectoryInUse
 from cellgate.sessions.registry import Registry, SessionRow
 from cellgate.sessions.states import State
 
@@ -56,7 +56,7 @@ def test_an_id_is_given_once(registry):
         registry.add(SessionRow("s1", "bob"))
 
 
-@pytest.mark.parametrize("what", ["text", "torn", "foreign", "version", "columns"])
+@pytest.mark.parametrize("what", ["text", "torn", "foreign", "columns"])
 def test_a_database_that_is_none_is_put_aside(tmp_path, what):
     registry = Registry.open(tmp_path)
     for n in range(200):
@@ -72,7 +72,6 @@ def test_a_database_that_is_none_is_put_aside(tmp_path, what):
         connection = sqlite3.connect(path)
         connection.execute({
             "foreign": "PRAGMA application_id=1",
-            "version": "PRAGMA user_version=99",
             "columns": "DROP TABLE sessions",
         }[what])  # fmt: skip
         connection.commit()
@@ -84,6 +83,17 @@ def test_a_database_that_is_none_is_put_aside(tmp_path, what):
     registry.add(SessionRow("s1", "ada"))
     registry.close()
     assert Registry.open(tmp_path).rows()[0].id == "s1"
+
+
+def test_a_registry_that_a_newer_version_wrote_is_left_alone(tmp_path):
+    registry = Registry.open(tmp_path)
+    registry.add(SessionRow("s1", "ada"))
+    registry._connection.execute("PRAGMA user_version=99")
+    registry.close()
+    for _ in range(2):
+        with pytest.raises(NewerState, match="a newer version of Cellgate"):
+            Registry.open(tmp_path)
+    assert [path.name for path in tmp_path.glob("sessions.sqlite*")] == ["sessions.sqlite"]
 
 
 @pytest.mark.parametrize("change", ["state = 'odd'", "spec = '[]'", "spec = '{'", "created = 'x'", "incarnation = 'x'"])

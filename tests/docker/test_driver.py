@@ -254,6 +254,20 @@ async def test_while_the_engine_is_away_sandboxes_run_on_and_what_happened_is_le
                 await driver.close()
 
 
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGKILL"])
+async def test_a_container_that_somebody_else_has_the_engine_end_is_no_fault_of_its_session(open_driver, signal):
+    """As `docker stop` and `docker kill` do, and an engine that stops."""
+    driver = await open_driver()
+    sandbox = await driver.create(SPEC)
+    await driver.engine.do(driver.engine.signal, sandbox.container, signal)
+    certificate = await asyncio.wait_for(sandbox.wait(), BOUND)
+    assert (certificate.reason, certificate.detail) == (
+        Reason.BACKEND_ERROR,
+        "the Docker engine stopped, or was told to end it",
+    )
+    await sandbox.destroy()
+
+
 async def test_what_could_not_be_removed_is_removed_when_the_engine_is_back(
     open_driver: OpenDriver, monkeypatch, tmp_path: Path
 ):

@@ -268,18 +268,22 @@ class DockerDriver:
     def _on_event(self, event: Event | None) -> None:
         if event is None:
             if self._watching.is_set() and not self._is_closed:
+                for known in self._known.values():
+                    known.on_absence()
                 self._start(self._catch_up())
             self._watching.set()
         elif (sandbox := self._known.get(event.container)) is not None:
             if event.action == "oom":
                 sandbox.on_memory()
+            elif event.action == "kill":
+                sandbox.on_signal(event.signal)
             else:
                 self._start(sandbox.on_exit(event.exit_code))
 
     async def _catch_up(self) -> None:
         """The stream of events begins anew: learn what has happened meanwhile."""
         living = [sandbox for sandbox in self._known.values() if not sandbox.has_ended]
-        await asyncio.gather(*(sandbox.look(engine_was_away=True) for sandbox in living))
+        await asyncio.gather(*(sandbox.look() for sandbox in living))
 
     async def _meet(self) -> None:
         """Those of a driver before this one. One that nobody was given is nobody's."""

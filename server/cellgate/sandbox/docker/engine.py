@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 THREADS: Final = 8  # calls at once; the engine itself starts some five containers a second
 CALL_SECONDS: Final = 60.0  # an engine on a busy host takes seconds for a start; what takes a minute has failed
-EVENTS: Final = ("die", "oom")
+EVENTS: Final = ("die", "kill", "oom")
 RETRY_SECONDS: Final = 0.5  # before a stream of events that broke is asked for again
 GONE: Final = (404, 409)  # there is no such container, or it runs no more: what was wanted is so
 
@@ -87,7 +87,8 @@ class Event:
 
     container: str
     action: str  # one of EVENTS
-    exit_code: int
+    exit_code: int = 0
+    signal: int = 0  # that somebody had the engine send, or that the engine sends when it stops; 0 for one unknown
 
 
 class Engine:
@@ -267,11 +268,16 @@ class Engine:
                 self._stream = self._client.events(since=since, filters=filters, decode=True)
                 on_event(None)
                 for said in self._stream:
-                    attributes = said["Actor"]["Attributes"]
-                    on_event(Event(said["Actor"]["ID"], said["Action"], int(attributes.get("exitCode", 0))))
+                    about = said["Actor"]["Attributes"]
+                    numbers = (_number(about.get(name)) for name in ("exitCode", "signal"))
+                    on_event(Event(said["Actor"]["ID"], said["Action"], *numbers))
             except Exception:  # of any library on the way; the engine is gone, or we are
                 pass
             self._closing.wait(RETRY_SECONDS)
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0
 
 
 @contextmanager

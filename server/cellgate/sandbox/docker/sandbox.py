@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import socket
 import time
 from contextlib import suppress
@@ -30,6 +31,10 @@ __all__ = ["DockerSandbox", "Owner", "make_place", "read_record"]
 START_SECONDS: Final = 60.0  # until its socket is there; a second on an idle host
 LOOK_SECONDS: Final = 0.005  # between looks for that socket, each of some microseconds
 ENGINE_KILLS: Final = (137, 143, 255)  # by SIGKILL, by SIGTERM, and when it does not know
+ENDING_SIGNALS: Final = (
+    signal.SIGKILL,
+    signal.SIGTERM,
+)  # with which an engine ends a container, asked or when it stops
 DEAF_SECONDS: Final = 0.5  # in which the end is told of a kernel that takes no links because it has ended
 OUTLIVED_SECONDS: Final = 0.5  # after a kill for memory: a kernel that lives then was not its victim
 DESTROY_SECONDS: Final = 20.0  # for the engine to tell of an end that it was asked for
@@ -77,6 +82,8 @@ class DockerSandbox:
         self._born = time.time() if not record else float(record.get("born", time.time()))
         self._killed_for = _reason(record.get("killed_for"))
         self._detail = str(record.get("detail", ""))
+        self._engine_was_away = False  # and has not been asked since
+        self._was_told_to_end = False  # by the engine
         self._memory_kills = 0  # as events told them
         self._outlived = 0
         self._meter = Meter(container, 0, owner.shares_kernel)
@@ -166,6 +173,14 @@ class DockerSandbox:
 
     # -- what becomes of it ----------------------------------------------------------------------------
 
+    def on_absence(self) -> None:
+        """The engine was away, and is to be asked what became of it."""
+        self._engine_was_away = True
+
+    def on_signal(self, number: int) -> None:
+        """The engine sends it this signal: because we asked, or somebody else did, or it stops."""
+        self._was_told_to_end |= number in ENDING_SIGNALS
+
     def on_memory(self) -> None:
         """Something in it was killed for memory."""
         self._memory_kills += 1
@@ -184,27 +199,28 @@ class DockerSandbox:
             with suppress(EngineFailed):  # the word of a kill for memory may come after that of the end
                 state = await self._owner.engine.do(self._owner.engine.state, self.container)
                 self._memory_kills += int(state is not None and state.was_out_of_memory and not self._outlived)
+        # An engine that stops or begins kills its containers, in the way that a session could kill itself.
+        is_engines = (self._was_told_to_end or self._engine_was_away) and exit_code in ENGINE_KILLS
+        if is_engines and self._killed_for is None and not self._memory_kills:
+            self._killed_for, self._detail = Reason.BACKEND_ERROR, "the Docker engine stopped, or was told to end it"
         if not self._owner.shares_kernel and self._memory_kills > self._outlived:
             exit_code = 137  # a kernel of the sandbox's own that loses a part of itself ends in any way
         status, events = wait_status(exit_code), self._events()
         certificate = decide(status, self._killed_for, events, oom_kills_outlived=self._outlived, detail=self._detail)
         self._end(certificate)
 
-    async def look(self, *, engine_was_away: bool = False) -> None:
-        """Ask the engine how it stands, and settle what is over. An engine that ends or begins kills its containers, in
-        the way that a session could kill itself: what was killed in its absence is laid to it."""
+    async def look(self) -> None:
+        """Ask the engine how it stands, and settle what is over."""
         state = await self._owner.engine.do(self._owner.engine.state, self.container)
         if state is None:
             reason = self._killed_for or Reason.BACKEND_ERROR
             self._end(decide(None, reason, self._events(), detail=self._detail or "its container is gone"))
         elif state.is_running:
+            self._engine_was_away = False
             self._meter.pid = state.pid
             self._meter.look()
         elif not self.has_ended:
             self._memory_kills = max(self._memory_kills, int(state.was_out_of_memory))
-            if engine_was_away and state.exit_code in ENGINE_KILLS and not self._memory_kills:
-                self._killed_for = self._killed_for or Reason.BACKEND_ERROR
-                self._detail = self._detail or "the Docker engine was away, and ended it"
             await self.on_exit(state.exit_code)
 
     def on_loss(self, error: DriverUnavailable) -> None:

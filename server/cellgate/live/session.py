@@ -199,7 +199,7 @@ class LiveSession:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._judging: set[asyncio.Task[Any]] = set()  # those of them that wait for verdicts
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._timer_at = 0.0  # when it is due, on the host's clock
         self._changed: list[asyncio.Future[None]] = []  # who waits for a change of state
         self._clear: list[Callable[[], None]] = []  # who waits for the link's window
         self._left = asyncio.Event()  # some client has
@@ -738,15 +738,12 @@ class LiveSession:
     def _plan_tick(self) -> None:
         """A timer that is due too early finds nothing to do, and is cheaper than setting it anew with each message."""
         at = self.session.wakes_at()
-        if at is None:
+        if at is None or (self._timer is not None and at >= self._timer_at):
             return
-        delay = max(at - self._host.now(), 0.0)
-        due = self._loop.time() + delay
-        if self._timer is None or due < self._timer_at - 0.001:
-            if self._timer:
-                self._timer.cancel()
-            self._timer_at = due
-            self._timer = self._loop.call_later(delay + 0.001, self._tick)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_later(max(at - self._host.now(), 0.0) + 0.001, self._tick)
 
     def _happening(self, news: News) -> Happening:
         if isinstance(news, Accepted):

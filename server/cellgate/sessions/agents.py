@@ -19,7 +19,7 @@ from uuid import uuid4
 from cellgate.sessions.records import Kind, Record
 from cellgate.sessions.states import CellReason, State
 from cellgate.wire.agent import Comm, Complete, Execute, Input, Inspect, IsComplete, Refused, Variables
-from cellgate.wire.jupyter import ClientMessage, Dialect, execute_content, make_message, read_frame
+from cellgate.wire.jupyter import ClientMessage, Dialect, execute_content, make_message, read_frame, usual_count
 from cellgate.wire.strict import load_plainly
 from cellgate_kernel.message import CHANNELS, Channel, MessageError, join_v1, split_v1
 
@@ -251,17 +251,16 @@ def summary_of(reply: Record) -> dict[str, Any]:
         size = len(metadata) + len(content)
         if size > MAX_SUMMARY_BYTES:
             return {"left_out_bytes": size}
-        said, ours = load_plainly(content), _table(load_plainly(metadata).get("cellgate"))
+        ours = _table(load_plainly(metadata).get("cellgate"))
+        found: dict[str, Any] = {"count": usual_count(content)}
+        if found["count"] is None:
+            said = load_plainly(content)
+            found["count"] = _count(said)
+            found["expressions"], found["payload"] = _table(said.get("user_expressions")), _list(said.get("payload"))
     except MessageError:
         return {}
-    measured = {name: ours[name] for name in ("cpu", "peak_memory") if _is_amount(ours.get(name))}
-    found = {
-        "count": _count(said),
-        "expressions": _table(said.get("user_expressions")),
-        "payload": _list(said.get("payload")),
-        "diff": _table(ours.get("diff")),
-        "metrics": measured,
-    }
+    found["diff"] = _table(ours.get("diff"))
+    found["metrics"] = {name: ours[name] for name in ("cpu", "peak_memory") if _is_amount(ours.get(name))}
     return {name: value for name, value in found.items() if value}
 
 

@@ -130,10 +130,11 @@ class Cell:
 
 def cap_limits(limits: SessionLimits, options: Mapping[str, Any] = {}) -> CapLimits:
     """What of a cell's output is kept: as much as of the session's cells, or less if its options say so."""
-    asked = options.get("limits")
-    least = asked if isinstance(asked, dict) else {}
-    names = ("output_bytes_per_cell", "output_messages_per_cell")
-    return CapLimits.of(*(int(min(getattr(limits, name), _positive(least.get(name)))) for name in names))
+    most_bytes, most_messages = limits.output_bytes_per_cell, limits.output_messages_per_cell
+    if isinstance(asked := options.get("limits"), dict):
+        most_bytes = int(min(most_bytes, _positive(asked.get("output_bytes_per_cell"))))
+        most_messages = int(min(most_messages, _positive(asked.get("output_messages_per_cell"))))
+    return CapLimits.of(most_bytes, most_messages)
 
 
 def _positive(value: object) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from cellgate.sessions.limits import SessionLimits
 
@@ -55,8 +56,7 @@ def urge_of(seconds: float, grace_seconds: float, sent_at: float, interrupted_at
     return Urge.INTERRUPT if interrupted_at is None else Urge.KILL
 
 
-@dataclass(frozen=True)
-class Expiry:
+class Expiry(NamedTuple):
     """When a session ends by itself, and why: `idle` or `lifetime`."""
 
     at: float

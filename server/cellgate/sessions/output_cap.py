@@ -12,6 +12,7 @@ import struct
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 __all__ = ["MAX_ESSENTIAL", "MAX_ESSENTIAL_BYTES", "CapLimits", "OutputCap", "Truncated"]
@@ -40,6 +41,7 @@ class CapLimits:
     tail_messages: int
 
     @staticmethod
+    @lru_cache(maxsize=64)  # nearly all cells have their session's
     def of(output_bytes: int, output_messages: int) -> CapLimits:
         """Both limits of a cell, shared out between its head and its tail."""
         tail_bytes = min(output_bytes // TAIL_PART, MAX_TAIL_BYTES)

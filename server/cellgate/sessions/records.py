@@ -140,14 +140,15 @@ def encode(records: Sequence[Record], seq: int, link: int, at: int, marks: Marks
         kind, cell, number, client, tag, body, _ = record
         if tag is not last_tag and tag != last_tag:  # output comes in runs: packing costs half of all the rest
             last_tag, packed = tag, tag.pack()
-        size = len(client) + len(packed) + len(body)
-        fields = pack_fields(size, seq, cell, number, kind | flag, len(client), len(packed))
+        client_size, tag_size, body_size = len(client), len(packed), len(body)
+        size = client_size + tag_size + body_size
+        fields = pack_fields(size, seq, cell, number, kind | flag, client_size, tag_size)
         who = client + packed
         fields_crc = crc32(fields)
-        checked = body if len(body) <= SAMPLED_FROM else sample(body)
+        checked = body if body_size <= SAMPLED_FROM else sample(body)
         pieces += (pack_crcs(fields_crc, crc32(checked, crc32(who, fields_crc))), fields, who, body)
         if kind is not _OUTPUT and kind is not _NOTE:
-            heeded.append(record._replace(seq=seq, body=bytes(body)))
+            heeded.append(Record(kind, cell, number, client, tag, bytes(body), seq))
             if kind is Kind.INCARNATION:
                 link = 0
         if number > link:  # noqa: PLR1730 - max() takes three times as long

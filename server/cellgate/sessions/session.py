@@ -206,15 +206,15 @@ class Session:
         """When `tick` has something to do, if nothing else happens before."""
         if self.state is State.GONE:
             return None
-        times = [self._life.looks_at(self.limits, self.is_working)]
+        at = self._life.looks_at(self.limits, self.is_working)
         if (cell := self._running) is not None and self._kernel.is_heard and not self._kernel.is_being_killed:
             seconds = cell.seconds(self.limits)
-            times.append(urges_at(seconds, self.limits.interrupt_grace_seconds, cell.sent_at, cell.overdue_at))
+            at = min(at, urges_at(seconds, self.limits.interrupt_grace_seconds, cell.sent_at, cell.overdue_at))
         if self._start_at is not None:
-            times.append(self._start_at)
+            at = min(at, self._start_at)
         if self._background.is_cutting:
-            times.append(self._background_since + BACKGROUND_SECONDS)
-        return min(times)
+            at = min(at, self._background_since + BACKGROUND_SECONDS)
+        return at
 
     def take_news(self) -> list[News]:
         """What there is to tell since the last time; to be asked once the effects are carried out."""

@@ -198,5 +198,8 @@ class Transcript:
         self.record(Record(Kind.OUTPUT, cell.key if cell else 0, 0, client, said.tag, said.v1))
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: each `dumps` with separators makes another
+
+
 def _dump(value: Mapping[str, object]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _encode(value).encode()

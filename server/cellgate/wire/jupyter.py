@@ -59,6 +59,7 @@ __all__ = [
     "read_frame",
     "session_of",
     "tag_is_true",
+    "usual_count",
     "write_frame",
 ]
 
@@ -327,8 +328,8 @@ def _complete_header(header: dict[str, Any], date: str) -> dict[str, Any]:
     if not isinstance(msg_type, str) or not _NAME.fullmatch(msg_type):
         raise MessageError("bad_header", f"msg_type: a name of up to {MAX_TYPE_CHARS} letters, digits and _ would pass")
     defaults = {"username": "", "session": "", "date": date, "version": PROTOCOL_VERSION}
-    wrong = {name: _word(header.get(name)) or value for name, value in defaults.items()}
-    return header if wrong.items() <= header.items() else header | wrong
+    lacks = {name: value for name, value in defaults.items() if not _word(had := header.get(name)) and had != value}
+    return {**header, **lacks} if lacks else header
 
 
 _NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_TYPE_CHARS - 1}}}")
@@ -412,10 +413,9 @@ def tag_is_true(tag: Tag, v1: memoryview) -> bool:
             return tag.status is Status.NONE
         if len(content) > MAX_OUTCOME_BYTES:
             return msg_type != "status" and (tag.status is Status.NONE or tag.status in OUTCOMES.values())
-        values = load(content, "content")
         if msg_type == "status":
-            return tag.status is STATES.get(_word(values.get("execution_state")), Status.NONE)
-        return tag.status is OUTCOMES.get(_word(values.get("status")), Status.NONE)
+            return tag.status is _state_of(bytes(content))
+        return tag.status is _outcome_of(content)
     except MessageError:
         return False
 
@@ -426,6 +426,27 @@ MAX_OUTCOME_BYTES = 64 << 10  # of a status, and of a reply; most have some hund
 _USUAL_HEADER = re.compile(
     rb'\{"msg_id":"[\w-]*","msg_type":"(\w+)","username":"\w*","session":"[\w-]*","version":"[\d.]*","date":"[\w:.+-]*"\}'
 )
+
+
+# The content of most replies: all went well, and there is nothing more to say of it.
+_USUAL_REPLY = re.compile(rb'\{"status":"ok","execution_count":(\d{1,9}),"user_expressions":\{\},"payload":\[\]\}')
+
+
+def usual_count(content: memoryview) -> int | None:
+    """The execution count of such a reply; None if it says anything else."""
+    usual = _USUAL_REPLY.fullmatch(content)
+    return usual and int(usual[1])
+
+
+@lru_cache(maxsize=8)  # hardly anything but busy and idle, as the kernel host says them
+def _state_of(content: bytes) -> Status:
+    return STATES.get(_word(load(memoryview(content), "content").get("execution_state")), Status.NONE)
+
+
+def _outcome_of(content: memoryview) -> Status:
+    if usual_count(content) is not None:
+        return Status.OK
+    return OUTCOMES.get(_word(load(content, "content").get("status")), Status.NONE)
 
 
 @lru_cache(maxsize=64)  # each running cell has one, of at most MAX_HEADER_BYTES if it is true

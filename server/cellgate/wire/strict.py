@@ -29,10 +29,14 @@ MAX_DEPTH = 200  # Python's parsers end near 1000, less what is already on their
 MAX_VALUES = 1 << 18  # three bytes of JSON can take 200 once parsed, so that 16 MiB would take 1 GiB
 
 
+# Made once: each `dumps` with arguments makes another.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def dump(value: Mapping[str, Any]) -> bytes:
     # allow_nan: NaN is not JSON, and a strict reader would refuse the whole message.
     # errors: a lone surrogate in code is the user's to hear about from the compiler, not ours to die of.
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _ENCODER.encode(value).encode("utf-8", "replace")
 
 
 def load(data: memoryview, name: str) -> dict[str, Any]:

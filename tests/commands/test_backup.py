@@ -16,6 +16,7 @@ import websockets
 
 from cellgate.access.tokens import TokenStore, make_token
 from cellgate.cli import main
+from cellgate.serve.places import gateway_account
 from tests.support.server import BOUND, served, until
 
 
@@ -117,6 +118,29 @@ def test_what_is_no_archive_is_told(place, capsys):
     (place / "x").write_bytes(b"what is this?")
     assert main(["restore", str(place / "x"), "--state-dir", str(place / "state")]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_backup_that_breaks_off_leaves_nothing_and_a_whole_one_passes_afterwards(place, capsys):
+    """Its files stood in the way of the next attempt, and a server started on them had lost the rest."""
+    state, file = place / "state", place / "b.tar.gz"
+    assert main(["token", "create", "ada", "--state-dir", str(state)]) == 0
+    (state / "gateway" / "large").write_bytes(os.urandom(1 << 20))
+    if os.geteuid() == 0:
+        account = gateway_account()
+        os.chown(state / "gateway" / "large", account.uid, account.gid)
+    assert main(["backup", str(file), "--state-dir", str(state)]) == 0
+    whole = file.read_bytes()
+    for broken in (whole[: len(whole) // 2], whole[: len(whole) // 2] + bytes(len(whole) // 2)):
+        file.write_bytes(broken)
+        assert main(["restore", str(file), "--state-dir", str(place / "other")]) == 2
+        assert "cannot be read" in capsys.readouterr().err
+        assert [path for path in (place / "other").rglob("*") if not path.is_dir()] == []
+    file.write_bytes(whole)
+    (place / "other" / "gateway" / "restoring").mkdir()  # as one leaves it that is killed
+    assert main(["restore", str(file), "--state-dir", str(place / "other")]) == 0
+    found = sorted(path.name for path in (place / "other").rglob("*") if not path.is_dir())
+    assert found == ["large", "tokens.sqlite"]
+    assert not list((place / "other").rglob("restoring"))
 
 
 def test_names_that_lead_elsewhere_are_not_followed(place):

@@ -234,6 +234,30 @@ def test_settings_that_change_again_while_a_gateway_ends_count_too(diary: Diary)
     assert diary.read() == ["read-1", "read-2", "gateway-2"]
 
 
+@pytest.mark.parametrize("ends_sessions", [True, False])
+def test_an_end_that_is_told_while_a_gateway_makes_room_for_another_ends_sessions_if_it_should(
+    diary: Diary, ends_sessions: bool
+):
+    """The one that made room had kept them, as it was told, and nobody was left to end them."""
+
+    def gateway(line: socket.socket) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+        tell_keeper(signal.SIGHUP)
+        signal.sigwait([signal.SIGHUP])
+        tell_keeper(signal.SIGTERM)
+        return ExitStatus.OK
+
+    def renewed(line: socket.socket) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        serve(line)
+        signal.sigwait([signal.SIGTERM])
+        diary.write("ended")
+        return ExitStatus.OK
+
+    assert kept(gateway, renew=lambda: renewed, ends_sessions=ends_sessions) == ExitStatus.OK
+    assert diary.read() == ["ended"] * ends_sessions
+
+
 def test_a_gateway_that_fails_to_begin_is_not_begun_again(diary: Diary, capfd):
     def gateway(line: socket.socket) -> int:
         diary.write("began")

@@ -88,6 +88,7 @@ def execute(args: argparse.Namespace) -> ExitStatus:
             on_serving=on_serving,
             ends_with=_pipe() if args.end_with_stdin else None,
             renew=None if _has_terminal() else partial(renewed, gateway, args),
+            ends_sessions=args.end_sessions,
         )
         return keeper.run()
 

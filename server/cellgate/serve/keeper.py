@@ -83,17 +83,20 @@ class Keeper:
         on_serving: Callable[[int, str], None] = lambda pid, about: None,
         renew: Callable[[], Gateway] | None = None,
         ends_with: int | None = None,
+        ends_sessions: bool = False,
     ) -> None:
         """`sockets` are closed as soon as nobody new is to be served; `on_serving` is called for the first gateway
         that serves, with its process id. When the pipe `ends_with` comes to its end, that is as a SIGTERM. `renew` is
-        asked at SIGHUP for what takes the gateway's place; it may raise CellgateError. Without it SIGHUP ends us."""
+        asked at SIGHUP for what takes the gateway's place; it may raise CellgateError. Without it SIGHUP ends us.
+        `ends_sessions`: so a gateway does that is told to end; one that ends at SIGHUP does not."""
         self._gateway = gateway
         self._warden = warden
         self._sockets = sockets or []
         self._on_serving = on_serving
         self._renew = renew
-        self._is_asked_to_renew = self._is_renewing = False
+        self._is_asked_to_renew = self._is_renewing = self._ends_next = False
         self._ends_with = ends_with
+        self._ends_sessions = ends_sessions
         self._selector = selectors.DefaultSelector()
         self._child = 0
         self._end: _End | None = None  # of the child, once it is reaped
@@ -112,8 +115,10 @@ class Keeper:
             while True:
                 began = time.monotonic()
                 code, was_told = self._live()
-                if self._is_renewing and not was_told:  # it was ended for that, and the next is ready
-                    self._is_renewing, self._kill_at, failures = False, None, 0
+                if self._has_successor():
+                    self._is_renewing, failures = False, 0
+                    self._ends_next = bool(self._told)
+                    self._kill_at = self._kill_at if self._told else None
                     continue
                 if is_final(code, was_told=was_told, has_served=self._has_served):
                     return self._ended(code)
@@ -126,6 +131,11 @@ class Keeper:
                 self._rest(pause)
                 if self._told:
                     return ExitStatus.OK
+
+    def _has_successor(self) -> bool:
+        """Whether the one that ended was ended for another. When we were told to end meanwhile, the other comes only
+        to end the sessions, which that one has kept."""
+        return self._is_renewing and (not self._told or (self._ends_sessions and len(self._told) == 1))
 
     # -- a gateway's life ----------------------------------------------------------------------------
 
@@ -213,7 +223,7 @@ class Keeper:
         if self._is_asked_to_renew:
             self._is_asked_to_renew = False
             self._begin_renewal()
-        if self._told:
+        if self._told and not self._has_successor():
             while self._sockets:
                 self._sockets.pop().close()
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
@@ -245,7 +255,9 @@ class Keeper:
         if self._serves:
             return
         self._serves = True
-        if self._has_served:
+        if self._ends_next:  # it came to end the sessions
+            os.kill(self._child, signal.SIGTERM)
+        elif self._has_served:
             _say(f"the gateway serves again, as process {self._child}")
         else:
             self._has_served = True
@@ -305,7 +317,7 @@ class Keeper:
         self._told.append(number)
         if len(self._told) == 1:
             self._kill_at = time.monotonic() + END_SECONDS
-            if self._child:
+            if self._child and not self._has_successor():
                 os.kill(self._child, signal.SIGTERM)
         else:
             self._kill()

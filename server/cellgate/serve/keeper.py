@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from cellgate.commands.exits import EndedBySignal, ExitStatus
@@ -94,7 +95,7 @@ class Keeper:
         self._sockets = sockets or []
         self._on_serving = on_serving
         self._renew = renew
-        self._is_asked_to_renew = self._is_renewing = self._ends_next = False
+        self._is_asked_to_renew = self._is_renewing = False
         self._ends_with = ends_with
         self._ends_sessions = ends_sessions
         self._selector = selectors.DefaultSelector()
@@ -116,9 +117,10 @@ class Keeper:
                 began = time.monotonic()
                 code, was_told = self._live()
                 if self._has_successor():
-                    self._is_renewing, failures = False, 0
-                    self._ends_next = bool(self._told)
-                    self._kill_at = self._kill_at if self._told else None
+                    failures = 0
+                    with _signals_wait():
+                        self._is_renewing = False
+                        self._kill_at = self._kill_at if self._told else None
                     continue
                 if is_final(code, was_told=was_told, has_served=self._has_served):
                     return self._ended(code)
@@ -161,6 +163,8 @@ class Keeper:
             self._child = os.fork()
             if self._child == 0:
                 self._be(theirs)
+            if self._told:  # just now, when there was nobody to tell
+                self._tell()
         self._line.setblocking(False)
         self._selector.register(self._line, selectors.EVENT_READ, self._hear)
 
@@ -255,8 +259,8 @@ class Keeper:
         if self._serves:
             return
         self._serves = True
-        if self._ends_next:  # it came to end the sessions
-            os.kill(self._child, signal.SIGTERM)
+        if self._told:
+            self._tell()
         elif self._has_served:
             _say(f"the gateway serves again, as process {self._child}")
         else:
@@ -317,10 +321,14 @@ class Keeper:
         self._told.append(number)
         if len(self._told) == 1:
             self._kill_at = time.monotonic() + END_SECONDS
-            if self._child and not self._has_successor():
-                os.kill(self._child, signal.SIGTERM)
+            self._tell()
         else:
             self._kill()
+
+    def _tell(self) -> None:
+        """The gateway to end. One that is to end sessions is told when it serves: before, it would only die."""
+        if self._child and (self._serves or not self._ends_sessions):
+            os.kill(self._child, signal.SIGTERM)
 
     def _on_pipe(self) -> None:
         assert self._ends_with is not None  # it is what is heard
@@ -337,9 +345,10 @@ class Keeper:
 class WardenStarter:
     """Sees to it that a warden lives at a path, for the user of this number."""
 
-    def __init__(self, path: str, uid: int | None) -> None:
+    def __init__(self, path: str, uid: int | None, images: Path | None = None) -> None:
         self._path = path
         self._uid = uid
+        self._images = images
         self._starting: socket.socket | None = None  # where the one that is being started will say its first word
 
     def ask(self, selector: selectors.BaseSelector, answer: Callable[[bytes], None]) -> None:
@@ -349,7 +358,7 @@ class WardenStarter:
         if somebody_answers(self._path):
             return answer(pack({}))
         try:
-            starting = self._starting = start_warden(self._path, self._uid)
+            starting = self._starting = start_warden(self._path, self._uid, self._images)
         except DriverUnavailable as error:
             return answer(unavailable(error))
         selector.register(starting, selectors.EVENT_READ, lambda: self._on_word(starting, selector, answer))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
 
 from tests.support import leftovers
+
+# A busy machine is no finding.
+hypothesis.settings.register_profile("cellgate", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("cellgate")
 
 # Reasons for which a test may be skipped even in CI: what no package can bring to the machine.
 SKIPS_ALLOWED_IN_CI = (

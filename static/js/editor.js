@@ -49,7 +49,8 @@ export class Editor {
           ])),
           cm.history(), cm.drawSelection(), cm.highlightSpecialChars(), cm.indentOnInput(), cm.bracketMatching(), cm.closeBrackets(),
           cm.indentUnit.of("    "), cm.EditorView.lineWrapping, cm.syntaxHighlighting(COLOURS), LOOK, cm.EditorView.cspNonce.of(NONCE),
-          cm.autocompletion({ override: [(context) => this.#complete(context)], activateOnTyping: false }),
+          // Asked for by a key, never by itself: the next key is meant for it, however soon it comes.
+          cm.autocompletion({ override: [(context) => this.#complete(context)], activateOnTyping: false, interactionDelay: 0 }),
           cm.keymap.of([...cm.completionKeymap, ...cm.closeBracketsKeymap, ...cm.defaultKeymap, ...cm.historyKeymap]),
           cm.placeholder(hint), this.language.of(LANGUAGES[language]?.() ?? []), this.editable.of([]),
           cm.EditorView.contentAttributes.of({ "aria-label": label }),

@@ -6,7 +6,7 @@ import json
 import signal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cellgate.errors import BadCertificate
@@ -74,7 +74,6 @@ def test_a_detail_is_cut_to_its_bound():
 WHOLE = DeathCertificate(Reason.OOM, None, 9, 256 * MiB, 255 * MiB, 1, 0, 1.5, 60.0, "why").to_json()
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a busy machine is no finding
 @given(
     st.builds(
         DeathCertificate,

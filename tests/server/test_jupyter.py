@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cellgate.wire.jupyter import PROTOCOL_VERSION, execute_content, make_message, parse_message
@@ -81,7 +81,6 @@ def test_what_is_no_message_is_refused(parts):
         parse_message(v1(parts))
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.binary(max_size=200) | st.lists(st.binary(max_size=40), min_size=4, max_size=6).map(lambda p: bytes(v1(p))))
 def test_bytes_are_a_message_or_refused_and_no_third_result(data):
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cellgate.sandbox.certificate import Reason
@@ -165,7 +165,6 @@ anything = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.dictionaries(st.sampled_from([*HONEST, "more"]), anything))
 def test_whatever_a_kernel_says_of_itself_comes_out_as_the_same_fields(content):
     clean = clean_kernel_info(content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cellgate.errors import LimitError
@@ -57,7 +57,6 @@ def test_limits_go_through_a_mapping_unchanged():
     assert Limits.from_mapping({}) == Limits()
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a busy machine is no finding
 @given(st.dictionaries(st.sampled_from([*NAMES, "x"]), st.one_of(st.integers(), st.floats(), st.text(), st.none())))
 def test_a_mapping_gives_limits_or_a_limit_error_and_no_third_result(values):
     try:

@@ -8,8 +8,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cellgate.cli import main
@@ -246,7 +245,6 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 anything: st.SearchStrategy = scalars | st.lists(st.text()) | st.just({})
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.dictionaries(st.sampled_from([*SETTINGS, "x"]), anything, max_size=4))
 def test_any_file_gives_settings_or_an_error_and_no_third_result(file):
     try:

@@ -277,7 +277,8 @@ def _read_v1(data: bytes, date: str) -> ClientMessage:
         return _read_v1(b"".join(join_v1(name, [*objects, *buffers])), date)
     msg_type = header["msg_type"]
     _check_place(channel, msg_type)
-    read_object(parent, "parent_header")
+    if not isinstance(read_object(parent, "parent_header").get("msg_id", ""), str):
+        raise MessageError("bad_header", "parent_header: none, or one whose msg_id is text, would pass")
     options = read_object(metadata, "metadata").get("cellgate")
     values = read_object(content, "content")
     _check_content(msg_type, values)

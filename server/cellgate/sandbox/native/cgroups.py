@@ -86,6 +86,7 @@ class Version:
     no_forks: Setting
     freeze: Setting
     thaw: Setting
+    full_speed: Setting
     is_frozen: Callable[[Read], bool]
 
 
@@ -168,6 +169,7 @@ V1: Final = Version(
     no_forks=Setting("pids", "pids.max", b"0"),
     freeze=Setting("freezer", "freezer.state", b"FROZEN"),
     thaw=Setting("freezer", "freezer.state", b"THAWED"),
+    full_speed=Setting("cpu", "cpu.cfs_quota_us", b"-1"),
     is_frozen=lambda read: read("freezer", "freezer.state").strip() == "FROZEN",  # "FREEZING" on its way there
 )
 
@@ -181,6 +183,7 @@ V2: Final = Version(
     no_forks=Setting("pids", "pids.max", b"0"),
     freeze=Setting("cgroup", "cgroup.freeze", b"1"),
     thaw=Setting("cgroup", "cgroup.freeze", b"0"),
+    full_speed=Setting("cpu", "cpu.max", b"max"),
     is_frozen=lambda read: _entry(read("cgroup", "cgroup.events"), "frozen") == 1,
 )
 
@@ -464,9 +467,10 @@ class Group:
 
     def _kill_each(self) -> bool:
         """Whether there was anything left to kill. With no fork allowed any more, this need not freeze the
-        group first, which can hang; what is frozen must be thawed to die."""
+        group first, which can hang; what is frozen must be thawed to die, and what has used up its share of the
+        processor would wait for more of it to die with."""
         version = self._hierarchy.version
-        for setting in (version.no_forks, version.thaw):
+        for setting in (version.no_forks, version.thaw, version.full_speed):
             try:
                 self.write(setting)
             except OSError:  # gone, or no such controller

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from tests.bench.__main__ import FIGURES
+from tests.bench.compare.contenders import assembled
+from tests.bench.compare.figures import OURS, as_text
+from tests.bench.compare.measures import MEASURES, TINY, Field
 from tests.bench.gateway.servers import Stage
 from tests.bench.harness import as_json, as_table
 from tests.bench.peers import Bench
@@ -34,3 +38,24 @@ async def run_every_bench(stage: type[Any]) -> None:
             assert any(row.peer for row in rows), name
             assert as_table(name, rows).count("\n") > len(rows)
             assert len(as_json(rows)) == len(rows)
+
+
+@pytest.mark.native
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_measure_of_the_comparison_runs_and_tells_a_figure_of_each_peer():
+    skip_without_native()
+    asyncio.run(run_the_comparison())
+
+
+async def run_the_comparison() -> None:
+    async with AsyncExitStack() as stack:
+        contenders, pooled, absent = await assembled(stack, [OURS])
+        assert not absent
+        for name, measure in MEASURES.items():
+            figures = await measure(Field(contenders, pooled), TINY)
+            assert figures, name
+            for figure in figures:
+                assert figure.samples[OURS], (name, figure.notes)
+                assert as_text(figure).count("\n") > len(figure.samples)
+            assert any(set(figure.samples) > {OURS} for figure in figures), name

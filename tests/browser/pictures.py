@@ -1,16 +1,27 @@
-"""Makes the pictures of the page that the README shows, in `static/pictures/`: python -m tests.browser.pictures
+"""Makes the pictures of the page and of a terminal that the documents show, in `static/pictures/`:
 
-Not part of the suite: run it, and look at what it made, when the page looks different.
+    python -m tests.browser.pictures
+
+Not part of the suite: run it, and look at what it made, when the page or a command looks different. `architecture.svg`
+is drawn by hand.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import os
+import re
+import sys
+import tempfile
 from pathlib import Path
 
+import pexpect
 from PIL import Image
 from playwright.async_api import Page, expect
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
 
 from tests.support.browser import BOUND_MS, Notebook, opened
 from tests.support.server import Server, served
@@ -53,8 +64,40 @@ async def take(server: Server, name: str, *codes: str, policy: str = "standard",
         await keep(page, name)
 
 
+# What the terminal shows: a result, an error with its status, a limit that was hit, what a policy says.
+COLUMNS = 96
+COMMANDS = (
+    "cellgate run -c 'sum(range(10))'",
+    "cellgate run -c 'share = 1 / 0'; echo status $?",
+    "cellgate run -c 'x = bytearray(10**9)' --memory 256M; echo status $?",
+    "cellgate validate analysis.py",
+)
+ANALYSIS = "import os\nprint(os.environ)\nos.system('pip install requests')\n"
+
+
+def take_terminal() -> None:
+    """Each command is run at a terminal, and what it says is drawn as it came."""
+    console = Console(width=COLUMNS, record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "analysis.py").write_text(ANALYSIS)
+        Path(directory, "cellgate").write_text(f'#!/bin/sh\nexec {sys.executable} -m cellgate "$@"\n')
+        Path(directory, "cellgate").chmod(0o755)
+        env = {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}", "TERM": "xterm-256color"}
+        env["CELLGATE_STATE_DIR"] = directory  # so that no server of this host is found
+        for command in COMMANDS:
+            said = pexpect.spawn("/bin/sh", ["-c", command], env=env, cwd=directory, timeout=60).read().decode()
+            said = said.replace("cellgate: starting a sandbox\r\n", "")  # said on a busy machine alone
+            console.print(Text(f"$ {command}", style="bold"))
+            console.print(Text.from_ansi(said.replace("\r\n", "\n").rstrip()), "", sep="\n")
+    drawn = console.export_svg(title="cellgate", theme=MONOKAI)
+    drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)  # nothing is fetched from elsewhere
+    drawn = re.sub(r"terminal-\d+-", "terminal-", drawn)
+    (PLACE / "terminal.svg").write_text(re.sub(r"[ \t]+$", "", drawn, flags=re.MULTILINE))
+
+
 async def main() -> None:
     PLACE.mkdir(exist_ok=True)
+    take_terminal()
     async with served() as server:
         size = {"width": 1000, "height": 720}
         await take(server, "light", PLOT, TABLE, ERROR, viewport=size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import perf_counter
@@ -56,6 +56,10 @@ class Seat(Protocol):
         """Milliseconds from the interrupt of a busy loop until its reply and idle have come."""
         ...
 
+    async def leave(self) -> None:
+        """The session stays; `close` is still owed."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -91,7 +95,6 @@ class ServerSeat:
         return (self.websocket.heard_at - begin) * 1e3
 
     async def leave(self) -> None:
-        """The session stays."""
         await self.websocket.close()
 
     async def close(self) -> None:
@@ -139,6 +142,9 @@ class ZmqSeat:
         heard = self.kernel.collect()
         assert heard.error == "KeyboardInterrupt", heard
         return (perf_counter() - begin) * 1e3
+
+    async def leave(self) -> None:
+        pass  # its sockets cost nothing that counts
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -207,12 +213,14 @@ async def peer(name: str) -> AsyncIterator[OfServer]:
         yield OfServer(server, set)
 
 
-async def assembled(stack: AsyncExitStack) -> tuple[dict[str, Contender], dict[str, OfServer], dict[str, str]]:
-    """All that can run here; of ours each a second time with a pool; and why others cannot."""
+async def assembled(
+    stack: AsyncExitStack, names: Iterable[str] = tuple(DRIVERS)
+) -> tuple[dict[str, Contender], dict[str, OfServer], dict[str, str]]:
+    """All that can run here, of ours by these names, and each a second time with a pool; and why others cannot."""
     found: dict[str, Contender] = {}
     pooled: dict[str, OfServer] = {}
     absent: dict[str, str] = {}
-    for name in DRIVERS:
+    for name in names:
         try:
             found[name] = await stack.enter_async_context(ours(name))
             pooled[name] = await stack.enter_async_context(ours(name, POOLED))

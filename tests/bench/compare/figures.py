@@ -138,13 +138,24 @@ SHOWN = (
 def as_markdown(comparison: Comparison) -> str:
     """The table of the README: medians, and beside each how many times better ours is."""
     names = [name for name in comparison.contenders if any(name in figure.samples for figure in comparison.figures)]
-    lines = [f"| | unit | {' | '.join(names)} |", f"|---|---|{'---|' * len(names)}"]
+    lines = [conditions(comparison), "", f"| | unit | {' | '.join(names)} |", f"|---|---|{'---|' * len(names)}"]
     for wanted, at, words in SHOWN:
         figure = comparison.figure(wanted)
         if figure and at in figure.sizes():
             cells = " | ".join(_cell(figure, name, at) for name in names)
             lines.append(f"| {words} | {figure.unit} | {cells} |")
     return "\n".join(lines) + "\n"
+
+
+def conditions(comparison: Comparison) -> str:
+    """What a reader must know to judge the figures, in a sentence."""
+    made = comparison.made
+    host = f"{made['cores']} cores of {made['processor']} with {made['memory_gb']} GB, Linux {made['kernel']}"
+    versions = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
+    return (
+        f"`{made['how']}` on {made['on']}: {host}, Python {made['python']}, load {made['load']} before and "
+        f"{made['load_after']} after. {versions}."
+    )
 
 
 def _cell(figure: Figure, name: str, at: int) -> str:

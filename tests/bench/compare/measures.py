@@ -16,12 +16,12 @@ from time import perf_counter
 
 import psutil
 
-from tests.bench.compare.contenders import Contender, Living, OfServer, Seat, ServerSeat, own_bytes, peer
+from tests.bench.compare.contenders import Contender, Living, OfServer, Seat, own_bytes, peer
 from tests.bench.compare.figures import OURS, Figure
 from tests.bench.harness import cpu_seconds, interleave
 from tests.bench.output import WRITE_BYTES, Flood, numbered_lines
 
-__all__ = ["FULL", "MEASURES", "QUICK", "TINY", "Effort", "Field", "reachable"]
+__all__ = ["FULL", "MEASURES", "QUICK", "TINY", "Effort", "Field"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ FULL = Effort(
     images=(1, 10, 100),
     floods=4,
     sessions=(1, 100, 500, 1_000),
-    growing_seconds=60,
+    growing_seconds=100,
     interrupts=24,
     deaths=5,
 )
@@ -252,13 +252,6 @@ PART_OF_FREE = 0.5  # of the memory that is free; the machine is also somebody e
 PROBES = 5  # cells, at each number
 
 
-def reachable(wanted: Iterable[int], each_bytes: float, each_seconds: float, free: float, seconds: float) -> list[int]:
-    """Of these numbers of sessions, those that memory and time suffice for, and the most that they do."""
-    most = int(min(free / max(each_bytes, 1), seconds / max(each_seconds, 1e-6)))
-    found = [count for count in wanted if count <= most]
-    return [*found, most] if most > max(found, default=0) and len(found) < len(list(wanted)) else found
-
-
 async def sessions(field: Field, effort: Effort) -> list[Figure]:
     """One after the other, for pages that processes share are split among those that are alive."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -274,29 +267,27 @@ async def sessions(field: Field, effort: Effort) -> list[Figure]:
         await asyncio.sleep(SETTLE_SECONDS)
         gc.collect()
         alone = own_bytes(contender.processes())
-        free = psutil.virtual_memory().available * PART_OF_FREE
+        floor = psutil.virtual_memory().available * (1 - PART_OF_FREE)
+        deadline = perf_counter() + effort.growing_seconds
         seats: list[Seat] = []
         try:
-            first = perf_counter()
-            seats.append(await contender.seat())
-            grown = own_bytes(contender.processes()) - alone
-            counts = reachable(effort.sessions, grown, perf_counter() - first, free, effort.growing_seconds)
-            for count in counts or [1]:
+            for count in effort.sessions:
                 took: list[float] = []
-                while len(seats) < count:
+                while len(seats) < count and perf_counter() < deadline and psutil.virtual_memory().available > floor:
                     begin = perf_counter()
-                    seat = await contender.seat()
+                    seats.append(await contender.seat())
                     took.append((perf_counter() - begin) * 1e3)
-                    if isinstance(seat, ServerSeat) and count > 1:
-                        await seat.leave()  # who waits for an idle session mostly looks away
-                    seats.append(seat)
-                begun.add(name, *took[-PROBES * 2 :], at=count)
-                asked.add(name, *[(await seats[0].execute("1+1")).seconds * 1e3 for _ in range(PROBES)], at=count)
+                    if len(seats) > 1:
+                        await seats[-1].leave()  # who has an idle session mostly looks away
+                alive = len(seats)
+                begun.add(name, *took[-PROBES:], at=alive)
+                asked.add(name, *[(await seats[0].execute("1+1")).seconds * 1e3 for _ in range(PROBES)], at=alive)
                 now = own_bytes(contender.processes())
-                whole.add(name, now / 1e6, at=count)
-                each.add(name, (now - alone) / count / 1e6, at=count)
-            if counts and counts[-1] < max(effort.sessions):
-                each.notes[name] = f"ended at {counts[-1]:,}: what follows would take more time or memory than is given"
+                whole.add(name, now / 1e6, at=alive)
+                each.add(name, (now - alone) / alive / 1e6, at=alive)
+                if alive < count:
+                    each.notes[name] = f"ended at {alive:,}: more would take more time or memory than is given"
+                    break
         finally:
             await end_all(seats)
 
@@ -345,6 +336,7 @@ time.sleep({ALIVE_SECONDS})
 os.kill(os.getpid(), 9)"""
 TOLD_SECONDS = 10.0
 ASK_SECONDS = 0.25  # what is asked of a kernel that is not there may have no answer
+COME_SECONDS = 10.0  # what is asked over a connection of its own has one, or that breaks
 RETRY_SECONDS = 0.005
 BACK_SECONDS = 60.0
 
@@ -365,7 +357,7 @@ async def recovery(field: Field, effort: Effort) -> list[Figure]:
             begin = dying.heard_at + ALIVE_SECONDS
             await asyncio.sleep(ALIVE_SECONDS)
             end = asyncio.ensure_future(asyncio.wait_for(dying.collect(), TOLD_SECONDS))
-            await until_answered(lambda: asking.execute("1+1"), "execute_result")
+            await until_answered(lambda: asking.execute("1+1"), ASK_SECONDS)
             back.add(name, (asking.heard_at - begin) * 1e3)
             try:
                 await end
@@ -389,11 +381,11 @@ async def recovery(field: Field, effort: Effort) -> list[Figure]:
     return [told, back, gateway]
 
 
-async def until_answered(ask: Callable[[], Awaitable], kind: str) -> None:
+async def until_answered(ask: Callable[[], Awaitable], seconds: float) -> None:
     end = perf_counter() + BACK_SECONDS
     while perf_counter() < end:
         with suppress(OSError, AssertionError, TimeoutError, asyncio.TimeoutError, asyncio.IncompleteReadError):
-            if (await asyncio.wait_for(ask(), ASK_SECONDS)).count(kind):
+            if (await asyncio.wait_for(ask(), seconds)).count("execute_result"):
                 return
         await asyncio.sleep(RETRY_SECONDS)
     raise TimeoutError(f"no answer within {BACK_SECONDS:g} s")
@@ -415,7 +407,7 @@ async def ours_after_a_kill(server: Living) -> float:
 
         begin = perf_counter()
         await server.kill()
-        await until_answered(ask_again, "execute_result")
+        await until_answered(ask_again, COME_SECONDS)
         took = perf_counter() - begin
         await before.close()
         await server.find_gateway()

@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from tests.bench.compare.figures import Comparison, Figure, number
 
@@ -38,13 +38,13 @@ CURVES = {
     "output": ("How long a cell takes, by what it puts out", ("lines", "bytes", "images")),
     "throughput": ("Cells a second, by sessions that ask at once", ("concurrency",)),
 }
-BARS = {"latency": ("Latencies", ("start", "start_pooled", "warm", "interrupt", "kernel_killed", "gateway_killed"))}
+POINTS = {"latency": ("Latencies", ("start", "start_pooled", "warm", "interrupt", "kernel_killed", "gateway_killed"))}
 
 
 def draw(comparison: Comparison, place: Path) -> None:
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     plt.rcParams["svg.hashsalt"] = "cellgate"  # the same picture of the same figures
-    for pictures, draw_panel in ((CURVES, _curve), (BARS, _bars)):
+    for pictures, draw_panel in ((CURVES, _curve), (POINTS, _points)):
         for name, (title, wanted) in pictures.items():
             figures = [figure for one in wanted if (figure := comparison.figure(one)) and figure.samples]
             if figures:
@@ -84,22 +84,27 @@ def _curve(panel: Axes, figure: Figure) -> None:
     panel.set_title(_broken(figure.title), fontsize=8)
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        axis.set_minor_formatter(NullFormatter())
     panel.grid(alpha=0.25, which="major")
 
 
-def _bars(panel: Axes, figure: Figure) -> None:
+def _points(panel: Axes, figure: Figure) -> None:
+    """A row for each contender. Points and no bars, for a logarithmic axis has no zero to begin at."""
     names = [name for name in reversed(figure.samples) if figure.spread(name)]
     for row, name in enumerate(names):
         spread = figure.spread(name)
         assert spread
         error = [[spread.median - spread.low], [spread.high - spread.median]]
-        panel.barh(row, spread.median, xerr=error, color=LOOKS[name][0], height=0.65, error_kw={"lw": 0.8})
-        panel.annotate(f" {number(spread.median)}", (spread.high, row), va="center", fontsize=7)
+        colour, mark = LOOKS[name]
+        panel.errorbar(spread.median, row, xerr=error, color=colour, marker=mark, markersize=6, capsize=2, lw=1)
+        panel.annotate(f"  {number(spread.median)}", (spread.high, row), va="center", fontsize=7)
     panel.set_yticks(range(len(names)), names, fontsize=7)
     panel.set(xscale="log", xlabel=figure.unit)
     panel.set_title(_broken(figure.title), fontsize=8)
-    panel.margins(x=0.25)
+    panel.margins(x=0.25, y=0.12)
+    panel.grid(alpha=0.25, axis="x")
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    panel.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _broken(title: str) -> str:

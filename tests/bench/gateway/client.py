@@ -122,7 +122,11 @@ class Websocket(asyncio.Protocol):
         path = f"/api/kernels/{kernel_id}/channels?session_id={websocket.session}"
         await websocket._loop.create_connection(lambda: websocket, address.host, address.port)
         websocket._transport.write(address.head("GET", path, fields))
-        await asyncio.wait_for(websocket._is_open, REQUEST_SECONDS)
+        try:
+            await asyncio.wait_for(websocket._is_open, REQUEST_SECONDS)
+        except BaseException:
+            websocket._transport.abort()
+            raise
         return websocket
 
     def __init__(self, address: Address, quick_acks: bool) -> None:

@@ -23,9 +23,8 @@ from typing import Any
 from cellgate.sessions.agents import event_of
 from cellgate.wire.agent import Execute, Form, Request, read_event, request_of, write
 from tests.bench.gateway.client import BINARY, frame_head
-from tests.faults.chaos import read_journal
 from tests.faults.roamer import RETRY_SECONDS, Place
-from tests.faults.stage import create
+from tests.faults.stage import create, read_journal
 from tests.faults.websocket import Websocket
 from tests.support.server import Server, served, until
 

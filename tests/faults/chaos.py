@@ -13,19 +13,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import shutil
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from cellgate.sandbox.native.driver import NativeDriver
-from cellgate.sessions.journal import Journal
-from cellgate.sessions.records import Record
 from tests.faults.history import (
     Expected,
     Tally,
@@ -37,8 +32,7 @@ from tests.faults.history import (
     public_ids,
 )
 from tests.faults.roamer import Place, Roamer
-from tests.faults.stage import check_idle
-from tests.native.seen import descendants, names_of_groups
+from tests.faults.stage import at_rest_of, create, left_behind, read_journal, spread
 from tests.support.server import Server, served, until
 
 __all__ = ["Plan", "Report", "run_chaos"]
@@ -46,8 +40,6 @@ __all__ = ["Plan", "Report", "run_chaos"]
 SERVES_SECONDS = 3.0  # from a kill until clients are answered
 ATTACHED_SECONDS = 5.0  # and until each has its websocket again
 SETTLE_SECONDS = 60.0  # for the cells that are under way when the faults end
-CLEARED_SECONDS = 10.0  # from the last delete until nothing is left
-READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -83,20 +75,12 @@ seed {self.plan.seed}: {self.plan.sessions} sessions, {self.seconds:.0f} s
   faults     {self.drops.total()} drops ({ways}), {self.kills} kills of the gateway
   cells      {tally.cells}, {self.sent_again} of them sent again
   lines      {tally.lines}, {tally.lost} lost, {tally.doubled} doubled
-  serves     after {_spread(self.serves)}
-  attached   after {_spread(self.absences)}
+  serves     after {spread(self.serves)}
+  attached   after {spread(self.absences)}
   companions {self.companions_saw} messages, {self.companions_saw_twice} of them twice
   visitors   {self.visits} visits
   beside     {self.churned} sessions made and deleted
   faults found: {len(tally.faults)}{"".join(f"{chr(10)}    {fault}" for fault in tally.faults)}"""
-
-
-def _spread(seconds: Sequence[float]) -> str:
-    if not seconds:
-        return "-"
-    ordered = sorted(seconds)
-    p50, p95 = ordered[len(ordered) // 2], ordered[len(ordered) * 95 // 100]
-    return f"p50 {p50:.2f}, p95 {p95:.2f}, max {ordered[-1]:.2f} s ({len(ordered)} times)"
 
 
 class Trial:
@@ -168,11 +152,9 @@ async def run_chaos(plan: Plan) -> Report:
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with served(env={"CELLGATE_DRIVER": "native"}) as server:
-        baseline = await _baseline(server)
-        trials = []
-        for number in range(plan.sessions):
-            place = Place(server.port, await _create(server), server.token)
-            trials.append(Trial(place, number, random.Random(dice.random())))
+        at_rest = await at_rest_of(server)
+        warden = server.warden_pid()
+        trials = [Trial(await create(server), number, random.Random(dice.random())) for number in range(plan.sessions)]
         over = asyncio.Event()
         roaming = [asyncio.create_task(client.run()) for trial in trials for client in (trial.owner, *trial.others)]
         await until(lambda: all(c.websocket for trial in trials for c in (trial.owner, *trial.others)))
@@ -195,7 +177,10 @@ async def run_chaos(plan: Plan) -> Report:
             await asyncio.gather(*roaming, *working, churning, return_exceptions=True)
         for trial in trials:
             trial.check(server.state_dir / "gateway" / "sessions" / trial.place.kernel_id, report)
-        await _check_nothing_is_left(server, baseline, report)
+        if server.warden_pid() != warden:
+            report.tally.fault("the warden is another")
+        for sentence in await left_behind(server, at_rest):
+            report.tally.fault(sentence)
         report.tally.faults += [line for line in server.log().splitlines() if "Traceback" in line or "Error" in line]
     report.seconds = loop.time() - began
     for what, times, bound in (("served", report.serves, SERVES_SECONDS), ("back", report.absences, ATTACHED_SECONDS)):
@@ -263,74 +248,6 @@ async def _settled(trials: Sequence[Trial], working: Sequence[asyncio.Task[None]
 
     with suppress(AssertionError):  # whoever did not is found by the checks
         await until(all_have_seen_all, SETTLE_SECONDS)
-
-
-# -- before and after ----------------------------------------------------------------------------------
-
-
-async def _create(server: Server) -> str:
-    reply = await server.fetch("POST", "/api/kernels")
-    assert reply.status == 201, reply
-    return str(reply.json()["id"])
-
-
-async def _baseline(server: Server) -> tuple[int, set[str]]:
-    """The warden's processes and groups while it has no sandbox and everything else that it needs."""
-    await server.fetch("DELETE", f"/api/kernels/{await _create(server)}")
-    warden = server.warden_pid()
-    await until(lambda: not names_of_groups(warden))
-    return warden, {_comm(pid) for pid in descendants(warden)}
-
-
-async def _check_nothing_is_left(server: Server, baseline: tuple[int, set[str]], report: Report) -> None:
-    for kernel in (await server.fetch("GET", "/api/kernels")).json():
-        reply = await server.fetch("DELETE", f"/api/kernels/{kernel['id']}")
-        if reply.status != 204:
-            report.tally.fault(f"a session could not be deleted: {reply}")
-    warden, at_rest = baseline
-    if server.warden_pid() != warden:
-        report.tally.fault("the warden is another")
-        return
-    journals = server.state_dir / "gateway" / "sessions"
-
-    def left() -> list[str]:
-        names = sorted(names_of_groups(warden)) + sorted(path.name for path in journals.iterdir())
-        return names + sorted(name for pid in descendants(warden) if (name := _comm(pid)) not in at_rest)
-
-    with suppress(AssertionError):
-        await until(lambda: not left(), CLEARED_SECONDS)
-    for name in left():
-        report.tally.fault(f"left behind: {name}")
-    try:
-        await check_idle(server)
-    except AssertionError:
-        report.tally.fault("the gateway finds no rest")
-    await server.end()
-    driver = await NativeDriver.connect(server.warden_path)
-    try:
-        for sandbox in (*await driver.sandboxes(), *await driver.ended()):
-            report.tally.fault(f"the warden still has sandbox {sandbox.id}")
-    finally:
-        await driver.close()
-
-
-def _comm(pid: int) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    return ""
-
-
-def read_journal(directory: Path) -> Iterator[Record]:
-    """A copy of it: the gateway writes on."""
-    with tempfile.TemporaryDirectory(prefix="cellgate-test-") as copy:
-        shutil.copytree(directory, copy, dirs_exist_ok=True)
-        journal = Journal.open(Path(copy), limit_bytes=1 << 40)
-        seq = 1
-        while seq < journal.next_seq:
-            reading = journal.read(seq, READ_BYTES)
-            yield from reading.records
-            seq = reading.next_seq
-        journal.close()
 
 
 def main(words: Sequence[str]) -> int:

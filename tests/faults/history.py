@@ -119,8 +119,12 @@ def check_companion(nonce: str, owner: Sequence[Seen], seen: Sequence[Seen]) -> 
     all_ids = public_ids(owner)
     begin = all_ids.index(firsts[0]) if firsts and firsts[0] in all_ids else 0
     if firsts != all_ids[begin : begin + len(firsts)] or begin + len(firsts) != len(all_ids):
-        missing = len(set(all_ids[begin:]) - set(firsts))
-        tally.fault(f"{nonce}: a client that kept its identity saw {len(firsts)} messages, {missing} are missing")
+        missing = set(all_ids[begin:]) - set(firsts)
+        kinds = Counter(f"{m.type} of {m.parent}" for _, m in owner if m.id in missing)
+        tally.fault(
+            f"{nonce}: a client that kept its identity saw {len(firsts)} messages, {len(missing)} are missing: "
+            f"{dict(kinds.most_common(3))}"
+        )
     return len(ids) - len(firsts), tally
 
 

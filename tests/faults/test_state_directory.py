@@ -5,54 +5,36 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.faults.history import Expected, check_owner, print_lines
 from tests.faults.roamer import Asked, Roamer
-from tests.faults.stage import check_idle, check_rest, create, end_of, journals, kernels, reply_of, roaming, text_of
-from tests.support.server import Server, served, until
+from tests.faults.stage import (
+    check_idle,
+    check_rest,
+    create,
+    end_of,
+    fill,
+    journals,
+    kernels,
+    reply_of,
+    roaming,
+    served_on,
+    text_of,
+)
+from tests.support.server import served, until
 
 pytestmark = pytest.mark.native
 may_mount = pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts a file system")
 
-KiB = 1 << 10
 TOKEN = {"CELLGATE_TOKEN": "the-same-in-each-life-of-the-server"}
 
 
 # -- no room -----------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def served_on(size: str) -> AsyncIterator[Server]:
-    """A server whose state directory is a file system of its own, so large."""
-    async with served(start=False) as server:
-        server.state_dir.mkdir(mode=0o711)
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0711", "cellgate-test", server.state_dir], check=True
-        )
-        try:
-            await server.start()
-            yield server
-        finally:
-            await server.end()
-            await server.end_warden()
-            subprocess.run(["umount", "--lazy", server.state_dir], check=True)
-
-
-def fill(directory: Path) -> Path:
-    """Take all the room there is."""
-    path = directory / "filling"
-    with path.open("ab", buffering=0) as file:
-        for size in (64 * KiB, 4 * KiB, 1):
-            with suppress(OSError):
-                while True:
-                    file.write(b"x" * size)
-    return path
 
 
 async def ask_until_refused(client: Roamer, cells: list[Expected]) -> Asked:

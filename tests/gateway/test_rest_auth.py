@@ -156,7 +156,7 @@ async def test_a_page_of_an_allowed_origin_may_ask_with_the_token_and_read_the_a
     assert (reply.status, reply.body) == (204, b"")
     assert reply.headers["Access-Control-Allow-Origin"] == lab
     assert "POST" in reply.headers["Access-Control-Allow-Methods"]
-    assert reply.headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type"
+    assert reply.headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type, X-Request-Id"
     for answered in (await here.ask("GET", "/api/kernels", headers={"Origin": lab}), reply):
         assert answered.headers["Access-Control-Allow-Origin"] == lab
         assert "Origin" in answered.headers["Vary"]

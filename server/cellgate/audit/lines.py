@@ -12,9 +12,22 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
 
-from cellgate.live.happenings import Happening, UsageSampled, VerdictGiven, Who
+from cellgate.live.happenings import (
+    CellAccepted,
+    CellRefused,
+    ClientJoined,
+    FileMoved,
+    Happening,
+    LimitHit,
+    SessionCreated,
+    TokenRefused,
+    TokenUsed,
+    UsageSampled,
+    VerdictGiven,
+    Who,
+)
 
-__all__ = ["KINDS", "facts_for", "kind_of"]
+__all__ = ["ASKED", "KINDS", "facts_for", "kind_of"]
 
 
 MAX_CODE_CHARS = 256 << 10  # of one cell's that are kept; each may take six bytes of a line
@@ -28,8 +41,25 @@ def kind_of(kind: type) -> str:
 KINDS: dict[type, str] = {kind: kind_of(kind) for kind in Happening.__args__}
 
 
-def facts_for(happening: Happening, now: float, *, with_code: bool) -> dict[str, object] | None:
-    """None for what is no matter of an audit: samples, and that something was allowed, as what follows shows."""
+# What a request brings about itself, and at once. What becomes of it later may have had any cause.
+ASKED: frozenset[type] = frozenset(
+    (
+        SessionCreated,
+        CellAccepted,
+        CellRefused,
+        VerdictGiven,
+        ClientJoined,
+        FileMoved,
+        LimitHit,
+        TokenUsed,
+        TokenRefused,
+    )
+)
+
+
+def facts_for(happening: Happening, now: float, request: str = "", *, with_code: bool) -> dict[str, object] | None:
+    """`request`: the id of the one that it happened for. None for what is no matter of an audit: samples, and that
+    something was allowed, as what follows shows."""
     if isinstance(happening, UsageSampled) or (isinstance(happening, VerdictGiven) and not happening.denied_by):
         return None
     facts: dict[str, Any] = {"at": _date(now), "what": KINDS[type(happening)]}
@@ -43,6 +73,8 @@ def facts_for(happening: Happening, now: float, *, with_code: bool) -> dict[str,
             facts[name] = round(value, 6)
         else:
             facts[name] = value
+    if request and type(happening) in ASKED:
+        facts["request"] = request
     return facts
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from cellgate.audit.chain import BEGINNING, Link, make_line, split_line
 from cellgate.audit.lines import facts_for
 from cellgate.live.happenings import Happening
+from cellgate.live.trail import request_id
 
 __all__ = ["HEAD_NAME", "AuditLog", "file_names", "read_head"]
 
@@ -35,7 +36,7 @@ _HEAD_SECONDS = 1.0  # the head may be so much behind: more would cost a write a
 _HOPE_SECONDS = 1.0  # until a disk that refused is tried again for the count alone
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
-_Told = tuple[Happening, float] | dict[str, object]  # what happened and when, or facts of the log's own
+_Told = tuple[Happening, float, str] | dict[str, object]  # what happened, when, for which request; or the log's own
 
 
 class AuditLog:
@@ -71,7 +72,7 @@ class AuditLog:
 
     def hear(self, happening: Happening) -> None:
         """A listener. Lines are made when they are written: nobody waits for that, and somebody for this."""
-        self._wait((happening, self._now()))
+        self._wait((happening, self._now(), request_id()))
 
     def flush(self) -> None:
         """All that waits, in one write."""

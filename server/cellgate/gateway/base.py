@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -28,6 +30,7 @@ from cellgate.access.scopes import Scope
 from cellgate.errors import CellgateError, Fault
 from cellgate.gateway.auth import REFUSALS, Asked, Guard, Principal, Refusal, Way
 from cellgate.gateway.bodies import TooLarge, read_object
+from cellgate.live import trail
 from cellgate.terminal import one_line
 
 if TYPE_CHECKING:
@@ -125,6 +128,8 @@ CODES: dict[str, int] = {
     **{code: status for code, (status, _) in REFUSALS.items()},
     **{code: status for code, (status, _) in ANSWERS.items()},
 }
+
+_OF_SESSION = re.compile(r"/(?:v1/sessions|api/kernels)/([0-9a-f-]{36})(?:/|$)")  # a path that is about one
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -231,6 +236,8 @@ def log_request(handler: RequestHandler) -> None:
     facts = {"remote": remote, "method": method, "path": path, "status": status, "milliseconds": round(milliseconds, 1)}
     if (caller := getattr(handler, "caller", None)) is not None:
         facts["principal"] = caller.name
+    if about := _OF_SESSION.match(path):
+        facts["session"] = about[1]
     access_log.log(level, "%s %s %s %d %.1f ms", remote, method, path, status, milliseconds, extra={"facts": facts})
 
 
@@ -242,6 +249,15 @@ class Handler(RequestHandler):
     caller: Principal  # who asks; not there for anonymous routes
 
     _error_id = ""
+
+    @cached_property
+    def asked_as(self) -> trail.Request:
+        """This request as the logs name it."""
+        return trail.begin(self.request.headers.get("X-Request-Id"))
+
+    def on_finish(self) -> None:
+        """It is answered. Websockets override this, whose request is over when they end."""
+        self.asked_as.is_over = True
 
     @property
     def services(self) -> Services:
@@ -324,6 +340,7 @@ class Handler(RequestHandler):
         for name, value in _HEADERS.items():
             self.set_header(name, value)
         self.set_header("Content-Type", "application/json")
+        self.set_header("X-Request-Id", self.asked_as.id)
         # A page of an allowed origin may read answers to requests that carry the token; never with the cookie, as
         # Access-Control-Allow-Credentials is not among these.
         origin = self.request.headers.get("Origin")
@@ -331,7 +348,7 @@ class Handler(RequestHandler):
             self.set_header("Vary", "Origin")
         if origin is not None and self.services.guard.allows_origin(origin):
             self.set_header("Access-Control-Allow-Origin", origin)
-            self.set_header("Access-Control-Expose-Headers", "Location, Retry-After")
+            self.set_header("Access-Control-Expose-Headers", "Location, Retry-After, X-Request-Id")
 
     def compute_etag(self) -> None:
         """No answer is kept, so that none need be compared."""
@@ -377,7 +394,7 @@ class Handler(RequestHandler):
         if not self.services.guard.allows_origin(origin):
             raise Refused(Refusal("foreign_origin"))
         self.set_header("Access-Control-Allow-Methods", ", ".join(self.methods()))
-        self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Request-Id")
         self.set_header("Access-Control-Max-Age", "600")
         self.set_status(204)
         self.finish()

@@ -3,6 +3,8 @@ reader of the session's journal, from the handshake until either is gone."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from cellgate.errors import TooManyClients, UnknownSession
 from cellgate.gateway.base import Handler
 from cellgate.gateway.websocket import WebSocket
@@ -95,9 +97,15 @@ class SessionSocket(Handler, WebSocket):
         if self._reader:
             self._reader.drained()
 
+    def on_finish(self) -> None:
+        """Of the handshake."""
+        if self.get_status() != HTTPStatus.SWITCHING_PROTOCOLS:
+            super().on_finish()
+
     def ended(self, code: int | None, reason: str) -> None:
         if self._reader:
             self._live.leave(self._reader, in_order=code in CLOSED_BY_CLIENT)
+        self.asked_as.is_over = True
 
     def show_out(self) -> None:
         self.part(Parting.UNWELCOME)

@@ -322,7 +322,7 @@ class Handler(RequestHandler):
         """Its caller's token is no longer good: an answer that is still on its way ends here. Websockets override
         this."""
         stream = cast(HTTP1Connection, self.request.connection).stream
-        if stream is not None:
+        if stream is not None and not self._finished:  # the connection may be another's by now, behind a proxy
             stream.close()
 
     def is_allowed_origin(self, origin: str) -> bool:

@@ -6,7 +6,7 @@ that each is a case.
 
 from __future__ import annotations
 
-__all__ = ["DIFFERENCES", "left_out"]
+__all__ = ["ALWAYS_OVER_GVISOR", "DIFFERENCES", "left_out"]
 
 _INIT = "process 1 is the engine's, with the session's uid: it can be looked into and signalled, and knows nothing"
 _IMAGE = "its root is an image's, with its empty directories, and the mounts name directories of the engine's"
@@ -97,6 +97,33 @@ GVISOR = {
     "test_proc_tells_nothing_that_only_the_host_should_know": _PROC_OF_ITS_OWN,
     "test_sys_is_not_there_and_cgroups_cannot_be_reached": _PROC_OF_ITS_OWN,
 }
+
+# A case takes four seconds over gVisor. These run always, some 100 seconds: what its kernel decides, and not ours.
+# The others, which find the same kernel host and the same gateway as over runc, run when they are asked for.
+ALWAYS_OVER_GVISOR = frozenset(
+    (
+        "test_a_crash_in_c_code_ends_the_session_with_its_signal",
+        "test_a_daemon_with_a_session_of_its_own_dies_with_the_sandbox",
+        "test_a_file_larger_than_the_workspace_is_an_error",
+        "test_a_fork_bomb_does_not_outlive_its_session",
+        "test_an_abort_leaves_no_core_file_and_runs_no_handler",
+        "test_an_endless_loop_is_interrupted_and_the_session_lives",
+        "test_descriptors_end_at_their_limit_and_print_still_works",
+        "test_full_shared_memory_is_an_error_and_a_hole_in_it_a_signal",
+        "test_memory_is_limited_with_swap_and_all",
+        "test_metadata_services_are_out_of_reach_in_every_spelling",
+        "test_names_are_not_resolved_and_resolvers_not_reached",
+        "test_no_socket_of_the_host_is_in_the_file_system",
+        "test_nobody_outside_reaches_what_listens_inside",
+        "test_nothing_a_session_leaves_is_seen_by_the_next",
+        "test_one_session_finds_nothing_of_another",
+        "test_programs_that_a_cell_starts_inherit_neither_link_nor_birth_socket",
+        "test_the_host_is_still_itself",
+        "test_the_hosts_loopback_is_not_the_sandboxs",
+        "test_the_mount_table_names_no_directory_but_the_documented_ones",
+        "test_too_much_memory_ends_the_session_with_limit_and_peak",
+    )
+)
 
 DIFFERENCES = {"native": {}, "docker": DOCKER, "docker-runsc": GVISOR}
 

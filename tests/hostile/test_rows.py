@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.hostile.differences import DIFFERENCES
+from tests.hostile.differences import ALWAYS_OVER_GVISOR, DIFFERENCES, GVISOR
 from tests.hostile.rows import ROWS
 
 HERE = Path(__file__)
@@ -40,6 +40,11 @@ def test_every_difference_between_drivers_names_a_test_that_exists():
     for driver, found in DIFFERENCES.items():
         assert not {name.partition("[")[0] for name in found} - known, driver
         assert all(found.values())
+
+
+def test_what_runs_always_over_gvisor_is_there_and_holds():
+    assert not set(ALWAYS_OVER_GVISOR) - set(names_of_tests())
+    assert not ALWAYS_OVER_GVISOR & set(GVISOR)
 
 
 def test_no_row_and_no_test_stands_twice():

@@ -1,5 +1,5 @@
 """Make and look after the images that the driver docker starts containers of: each has a kernel host in it, and its
-packages are written down."""
+packages are written down. Unpacked, the driver native runs what they hold."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from cellgate.commands.exits import ExitStatus
+from cellgate.commands.places import add_place_flags, places_of
 from cellgate.commands.table import columns
 from cellgate.errors import DriverUnavailable
 from cellgate.sandbox.drivers import load_docker
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXITS", "HELP", "add_arguments", "execute"]
 
-HELP = "make the images of containers"
+HELP = "make the images of containers, and unpack them for the driver native"
 EXITS = """\
 exit status:
   0  it is as it was asked for
@@ -51,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help="run a cell in each, in a sandbox")
     check.add_argument("names", nargs="*", metavar="NAME", help="(default: all that there are)")
     check.add_argument("--runtime", default="", help="runc, runsc, ... (default: the engine's)")
+    unpack = actions.add_parser("unpack", help="write out what the driver native is to run, without an engine")
+    unpack.add_argument(
+        "names", nargs="+", metavar="NAME", help="of `cellgate images ls`; its template is called so too"
+    )
+    add_place_flags(unpack)
     add = actions.add_parser("add", help="make one of your own")
     add.add_argument("name", metavar="NAME", help="what its template is called")
     add.add_argument("--base", default="python", help="one of ours, or any image with Python 3.10 and glibc")
@@ -65,6 +71,7 @@ def execute(args: argparse.Namespace) -> ExitStatus:
         "ls": _list,
         "check": _check,
         "add": _add,
+        "unpack": _unpack,
     }
     return actions[args.action](args)
 
@@ -87,6 +94,18 @@ def _add(args: argparse.Namespace) -> ExitStatus:
         return build(engine, recipe_from(args.name, args.base, Path(args.requirements), engine), _say)
 
     _tell([_with_engine(make)])
+    return ExitStatus.OK
+
+
+def _unpack(args: argparse.Namespace) -> ExitStatus:
+    from cellgate.sandbox.docker.unpack import unpack
+
+    images = places_of(args).images
+    images.mkdir(exist_ok=True)
+    images.chmod(0o755)
+    for image in _with_engine(lambda engine: [unpack(engine, name, images, _say) for name in args.names]):
+        print(image.directory(images))
+    _say("a server knows it when its warden starts anew: `cellgate serve --end-sessions` ends one with its sessions")
     return ExitStatus.OK
 
 

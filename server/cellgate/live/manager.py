@@ -143,12 +143,12 @@ class Manager:
             manager._journals.mkdir(mode=0o700, exist_ok=True)
             manager._begin_audit()
             driver = await manager._get_driver()
+            found = dict(find_kernelspecs(driver.templates) if kernelspecs is None else kernelspecs)
             if isinstance(driver, HasImages):
-                found: Mapping[str, Kernelspec] = kernelspecs_of_images(
-                    {t: driver.packages(t) for t in driver.templates}
-                )
-            else:
-                found = find_kernelspecs(driver.templates) if kernelspecs is None else kernelspecs
+                known = ((template, driver.packages(template)) for template in driver.templates)
+                images = {template: packages for template, packages in known if packages is not None}
+                found = {name: spec for name, spec in found.items() if spec.template not in images}
+                found |= kernelspecs_of_images(images)
             manager.kernelspecs = {name: spec for name, spec in found.items() if spec.template in driver.templates}
             await manager._recover(driver)
             if not await driver.sandboxes():  # else they are known to work, and clients wait to come back

@@ -116,10 +116,10 @@ class Driver(Protocol):
 
 @runtime_checkable
 class HasImages(Protocol):
-    """A driver whose sandboxes do not see this program's own installation."""
+    """A driver of whose templates some or all are images, which do not see this program's own installation."""
 
-    def packages(self, template: str) -> Mapping[str, str]:
-        """What is installed in it: versions by name."""
+    def packages(self, template: str) -> Mapping[str, str] | None:
+        """What is installed in an image: versions by name; None for a template that is none."""
         ...
 
 

@@ -27,8 +27,13 @@ OnMessages = Callable[[Batch], None]
 
 READ_BYTES = 64 << 10  # of malloc's own; a larger buffer is mapped and unmapped for each read, which takes it 15 us
 MAX_READ_BYTES = 1 << 20  # after a read full of large messages: one system call for all that a socket's buffer holds
+JOIN_BYTES = 16 << 10  # of a message; below it a copy costs less than one more buffer to write
 LARGE_BYTES = 4 << 10  # of a message; a megabyte of the smallest would keep all other sessions waiting for 0.1 s
 MAX_IOVECS = 1024  # Linux takes no more buffers in one sendmsg
+# Unacknowledged bytes that do not wait: a hundredth of the window, so that no flood ever meets its end. What is less
+# goes with what is sent next, or soon: to wake a kernel after each cell to hear that costs both sides some 20 us.
+ACK_BYTES = 32 << 10
+ACK_SECONDS = 0.01
 
 
 def _next_read(size: int, messages: int) -> int:
@@ -50,8 +55,8 @@ class LinkStream:
     """One end of a link on one byte stream. Belongs to the loop it was made on.
 
     `on_messages(batch)` is called for all messages of one read, which stay valid; with `auto_ack` they are
-    acknowledged when it returns. It may raise MessageError for a message that is none, and nothing else. `closed`
-    resolves once, with what the peer broke, or None when either end closed the stream.
+    acknowledged soon after it has returned. It may raise MessageError for a message that is none, and nothing else.
+    `closed` resolves once, with what the peer broke, or None when either end closed the stream.
     """
 
     def __init__(
@@ -81,6 +86,8 @@ class LinkStream:
         self._out_blocked = False  # a writer waits for room in the socket
         self._owes_pong: int | None = None
         self._owes_ack = False
+        self._unacknowledged_bytes = 0
+        self._ack_timer: asyncio.TimerHandle | None = None
         self._room: list[asyncio.Future[None]] = []  # senders that wait for the window
         self._pings: dict[int, asyncio.Future[None]] = {}
         self._tokens = count(1)
@@ -93,24 +100,31 @@ class LinkStream:
     def post(self, tag: Tag, parts: Sequence[Buffer]) -> None:
         """Send a message now. `parts` are header, parent header, metadata, content and any buffers.
         Raises WindowFull, LinkClosed, or ValueError when the peer would refuse the size."""
+        self.post_v1(tag, b"".join(join_v1(CHANNELS[tag.channel], parts)))
+
+    def post_v1(self, tag: Tag, v1: bytes) -> None:
+        """The same, of a message that is laid out already."""
         if self.closed.done():
             raise LinkClosed(self.name)
         urgent = tag.channel in (Channel.CONTROL, Channel.STDIN)  # else a full window could keep an interrupt out
-        frame = self.link.send([tag.pack(), *join_v1(CHANNELS[tag.channel], parts)], urgent=urgent)
-        self._write(frame)
+        parts = [tag.pack() + v1] if len(v1) < JOIN_BYTES else [tag.pack(), v1]
+        self._write(self.link.send(parts, urgent=urgent))
 
     async def send(self, tag: Tag, parts: Sequence[Buffer]) -> None:
         """Send a message as soon as the window has room. Raises LinkClosed, or ValueError as `post`."""
+        await self.send_v1(tag, b"".join(join_v1(CHANNELS[tag.channel], parts)))
+
+    async def send_v1(self, tag: Tag, v1: bytes) -> None:
         while True:
             try:
-                return self.post(tag, parts)
+                return self.post_v1(tag, v1)
             except WindowFull:
                 room: asyncio.Future[None] = self._loop.create_future()
                 self._room.append(room)
                 await room
 
     def acknowledge(self) -> None:
-        """Tell the peer that all messages so far are safe. Done for you after each batch with `auto_ack`."""
+        """Tell the peer now that all messages so far are safe. Done for you, soon, with `auto_ack`."""
         self._owes_ack = True
         self._write(())
 
@@ -159,6 +173,9 @@ class LinkStream:
             self._close(None)
             return
         self.heard_at = self._loop.time()
+        self._unacknowledged_bytes += len(data)
+        if self._auto_ack:
+            self._owes_ack = False  # nothing, before what comes now is safe too
         try:
             self._dispatch(data)
         except LinkError as error:
@@ -167,8 +184,16 @@ class LinkStream:
             self._close(LinkError(error.code, str(error)))
         else:
             if self._auto_ack:
-                self._owes_ack = True
-            self._write(())
+                self._owes_ack = self.link.owes_acknowledgement
+            is_much = self._owes_ack and self._unacknowledged_bytes >= ACK_BYTES
+            if is_much or self._out or self._owes_pong is not None:
+                self._write(())
+            elif self._owes_ack and self._ack_timer is None:
+                self._ack_timer = self._loop.call_later(ACK_SECONDS, self._acknowledge_late)
+
+    def _acknowledge_late(self) -> None:
+        self._ack_timer = None
+        self._write(())
 
     def _dispatch(self, data: bytes) -> None:
         batch: Batch = []
@@ -207,6 +232,7 @@ class LinkStream:
         out = self._out
         if self._owes_ack:
             self._owes_ack = False
+            self._unacknowledged_bytes = 0
             if ack := self.link.acknowledge():
                 out.append(ack)
         if self._owes_pong is not None and self.link.is_open:
@@ -243,6 +269,8 @@ class LinkStream:
         if self.closed.done():
             return
         self.closed.set_result(error)
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._sock.close()

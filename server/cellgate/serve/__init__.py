@@ -83,7 +83,7 @@ def execute(args: argparse.Namespace) -> ExitStatus:
 
         keeper = Keeper(
             gateway,
-            warden=WardenStarter(str(places.warden), account.uid if account else None),
+            warden=WardenStarter(str(places.warden), account.uid if account else None, places.images),
             sockets=sockets,
             on_serving=on_serving,
             ends_with=_pipe() if args.end_with_stdin else None,

@@ -2,6 +2,7 @@
 
     state directory     of a root server: root's, 0711         of anybody else: that user's, 0700
     ├── warden/         root's, 0711: the socket and its log   "
+    ├── images/         root's, 0755: what `cellgate images unpack` made, if it did     "
     ├── access/         root's, the gateway reads it, 0750: tokens
     ├── server.json     its own, 0600, while it serves: `cellgate.wire.local`
     └── gateway/        the gateway's, 0700: registry, journals, and with driver docker the sockets of its containers
@@ -47,6 +48,11 @@ class Places:
     def tokens(self) -> Path:
         """The file of those that the operator makes."""
         return self.top / "access" / "tokens.sqlite"
+
+    @property
+    def images(self) -> Path:
+        """Those that were unpacked for the native driver. It is there once one was."""
+        return self.top / "images"
 
     @property
     def warden(self) -> Path:

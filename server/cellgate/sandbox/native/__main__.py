@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NoReturn
 
 from cellgate.errors import CellgateError, DriverUnavailable
@@ -41,7 +42,14 @@ def main() -> NoReturn:
                 undo.callback(door.close)
             if os.geteuid():
                 _start_again_as_root_of_a_namespace(options, control, door)
-            warden = Warden(control, options.prefix, is_host_root=is_first, door=door, linger_seconds=options.linger)
+            warden = Warden(
+                control,
+                options.prefix,
+                is_host_root=is_first,
+                door=door,
+                linger_seconds=options.linger,
+                images=options.images,
+            )
         except CellgateError as error:
             if control is not None:
                 control.send(unavailable(error))
@@ -62,6 +70,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     add("--persist", metavar="PATH", help="listen there for drivers, and keep sandboxes when one hangs up")
     add("--for", dest="uid", type=int, default=os.geteuid(), help="the uid that may drive it, beside root and its own")
     add("--linger", type=float, default=LINGER_SECONDS, metavar="SECONDS", help="live so long with nothing to do")
+    add("--images", type=Path, metavar="DIRECTORY", help="of unpacked images, each of which is a template")
     add("--detach", action="store_true", help="go on as nobody's child")
     add("--prefix", help=argparse.SUPPRESS)  # said by a warden without root, to itself in its user namespace
     add("--door", type=int, help=argparse.SUPPRESS)
@@ -114,6 +123,8 @@ def _start_again_as_root_of_a_namespace(
         remedy = "start cellgate as root, allow them (sysctl user.max_user_namespaces), or use the docker driver"
         raise DriverUnavailable("native", f"this is not root, and user namespaces fail ({error})", remedy) from error
     words = ["--prefix", options.prefix, "--linger", str(options.linger)]
+    if options.images is not None:
+        words += ["--images", str(options.images)]
     if control is not None:
         control.set_inheritable(True)
         words.append(str(control.fileno()))

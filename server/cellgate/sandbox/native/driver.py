@@ -19,6 +19,7 @@ import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 from cellgate.errors import (
@@ -34,6 +35,7 @@ from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, VERSION, pack, unpack
 from cellgate.sandbox.native.door import peer_uid
+from cellgate.sandbox.native.images import read_about
 
 __all__ = ["NativeDriver", "NativeSandbox", "as_error", "start_warden"]
 
@@ -77,16 +79,17 @@ class NativeDriver:
         self._loop.add_reader(control, self._read)
 
     @staticmethod
-    async def start(path: str | None = None, *, uid: int | None = None) -> NativeDriver:
+    async def start(path: str | None = None, *, uid: int | None = None, images: Path | None = None) -> NativeDriver:
         """Start a warden. Raises DriverUnavailable, which says what this host lacks.
 
         With a `path` it listens there, for this user, root and `uid`, and lives on when this driver ends, however
         it ends, and whatever is done to its process group. It writes to `path` + ".log" what it cannot tell a driver.
+        `images`: where the unpacked ones lie.
         """
         if path is None:
-            return await NativeDriver._greeted(*_spawn([]))
+            return await NativeDriver._greeted(*_spawn(_flag("--images", images)))
         loop = asyncio.get_running_loop()
-        return await NativeDriver._greeted(await loop.run_in_executor(None, start_warden, path, uid))
+        return await NativeDriver._greeted(await loop.run_in_executor(None, start_warden, path, uid, images))
 
     @staticmethod
     async def connect(path: str) -> NativeDriver:
@@ -135,6 +138,10 @@ class NativeDriver:
     @property
     def templates(self) -> tuple[str, ...]:
         return tuple(self.hello.result()["templates"])
+
+    def packages(self, template: str) -> Mapping[str, str] | None:
+        directory = self.hello.result().get("images", {}).get(template)  # a warden that was here before says nothing
+        return None if directory is None else read_about(Path(directory)).packages
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         limits = spec.limits.to_mapping()
@@ -321,16 +328,19 @@ class NativeDriver:
         self._asked.clear()
 
 
-def start_warden(path: str, uid: int | None = None) -> socket.socket:
+def start_warden(path: str, uid: int | None = None, images: Path | None = None) -> socket.socket:
     """Start a warden as `NativeDriver.start` does, for whoever has no loop. The socket is its first driver's: a
     packet comes there with `hello`, or with what `as_error` makes the reason why there will be no warden.
     Raises DriverUnavailable."""
-    words = ["--persist", os.path.abspath(path), "--detach"]
-    words += ["--for", str(uid)] if uid is not None else []
+    words = ["--persist", os.path.abspath(path), "--detach", *_flag("--for", uid), *_flag("--images", images)]
     with _open_log(f"{path}.log") as log:
         control, starter = _spawn(words, log)
     starter.wait()  # it ends as soon as it has forked
     return control
+
+
+def _flag(name: str, value: object) -> list[str]:
+    return [] if value is None else [name, str(value)]
 
 
 def _spawn(words: Sequence[str], log: IO[bytes] | None = None) -> tuple[socket.socket, subprocess.Popen[bytes]]:

@@ -17,12 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
+import cellgate_kernel.link
 from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native import linux
 
 __all__ = [
     "ETC_WRITTEN",
     "HOME",
+    "OF_IMAGES",
+    "OURS",
     "WORK",
     "Mounts",
     "Root",
@@ -30,6 +33,7 @@ __all__ = [
     "covers_of_proc",
     "mount_private",
     "mount_scratch",
+    "plan_image_root",
     "plan_root",
 ]
 
@@ -40,6 +44,9 @@ WORKSPACE: Final = {"home": HOME, "work": WORK, "tmp": "/tmp"}
 
 # Of the host's system directories only those that hold programs and libraries. A merged /usr has the others as links.
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+# Of an image these, and what is named below of its /etc.
+OF_IMAGES: Final = (*(path.strip("/") for path in _SYSTEM), "opt", "etc")
+OURS: Final = "/.cellgate"  # where a root of an image has this program: its kernel host and its half of a zygote
 
 # Of /etc only what libraries look up and what holds no secret: names, not patterns, so that nothing slips in.
 _ETC: Final = (
@@ -120,6 +127,8 @@ class Root:
     # Bound directories that lie beneath a directory a sandbox mounts over (an environment in /tmp, say), with a
     # place where they stay reachable, so that they can be bound again on top.
     rebinds: tuple[tuple[str, str], ...] = field(default=())
+    etc: str = "/etc"  # the directory of the host of which some files are copied
+    python: str = ""  # inside: what goes on in this root; "" for the very process that built it
 
 
 def plan_root(extra: Iterable[str] = ()) -> Root:
@@ -160,6 +169,21 @@ def plan_root(extra: Iterable[str] = ()) -> Root:
     return Root(tuple((top, top) for top in tops), tuple(links.items()), covers_of_proc(), rebinds)
 
 
+def plan_image_root(image: Path, python: str) -> Root:
+    """The same of an unpacked image: its programs and libraries in the place of this host's, and its Python."""
+    links = {}
+    binds = [
+        (str(Path(__file__).parents[2]), f"{OURS}/cellgate"),
+        (str(Path(cellgate_kernel.link.__file__).parent), f"{OURS}/cellgate_kernel"),
+    ]
+    for name in OF_IMAGES:
+        if (directory := image / name).is_symlink():
+            links[f"/{name}"] = os.readlink(directory)
+        elif directory.is_dir() and name != "etc":
+            binds.append((str(directory), f"/{name}"))
+    return Root(tuple(binds), tuple(links.items()), covers_of_proc(), etc=str(image / "etc"), python=python)
+
+
 def covers_of_proc() -> tuple[tuple[str, bool], ...]:
     """The entries of this host's /proc that no sandbox is to see, each with whether it is a directory."""
     return tuple(
@@ -189,7 +213,7 @@ def build_root(root: Root, at: str, *, is_host_root: bool) -> None:
         with suppress(FileExistsError):
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(points_to)
-    _fill_etc(inside / "etc")
+    _fill_etc(inside / "etc", Path(root.etc))
     for directory in ("proc", "dev/pts", "dev/shm", "run", "var/empty", *(w.lstrip("/") for w in WORKSPACE.values())):
         (inside / directory).mkdir(parents=True, exist_ok=True)
     if not (inside / "var/tmp").exists():
@@ -222,13 +246,15 @@ def build_root(root: Root, at: str, *, is_host_root: bool) -> None:
     os.chdir("/")
 
 
-def _fill_etc(etc: Path) -> None:
+def _fill_etc(etc: Path, given: Path) -> None:
     etc.mkdir()
     for name in _ETC:
-        source, place = Path("/etc") / name, etc / name
+        source, place = given / name, etc / name
         try:
             mode = source.lstat().st_mode
         except OSError:
+            continue
+        if not source.parent.resolve().is_relative_to(given.resolve()):  # an image's link, which is of its own root
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         if stat.S_ISLNK(mode):

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, cast
 
 from cellgate.errors import (
@@ -42,6 +43,7 @@ from cellgate.sandbox.native import cgroups, commands, seccomp
 from cellgate.sandbox.native.birth import OK, InitJob, make_sandbox
 from cellgate.sandbox.native.commands import pack
 from cellgate.sandbox.native.door import Door
+from cellgate.sandbox.native.images import find_images
 from cellgate.sandbox.native.line import Asker, Line
 from cellgate.sandbox.native.pool import Pool, Pools
 from cellgate.sandbox.native.program import Program
@@ -50,7 +52,7 @@ from cellgate.sandbox.native.zygotes import Zygote
 
 __all__ = ["LINGER_SECONDS", "TEMPLATES", "Warden", "remember", "unavailable"]
 
-TEMPLATES: Final = ("python", "python-data")
+TEMPLATES: Final = ("python", "python-data")  # of this host's own Python
 
 START_SECONDS: Final = 10.0  # a start takes 10 ms; one that takes this long has been starved or has hung
 LINGER_SECONDS: Final = 600.0  # with no driver and no sandbox: a gateway that restarts finds its zygotes warm
@@ -110,11 +112,15 @@ class Warden:
         is_host_root: bool,
         door: Door | None = None,
         linger_seconds: float = LINGER_SECONDS,
+        images: Path | None = None,
     ) -> None:
-        """`control` is the line of its first driver. With a `door` it outlives its drivers.
+        """`control` is the line of its first driver. With a `door` it outlives its drivers. `images`: where those that
+        were unpacked lie; each is a template, in the place of this host's if that has the same name.
         Raises DriverUnavailable, saying what this host lacks."""
         self._prefix = prefix  # of its sandboxes' ids
         self._is_host_root = is_host_root
+        self._images = find_images(images) if images is not None else {}
+        self._templates = tuple(dict.fromkeys((*TEMPLATES, *self._images)))
         self._selector = selectors.DefaultSelector()
         self._zygotes: dict[str, Zygote] = {}
         self._waiting: dict[str, list[_Birth]] = {}  # creates that came before the template's zygote was ready
@@ -219,7 +225,8 @@ class Warden:
             {
                 "hello": commands.VERSION,
                 "is_host_root": self._is_host_root,
-                "templates": TEMPLATES,
+                "templates": self._templates,
+                "images": {name: str(directory) for name, (_, directory) in self._images.items()},
                 "cgroup": self._hierarchy.version.number,
             }
         )
@@ -266,7 +273,7 @@ class Warden:
     # -- commands ------------------------------------------------------------------------------------
 
     def _create(self, asker: Asker, command: commands.Create) -> None:
-        _check(command)
+        _check(command, self._templates)
         if command.use_pool and (sandbox := self._take_from_pool(command)):
             self._hand_out(sandbox, asker)
         else:
@@ -293,7 +300,7 @@ class Warden:
 
     def _keep_pool(self, asker: Asker, command: commands.KeepPool) -> None:
         kind = commands.Create(command.template, command.limits, use_pool=True)
-        _check(kind)
+        _check(kind, self._templates)
         self._pools.keep(kind, command.size)
         asker.answer("pooled")
 
@@ -382,7 +389,8 @@ class Warden:
         if template in self._zygotes and self._zygotes[template].has_hung_up():
             self._lose_zygote(self._zygotes[template])
         if template not in self._zygotes:
-            zygote = Zygote(template, is_host_root=self._is_host_root, forget=self._forget)
+            image = self._images.get(template)
+            zygote = Zygote(template, image, is_host_root=self._is_host_root, forget=self._forget)
             self._zygotes[template] = zygote
             self._watch(zygote.socket, lambda: self._hear_zygote(zygote))
         return self._zygotes[template]
@@ -638,10 +646,10 @@ class Warden:
                 self._hierarchy.sweep(name)
 
 
-def _check(command: commands.Create) -> None:
+def _check(command: commands.Create, templates: tuple[str, ...]) -> None:
     """Raises UnknownTemplate or LimitError."""
-    if command.template not in TEMPLATES:
-        raise UnknownTemplate(command.template, TEMPLATES)
+    if command.template not in templates:
+        raise UnknownTemplate(command.template, templates)
     check_fits_host(command.limits, host_memory_bytes=_HOST_MEMORY_BYTES, host_cpu_cores=_HOST_CPU_CORES)
 
 

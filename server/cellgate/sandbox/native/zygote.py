@@ -2,7 +2,7 @@
 
 It is the warden's child, has one thread and no secret: whatever it knows, every session knows. It talks to the
 warden alone, over one packet socket, and is the parent of its kernels: it signals and reaps them, so that a
-process id can never mean somebody else.
+process id can never mean somebody else. That of an unpacked image goes on in its Python, once it is in its root.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import os
 import select
 import signal
 import socket
+import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
@@ -21,11 +22,11 @@ from cellgate.sandbox.native import linux, seccomp
 from cellgate.sandbox.native.birth import KernelJob, become_kernel
 from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, pack, unpack
 from cellgate.sandbox.native.pages import Pages, own_pages
-from cellgate.sandbox.native.rootfs import HOME, WORK, Root, build_root, mount_scratch
+from cellgate.sandbox.native.rootfs import HOME, OURS, WORK, Root, build_root, mount_scratch
 from cellgate_kernel.link import Hello, Link, Message
 from cellgate_kernel.message import Channel, Status, Tag, join_v1
 
-__all__ = ["Home", "run_zygote"]
+__all__ = ["Home", "go_on", "run_zygote"]
 
 # What a sandbox's processes start with; nothing of the host's environment reaches them.
 _ENVIRONMENT: Final = {
@@ -56,18 +57,42 @@ RunKernel = Callable[[int], NoReturn]
 
 def run_zygote(control: socket.socket, template: str, root: Root, home: Home) -> NoReturn:
     """Never returns. Says `rooted`, waits for a word, then says `ready` and serves; or `failed` with the reason."""
+    with _telling(control):
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # out of reach in the guests' root
+        own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        _enter(control, template, root, home)
+        if root.python:
+            for fd in (control.fileno(), proc, own_pids):
+                os.set_inheritable(fd, True)
+            words = (template, int(home.is_host_root), control.fileno(), proc, own_pids)
+            os.execv(root.python, [root.python, "-I", "-c", _GO_ON, *map(str, words)])
+        _be_zygote(control, template, proc, own_pids, is_host_root=home.is_host_root)
+
+
+# For the Python of a root, in the place of ours. Both packages find their other modules by themselves then.
+_GO_ON: Final = (
+    f"import sys; sys.path.insert(0, {OURS!r}); from cellgate.sandbox.native.zygote import go_on;"
+    f" sys.path.remove({OURS!r}); go_on(*sys.argv[1:])"
+)
+
+
+def go_on(template: str, is_host_root: str, *fds: str) -> NoReturn:
+    """`run_zygote`, in the Python of an image."""
+    del sys.argv[1:]
+    control_fd, proc, own_pids = map(int, fds)
+    for fd in (control_fd, proc, own_pids):
+        os.set_inheritable(fd, False)
+    control = socket.socket(fileno=control_fd)
+    with _telling(control):
+        linux.set_name(f"zygote-{template}")
+        _be_zygote(control, template, proc, own_pids, is_host_root=bool(int(is_host_root)))
+
+
+@contextmanager
+def _telling(control: socket.socket) -> Iterator[None]:
+    """Why this process ends, when it does."""
     try:
-        zygote = _Zygote(control, is_host_root=home.is_host_root)
-        zygote.enter(template, root, home)
-        from cellgate_kernel import host, python  # in the guest's root: whatever is loaded later is there too
-
-        prepared = python.prepare(template)
-
-        def run(birth: int) -> NoReturn:
-            host.run(birth, prepared)
-
-        zygote.send_scout(run)
-        zygote.serve(run)
+        yield
     except ConnectionError:
         os._exit(0)  # the warden is gone
     except BaseException as error:
@@ -75,33 +100,48 @@ def run_zygote(control: socket.socket, template: str, root: Root, home: Home) ->
         os._exit(1)
 
 
+def _enter(control: socket.socket, template: str, root: Root, home: Home) -> None:
+    """Leave the host's file system and environment for the guests'."""
+    linux.set_name(f"zygote-{template}")
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(_OOM_SCORE_ADJUSTMENT)
+    os.environ.clear()
+    os.environ.update(_ENVIRONMENT, PATH=home.path)
+    linux.unshare(linux.CLONE_NEWNS)
+    build_root(root, home.mount_point, is_host_root=home.is_host_root)
+    control.send(pack({"rooted": True}))
+    if not control.recv(MAX_PACKET_BYTES):  # the warden has taken hold of the root meanwhile
+        raise ConnectionError
+    linux.unshare(linux.CLONE_NEWNS)
+    mount_scratch(root)
+
+
+def _be_zygote(control: socket.socket, template: str, proc: int, own_pids: int, *, is_host_root: bool) -> NoReturn:
+    from cellgate_kernel import host, python  # in the guest's root: whatever is loaded later is there too
+
+    zygote = _Zygote(control, proc, own_pids, is_host_root=is_host_root)
+    prepared = python.prepare(template)
+
+    def run(birth: int) -> NoReturn:
+        host.run(birth, prepared)
+
+    zygote.send_scout(run)
+    zygote.serve(run)
+
+
 class _Zygote:
-    def __init__(self, control: socket.socket, *, is_host_root: bool) -> None:
+    def __init__(self, control: socket.socket, proc: int, own_pids: int, *, is_host_root: bool) -> None:
+        """`proc` is the host's /proc, `own_pids` what /proc/self/ns/pid is there."""
         self._control = control
         self._is_host_root = is_host_root
         self._pids: dict[str, int] = {}  # of the kernels not yet reaped, by sandbox id
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, _wake_up)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._own_pids = own_pids
         self._filter = seccomp.compile_filter()
-        self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # out of reach in the guests' root
+        self._proc = proc
         self._pages = Pages(())
-
-    def enter(self, template: str, root: Root, home: Home) -> None:
-        """Leave the host's file system and environment for the guests'."""
-        linux.set_name(f"zygote-{template}")
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write(_OOM_SCORE_ADJUSTMENT)
-        os.environ.clear()
-        os.environ.update(_ENVIRONMENT, PATH=home.path)
-        linux.unshare(linux.CLONE_NEWNS)
-        build_root(root, home.mount_point, is_host_root=home.is_host_root)
-        self._control.send(pack({"rooted": True}))
-        if not self._control.recv(MAX_PACKET_BYTES):  # the warden has taken hold of the root meanwhile
-            raise ConnectionError
-        linux.unshare(linux.CLONE_NEWNS)
-        mount_scratch(root)
 
     def send_scout(self, run: RunKernel) -> None:
         """Learn from a kernel that nobody uses which pages the others will write to."""

@@ -13,27 +13,46 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, cast
 
 from cellgate.sandbox.limits import Limits
 from cellgate.sandbox.native import linux
 from cellgate.sandbox.native.commands import MAX_PACKET_BYTES, pack, unpack
-from cellgate.sandbox.native.rootfs import plan_root
+from cellgate.sandbox.native.images import UnpackedImage, hold
+from cellgate.sandbox.native.rootfs import plan_image_root, plan_root
 from cellgate.sandbox.native.zygote import Home, run_zygote
 
 __all__ = ["Zygote"]
 
-_GUEST_PATH: Final = f"{sys.prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as official images have it too
 
 
 class Zygote:
     """A template's zygote. Whoever made it owes a `close` when `hear` said that it ended, or an `end`."""
 
-    def __init__(self, template: str, *, is_host_root: bool, forget: Callable[[], None]) -> None:
-        """Begin it; it says itself when it is ready. `forget` is called in the new process: what a zygote knows
-        every session knows, so let it not be about other sessions."""
+    def __init__(
+        self,
+        template: str,
+        image: tuple[UnpackedImage, Path] | None = None,
+        *,
+        is_host_root: bool,
+        forget: Callable[[], None],
+    ) -> None:
+        """Begin it, in this host's Python or an image's; it says itself when it is ready. `forget` is called in the new
+        process: what a zygote knows every session knows, so let it not be about other sessions. Raises OSError."""
         self.template = template
-        self.root = plan_root()
+        self._held: int | None = None
+        if image is None:
+            self._kernel, path, self.root = template, f"{sys.prefix}/bin:{_SYSTEM_PATH}", plan_root()
+        else:
+            about, directory = image
+            self._held = hold(directory)
+            self._kernel, path, self.root = (
+                about.kernel,
+                _SYSTEM_PATH,
+                plan_image_root(directory / "root", about.python),
+            )
         self.root_namespace = -1  # once it has said `rooted`
         self.is_ready = False
         self.failure = ""  # why it ended, if it said so
@@ -45,18 +64,19 @@ class Zygote:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                self._become_zygote(warden, theirs.detach(), is_host_root, forget)
+                home = Home(self._mount_point, path, is_host_root)
+                self._become_zygote(warden, theirs.detach(), home, forget)
             finally:
                 os._exit(70)
         theirs.close()
 
-    def _become_zygote(self, warden: int, keep: int, is_host_root: bool, forget: Callable[[], None]) -> None:
+    def _become_zygote(self, warden: int, keep: int, home: Home, forget: Callable[[], None]) -> None:
         linux.set_pdeathsig(signal.SIGKILL)
         if os.getppid() != warden:  # it ended before the line above
             os._exit(0)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        template, root, home = self.template, self.root, Home(self._mount_point, _GUEST_PATH, is_host_root)
+        kernel, root = self._kernel, self.root
         forget()
         self.__dict__.clear()
         gc.collect()
@@ -65,7 +85,7 @@ class Zygote:
         os.dup2(null, 1)
         linux.close_range(3, keep - 1)
         linux.close_range(keep + 1)
-        run_zygote(socket.socket(fileno=keep), template, root, home)
+        run_zygote(socket.socket(fileno=keep), kernel, root, home)
 
     def hear(self) -> dict[str, Any] | None:
         """What it says next, of itself or of a kernel. None: it has ended."""
@@ -112,6 +132,9 @@ class Zygote:
         if self.root_namespace >= 0:
             os.close(self.root_namespace)
             self.root_namespace = -1
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
         with suppress(OSError):
             os.rmdir(self._mount_point)
 

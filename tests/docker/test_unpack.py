@@ -1,0 +1,219 @@
+"""Images that the driver native runs: what is written out of them, what is refused, and that it is the same sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from cellgate.doctor.examine import examine
+from cellgate.doctor.report import Standing
+from cellgate.errors import DriverUnavailable, UsageError
+from cellgate.sandbox.base import SandboxSpec
+from cellgate.sandbox.client import KernelClient
+from cellgate.sandbox.docker.engine import Engine
+from cellgate.sandbox.docker.unpack import extract, unpack
+from cellgate.sandbox.native.driver import NativeDriver
+from cellgate.sandbox.native.images import UnpackedImage, find_images, hold, write_about
+from tests.support.docker import make_image
+from tests.support.native import skip_without_native
+from tests.support.server import served
+
+BOUND = 60.0
+ABOUT = UnpackedImage("mine", f"sha256:{'1' * 64}", "python", "/usr/bin/python3", {"msgpack": "1.0"})
+
+
+# -- what is written ---------------------------------------------------------------------------------------
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.mode = kind, link, mode
+    info.size = len(name) if kind == tarfile.REGTYPE else 0
+    return info
+
+
+def archive(*entries: tarfile.TarInfo) -> io.BytesIO:
+    """In which every file holds its name."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for info in entries:
+            tar.addfile(info, io.BytesIO(info.name.encode()) if info.isreg() else None)
+    packed.seek(0)
+    return packed
+
+
+def test_programs_and_libraries_are_written_and_nothing_else(tmp_path: Path):
+    packed = archive(
+        entry("usr", tarfile.DIRTYPE),
+        entry("usr/bin", tarfile.DIRTYPE, mode=0o700),
+        entry("usr/bin/su", mode=0o4755),
+        entry("usr/bin/secret", mode=0o600),
+        entry("usr/bin/same", tarfile.LNKTYPE, "usr/bin/su"),
+        entry("usr/bin/absolute", tarfile.SYMTYPE, "/etc/passwd"),
+        entry("usr/null", tarfile.CHRTYPE),
+        entry("bin", tarfile.SYMTYPE, "usr/bin"),
+        entry("root", tarfile.DIRTYPE),
+        entry("root/key"),
+    )
+    root = tmp_path / "root"
+    extract(packed, root)
+    assert sorted(os.listdir(root)) == ["bin", "usr"]
+    assert sorted(os.listdir(root / "usr")) == ["bin"]
+    modes = {path.name: path.lstat().st_mode & 0o7777 for path in (root / "usr/bin").iterdir() if not path.is_symlink()}
+    assert modes == {"su": 0o755, "secret": 0o644, "same": 0o755}
+    assert (root / "usr/bin/same").read_text() == "usr/bin/su"
+    assert os.readlink(root / "usr/bin/absolute") == "/etc/passwd"
+    assert (root / "usr/bin").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [entry("usr", tarfile.SYMTYPE, "/outside"), entry("usr/file")],
+        [entry("usr/file")],
+        [entry("usr", tarfile.DIRTYPE), entry("usr/hard", tarfile.LNKTYPE, "/etc/passwd")],
+        [
+            entry("usr", tarfile.DIRTYPE),
+            entry("usr/soft", tarfile.SYMTYPE, "/etc/passwd"),
+            entry("usr/hard", tarfile.LNKTYPE, "usr/soft"),
+        ],
+        [entry("usr"), entry("usr/file")],
+    ],
+    ids=["through a link", "in no directory", "a hard link out", "a hard link to a link", "in a file"],
+)
+def test_what_would_be_written_elsewhere_is_refused(entries, tmp_path: Path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for info in entries:
+        info.linkname = info.linkname.replace("/outside", str(outside))
+    with pytest.raises(UsageError, match="no directory of its own"):
+        extract(archive(*entries), tmp_path / "root")
+    assert os.listdir(outside) == []
+
+
+def test_a_name_that_climbs_is_left_out(tmp_path: Path):
+    extract(archive(entry("usr", tarfile.DIRTYPE), entry("usr/../../climbed"), entry("../up")), tmp_path / "deep/root")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "root", "usr"]
+
+
+def test_the_image_that_was_unpacked_last_is_the_templates(tmp_path: Path):
+    for at, image in enumerate((ABOUT, replace(ABOUT, image=f"sha256:{'0' * 64}"))):
+        directory = image.directory(tmp_path)
+        directory.mkdir()
+        write_about(image, directory)
+        os.utime(directory / "about.json", (at, at))
+    image, directory = find_images(tmp_path)["mine"]
+    assert (image.image[-1], directory.name) == ("0", "mine-000000000000")
+    assert find_images(tmp_path / "none") == {}
+
+
+def test_an_image_that_others_may_write_is_refused(tmp_path: Path):
+    directory = ABOUT.directory(tmp_path)
+    directory.mkdir()
+    write_about(ABOUT, directory)
+    directory.chmod(0o777)
+    with pytest.raises(DriverUnavailable, match="may be written by others"):
+        find_images(tmp_path)
+
+
+# -- over an engine, once; then without it -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def state() -> Iterator[Path]:
+    """A state directory with the image of `python` unpacked, where any user may come to it."""
+    skip_without_native()
+    try:
+        make_image("python")
+    except DriverUnavailable as error:
+        pytest.skip(str(error))
+    with tempfile.TemporaryDirectory(prefix="cellgate-test-") as directory:
+        Path(directory).chmod(0o711)
+        images = Path(directory) / "images"
+        images.mkdir()
+        engine = Engine.open()
+        try:
+            unpack(engine, "python", images, print)
+        finally:
+            engine.close()
+        yield Path(directory)
+
+
+@pytest_asyncio.fixture
+async def driver(state: Path) -> AsyncIterator[NativeDriver]:
+    driver = await NativeDriver.start(images=state / "images")
+    yield driver
+    await driver.close()
+
+
+@pytest.mark.docker
+@pytest.mark.native
+async def test_a_native_sandbox_runs_what_the_image_holds(driver, state):
+    image, directory = find_images(state / "images")["python"]
+    sandbox = await driver.create(SandboxSpec(template="python"))
+    async with KernelClient(sandbox) as kernel:
+        assert (await kernel.execute("import sys; sys.executable", timeout=BOUND)).value == repr(image.python)
+        held = (await kernel.execute("open('/etc/os-release').read()", timeout=BOUND)).value
+        assert held == repr((directory / "root/etc/os-release").resolve().read_text())
+        modules = "import IPython, importlib.metadata as m; (m.version('ipykernel'), IPython.__file__)"
+        version, path = eval((await kernel.execute(modules, timeout=BOUND)).value)
+        assert version == image.packages["ipykernel"] == driver.packages("python")["ipykernel"]
+        assert (directory / "root" / path.strip("/")).is_file()
+        program = "import subprocess; subprocess.run(['python3', '-c', 'print(6 * 7)'], capture_output=True).stdout"
+        assert (await kernel.execute(program, timeout=BOUND)).value == repr(b"42\n")
+    await sandbox.destroy()
+
+
+@pytest.mark.docker
+@pytest.mark.native
+async def test_all_that_native_promises_holds_in_an_image_too(driver):
+    report = await examine(driver)
+    bad = [finding for finding in report.findings if finding.promised and finding.mark.value in ("missing", "unknown")]
+    assert (report.standing, bad) == (Standing.OK, [])
+
+
+@pytest.mark.docker
+@pytest.mark.native
+async def test_what_a_warden_holds_is_not_removed_and_the_same_is_not_unpacked_again(driver, state):
+    _, directory = find_images(state / "images")["python"]
+    sandbox = await driver.create(SandboxSpec(template="python"))
+    assert hold(directory, alone=True) is None
+    said: list[str] = []
+    engine = Engine.open()
+    try:
+        await asyncio.to_thread(unpack, engine, "python", state / "images", said.append)
+        with pytest.raises(UsageError, match="no image 'none'"):
+            unpack(engine, "none", state / "images", said.append)
+    finally:
+        engine.close()
+    assert said == ["python: it is unpacked already"]
+    await sandbox.destroy()
+    await driver.close()
+    held = hold(directory, alone=True)
+    assert held is not None
+    os.close(held)
+
+
+@pytest.mark.docker
+@pytest.mark.native
+async def test_a_servers_sessions_are_of_the_images_that_lie_in_its_state_directory(state):
+    image, _ = find_images(state / "images")["python"]
+    async with served("--profile", "testing", start=False) as server:
+        server.state_dir.mkdir(mode=0o711)
+        (server.state_dir / "images").symlink_to(state / "images")
+        await server.start()
+        ran = await server.fetch("POST", "/v1/run", {"code": "import sys; print(sys.executable)"})
+        assert ran.json()["stdout"] == f"{image.python}\n", ran.body
+        languages = (await server.fetch("GET", "/v1/languages")).json()["languages"]
+        kernels = {kernel["name"]: kernel for language in languages for kernel in language["kernels"]}
+        assert kernels["python3"]["packages"]["ipykernel"] == image.packages["ipykernel"]
+        assert not any(kernel["is_bridged"] for kernel in kernels.values())  # this host's are not in the image

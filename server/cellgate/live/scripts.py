@@ -21,7 +21,17 @@ from cellgate.errors import StorageFull, UnknownScript, UsageError
 from cellgate.schema import Schema, bring_up
 from cellgate.sessions.registry import put_aside
 
-__all__ = ["MAX_CODE_BYTES", "MAX_SCRIPTS", "MAX_VERSIONS", "SCRIPT_NAME", "Script", "Scripts", "describe", "diff_of"]
+__all__ = [
+    "MAX_CODE_BYTES",
+    "MAX_SCRIPTS",
+    "MAX_VERSIONS",
+    "SCHEMA",
+    "SCRIPT_NAME",
+    "Script",
+    "Scripts",
+    "describe",
+    "diff_of",
+]
 
 log = logging.getLogger("cellgate.live")
 
@@ -54,7 +64,7 @@ _SIZES = (
     "UPDATE versions SET size = length(CAST(code AS BLOB))",
     "CREATE INDEX sizes ON versions (principal, name, size)",
 )
-_SCHEMA = Schema(((_TABLE,), _SIZES))
+SCHEMA = Schema(((_TABLE,), _SIZES))
 _HEAD = "name, version, kernel, description, created"
 _COLUMNS = f"{_HEAD}, code"
 
@@ -174,7 +184,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         path.chmod(0o600)
         connection.execute("PRAGMA journal_mode=WAL")
-        bring_up(connection, _SCHEMA, path)
+        bring_up(connection, SCHEMA, path)
         connection.execute(f"SELECT {_COLUMNS}, size FROM versions LIMIT 1").fetchall()
     except BaseException:
         connection.close()

@@ -22,7 +22,7 @@ from cellgate.errors import StateDirectoryInUse
 from cellgate.schema import Schema, bring_up
 from cellgate.sessions.states import State
 
-__all__ = ["Registry", "SessionRow", "put_aside"]
+__all__ = ["SCHEMA", "Registry", "SessionRow", "put_aside"]
 
 APPLICATION = 0x43454C47  # "CELG"
 BUSY_SECONDS = 2.0  # somebody may look into the file with a tool
@@ -40,7 +40,7 @@ CREATE TABLE sessions (
     boot_id TEXT NOT NULL
 ) WITHOUT ROWID
 """
-_SCHEMA = Schema(((_TABLE,),), application=APPLICATION)
+SCHEMA = Schema(((_TABLE,),), application=APPLICATION)
 _ALL = "SELECT * FROM sessions ORDER BY created_monotonic, id"
 
 
@@ -139,7 +139,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         # What is committed survives the death of the process; a power failure may take the last of it, and with it
         # all sandboxes. A flush per session would cost more than a session's start.
         connection.execute("PRAGMA synchronous=NORMAL")
-        bring_up(connection, _SCHEMA, path)
+        bring_up(connection, SCHEMA, path)
         if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise _Unreadable("quick_check")
         connection.execute(_ALL).fetchall()

@@ -361,9 +361,13 @@ class Link:
         self._kept.append(_Kept(self.sent, size, in_urgent_room, frame))
         return frame if self._peer is not None else []
 
+    @property
+    def owes_acknowledgement(self) -> bool:
+        return self._told != self.received and self._peer is not None
+
     def acknowledge(self) -> bytes:
         """The ACK for all that was received since the last one, or nothing."""
-        if self._told == self.received or self._peer is None:
+        if not self.owes_acknowledgement:
             return b""
         self._told = self.received
         return _HEADER.pack(0, Kind.ACK, self.received)

@@ -11,9 +11,17 @@ import pytest
 from cellgate.errors import LinkClosed
 from cellgate.sandbox.base import SandboxSpec
 from cellgate.sandbox.certificate import Reason
-from cellgate.sandbox.connection import MAX_READ_BYTES, READ_BYTES, KernelConnection, LinkStream, _next_read, each
+from cellgate.sandbox.connection import (
+    MAX_READ_BYTES,
+    READ_BYTES,
+    Batch,
+    KernelConnection,
+    LinkStream,
+    _next_read,
+    each,
+)
 from cellgate.sandbox.fake import FakeDriver
-from cellgate_kernel.link import Hello, Link, LinkLimits, Message, WindowFull
+from cellgate_kernel.link import Acknowledged, Hello, Link, LinkLimits, Message, WindowFull
 from cellgate_kernel.message import Channel, Status, Tag, join_v1
 
 BOUND = 10.0
@@ -95,8 +103,54 @@ async def test_one_acknowledgement_answers_a_whole_batch():
         frames = [b"".join(peer.link.send([SHELL.pack(), *join_v1(b"iopub", PARTS)])) for _ in range(100)]
         await peer.write(hello + b"".join(frames))
         await taken.until(100)
-        data = await asyncio.get_running_loop().sock_recv(sock, 1 << 16)
-        assert len(data) == len(Link().open()) + 16  # our hello and one ACK
+        data = b""
+        while len(data) < len(Link().open()) + 16:  # our hello and one ACK
+            data += await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1 << 16), BOUND)
+        assert len(data) == len(Link().open()) + 16
+
+
+async def test_a_few_bytes_are_acknowledged_with_what_is_sent_next():
+    taken = Taken()
+    stream, sock = pair(taken)
+    with closing(stream), closing(sock):
+        peer = Peer(sock)
+        await peer.hello()
+        await peer.read()
+        stream._ack_timer = asyncio.get_running_loop().call_later(BOUND, lambda: None)  # it is long until soon
+        await peer.message()
+        await taken.until(1)
+        await stream_is_quiet(sock)
+        stream.post(SHELL, PARTS)
+        events = await peer.read_until(Message)
+        assert [type(event) for event in events] == [Message, Acknowledged]
+
+
+async def test_what_is_sent_while_messages_are_handled_acknowledges_none_of_them():
+    """They are not safe yet: their receiver may be killed before they are."""
+    done = asyncio.Event()
+
+    def answer(batch: Batch) -> None:
+        stream.post(SHELL, PARTS)
+        assert not stream.closed.done()
+        seen.append(sock.recv(1 << 16))
+        done.set()
+
+    ours, sock = socket.socketpair()
+    seen: list[bytes] = []
+    stream = LinkStream(Link(), ours, answer)
+    with closing(stream), closing(sock):
+        peer = Peer(sock)
+        await peer.hello()
+        await peer.read()
+        stream._ack_timer = asyncio.get_running_loop().call_later(BOUND, lambda: None)
+        for _ in range(2):
+            done.clear()
+            await peer.message()
+            await asyncio.wait_for(done.wait(), BOUND)
+        assert [[type(event) for event in peer.link.receive(data)] for data in seen] == [[Message], [Message]]
+        stream.acknowledge()
+        await peer.read_until(Acknowledged)
+        assert peer.link.acknowledged == 2
 
 
 async def test_without_automatic_acknowledgements_only_the_owner_gives_them():

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgpack
 import pytest
 import pytest_asyncio
 
@@ -20,6 +21,7 @@ from cellgate.live import judging
 from cellgate.live.judging import Judges, preload
 from cellgate.policy.judge import READERS, judge, judge_message
 from cellgate.policy.policies import OFF, STANDARD, STRICT
+from cellgate.policy.verdicts import Verdict
 from tests.support.child import in_child
 
 SLOW = "\"'" * 50_000  # some seconds of the parser of C++
@@ -190,6 +192,14 @@ def test_what_takes_too_much_memory_is_denied_and_the_next_is_judged():
     asked = [sys.executable, "-c", MEMORY_SCRIPT]
     done = subprocess.run(asked, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["denied", "True"], done.stderr
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "x", None, [1]])
+@pytest.mark.parametrize("name", ["more", "metrics"])
+def test_numbers_of_a_worker_that_are_none_are_no_verdict(name, value):
+    said = {**Verdict(policy="standard").to_json(), name: {"lines": value} if name == "metrics" else value}
+    with pytest.raises(PolicyError, match="makes sense"):
+        judging._verdict(msgpack.packb(said))
 
 
 async def test_a_killed_worker_has_a_successor(judges):

@@ -388,6 +388,9 @@ async def test_a_session_without_a_kernel_refuses_cells_until_a_restart_brings_o
     with pytest.raises(SandboxStartFailed):
         await live.restart()
     assert "of the host's own" not in str(client.messages), "that is for our log"
+    live.failure = None  # as of kernels that began, and ended before they were given a cell
+    with pytest.raises(SandboxStartFailed):
+        await live.started()
     driver.failing = None
     await live.restart()
     assert (await client.run("1+1")).value == "2"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sessions.cells import Cell, Judgement, Waiting
 from cellgate.sessions.effects import Append, Effect, Judge, Send, StartKernel
-from cellgate.sessions.journal import Recovery
+from cellgate.sessions.journal import Reading, Recovery
 from cellgate.sessions.limits import SessionLimits
 from cellgate.sessions.records import Kind, Record
 from cellgate.sessions.session import Session
@@ -171,8 +171,14 @@ class Stage:
         self.session = self._gateway()
         found = recovery_of(self.records)
         incarnation = former.incarnation
-        problems = self.session.recover(found, state=state, incarnation=incarnation, sandbox_id=sandbox_id, known=known)
+        problems = self.session.recover(
+            found, state=state, incarnation=incarnation, sandbox_id=sandbox_id, read=self.read, known=known
+        )
         assert not problems
+
+    def read(self, seq: int, _: int) -> Reading:
+        """As the journal does."""
+        return Reading(None, self.records[seq - 1 :], len(self.records) + 1)
 
     # -- what came of it --------------------------------------------------------------------------------
 

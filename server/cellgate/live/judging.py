@@ -366,7 +366,7 @@ def _verdict(reply: bytes) -> Verdict:
             policy=str(said["policy"]),
             more=int(said["more"]),
         )
-    except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, msgpack.UnpackException) as error:
         raise PolicyError("whoever read it said nothing that makes sense") from error
 
 

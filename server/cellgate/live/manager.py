@@ -576,6 +576,7 @@ class Manager:
             state=row.state,
             incarnation=row.incarnation,
             sandbox_id=row.sandbox_id,
+            read=journal.read,
             known=KnownFile(self._journals / row.id / KNOWN_NAME).read(),
         )
         for problem in (*found.damage, *problems):

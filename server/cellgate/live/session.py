@@ -278,8 +278,8 @@ class LiveSession:
             change = self._loop.create_future()
             self._changed.append(change)
             await change
-        if self.session.state is State.DEAD and self.failure is not None:
-            raise self.failure
+        if self.session.state is State.DEAD:
+            raise self.failure or SandboxStartFailed("any", "its kernels", "each ended before it was given a cell")
 
     async def adopt(self, sandbox: Sandbox) -> None:
         """Take over the sandbox that a former gateway left. The session has recovered."""
@@ -572,7 +572,7 @@ class LiveSession:
     def _post(self, kernel: _Kernel, effect: Send) -> bool:
         """Whether the window had room. A link that is closed takes everything: its kernel's end is to be told soon."""
         try:
-            kernel.connection.post(effect.message.tag, effect.message.parts)
+            kernel.connection.post_v1(effect.message.tag, effect.message.v1)
         except WindowFull:
             return False
         except LinkClosed:
@@ -589,7 +589,7 @@ class LiveSession:
         try:
             while kernel.unsent:
                 message = kernel.unsent[0].message
-                await kernel.connection.send(message.tag, message.parts)
+                await kernel.connection.send_v1(message.tag, message.v1)
                 kernel.unsent.popleft()
         except LinkClosed:
             pass
@@ -632,6 +632,7 @@ class LiveSession:
             self._do(self.session.start_failed(incarnation, sentence, self._host.now()))
         else:
             self._do(self.session.kernel_started(incarnation, sandbox.id, self._host.now()))
+            self.failure = None
             seconds = self._host.now() - began
             self._tell(KernelStarted(self.who, incarnation, sandbox.driver, sandbox.template, seconds))
 

@@ -11,6 +11,7 @@ Other requests on the shell channel keep their place between the cells, as they 
 
 from __future__ import annotations
 
+import json
 import struct
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,7 @@ from typing import Any, ClassVar
 from cellgate.errors import PolicyError
 from cellgate.policy.verdicts import Verdict
 from cellgate.sessions.limits import SessionLimits
-from cellgate.sessions.output_cap import CapLimits, OutputCap
+from cellgate.sessions.output_cap import STATE_BYTES, CapLimits, OutputCap
 from cellgate.sessions.records import Record
 from cellgate.sessions.states import CELL_MOVES, CellMove, CellReason, Phase, moved
 from cellgate.wire.jupyter import ClientMessage
@@ -32,7 +33,8 @@ __all__ = ["MAX_QUEUED_BYTES", "Cell", "Judgement", "Queue", "Waiting", "cap_lim
 Judgement = Verdict | PolicyError  # what may be done with it, or why that could not be told
 
 MAX_QUEUED_BYTES = 64 << 20  # of all that waits in one session: thousands of cells, or four of the largest requests
-# Record from which on it runs, number of the link's message that took it to the kernel, phase, outcome.
+# Record from which on it runs, number of the link's message that took it to the kernel, phase, outcome. Behind it the
+# state of its output cap, and what its reply said as JSON.
 _PROGRESS = struct.Struct("<QQBB")
 _PHASES = tuple(Phase)
 
@@ -103,7 +105,8 @@ class Cell:
     def progress(self) -> bytes:
         """What a gateway that takes over must know of it, beside its request."""
         numbers = self.begins_at, self.sent_number, _PHASES.index(self.phase), self.outcome
-        return _PROGRESS.pack(*numbers) + self.cap.state()
+        said = json.dumps(self.said).encode() if self.said else b""  # it has replied, and not ended
+        return _PROGRESS.pack(*numbers) + self.cap.state() + said
 
     @staticmethod
     def accepted(key: int, client: bytes, message: ClientMessage, limits: SessionLimits, now: float) -> Cell:
@@ -119,9 +122,11 @@ class Cell:
         body = bytes(cut.body)
         try:
             begins_at, number, phase, outcome = _PROGRESS.unpack_from(body)
-            cap = OutputCap[Record](cap_limits(limits, message.options), body[_PROGRESS.size :])
+            said_at = _PROGRESS.size + STATE_BYTES
+            cap = OutputCap[Record](cap_limits(limits, message.options), body[_PROGRESS.size : said_at])
             cell = Cell(request.seq, request.client, message, cap, now)
             cell.phase, cell.outcome = _PHASES[phase], Status(outcome)
+            cell.said = json.loads(body[said_at:] or b"{}")
         except (struct.error, IndexError) as error:
             raise ValueError(f"no progress of a cell: {error}") from error
         cell.begins_at, cell.sent_number = begins_at, number

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, TypeVar
 
-__all__ = ["MAX_ESSENTIAL", "MAX_ESSENTIAL_BYTES", "CapLimits", "OutputCap", "Truncated"]
+__all__ = ["MAX_ESSENTIAL", "MAX_ESSENTIAL_BYTES", "STATE_BYTES", "CapLimits", "OutputCap", "Truncated"]
 
 Item = TypeVar("Item")
 
@@ -29,6 +29,7 @@ MAX_TAIL_BYTES = 256 << 10  # lies in memory until the cell ends, in every sessi
 MAX_TAIL_MESSAGES = 1024  # some screens of single lines; each costs about 200 bytes beside its own
 
 _STATE = struct.Struct("<?8Q")
+STATE_BYTES = _STATE.size
 
 
 @dataclass(frozen=True)

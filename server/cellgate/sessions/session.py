@@ -41,7 +41,7 @@ from cellgate.sessions.effects import (
     StartKernel,
     Tell,
 )
-from cellgate.sessions.journal import Recovery
+from cellgate.sessions.journal import Reading, Recovery
 from cellgate.sessions.known import Known, KnownCells
 from cellgate.sessions.limits import SessionLimits
 from cellgate.sessions.news import News
@@ -72,6 +72,7 @@ BACKGROUND_SECONDS = 60.0  # output of threads that outlive their cell is capped
 # How long to wait before each further kernel, when those before ended and had not been given a cell. After the last
 # there is none until somebody asks. One that ended in a cell is replaced at once: the cell did it, and another may not.
 RESTART_PAUSES = (0.0, 0.5, 2.0, 8.0)
+FIRST_WORDS_BYTES = 256 << 10  # of a cell's run, in which an heir looks for its busy
 NO_KERNEL = "there is no kernel; a restart would start one"
 _ESSENTIAL = frozenset({"error", "execute_result", "input_request"})
 _OVERTAKING = frozenset({"comm_open", "comm_msg", "comm_close", "kernel_info_request"})
@@ -229,11 +230,19 @@ class Session:
         return self._log.done()
 
     def recover(
-        self, found: Recovery, *, state: State, incarnation: int, sandbox_id: str, known: bytes = b""
+        self,
+        found: Recovery,
+        *,
+        state: State,
+        incarnation: int,
+        sandbox_id: str,
+        read: Callable[[int, int], Reading],
+        known: bytes = b"",
     ) -> list[str]:
         """Take over from a gateway that is no more: what the registry and the journal say. If its sandbox lives, attach
-        to it with `Link(sent=None, received=session.received)` and call `adopted`; else `kernel_lost`. `known`: the
-        entries that were to be remembered. Returns what could not be understood, for the log."""
+        to it with `Link(sent=None, received=session.received)` and call `adopted`; else `kernel_lost`. `read` is the
+        journal's; `known`: the entries that were to be remembered. Returns what could not be understood, for the
+        log."""
         self._known = KnownCells(known, end=self._log.next_seq)
         self.state, self.incarnation, self.sandbox_id = state, incarnation, sandbox_id
         self._kernel.received = self._log.covered = found.link_number
@@ -251,6 +260,7 @@ class Session:
             if cell.phase is Phase.WAITING:
                 self._queue.add(cell)
             else:
+                cell.is_busy = _was_told_busy(cell, read(cell.begins_at, FIRST_WORDS_BYTES))
                 cell.asks = True  # perhaps: an answer is not journalled, and a kernel that did not ask throws it away
                 cell.sent_at = self._life.active_at  # also for a kernel that never greets: its time goes on
                 self._running = cell
@@ -988,3 +998,12 @@ class Session:
 
     def _save(self) -> None:
         self._log.do(Save(self.state, self.incarnation, self.sandbox_id))
+
+
+def _was_told_busy(cell: Cell, first_words: Reading) -> bool:
+    """Whether the clients know that it runs: a kernel says that first of all. If what it said first is no longer kept,
+    it has said much."""
+    return first_words.gap is not None or any(
+        record.cell == cell.key and record.kind is Kind.OUTPUT and record.tag.status is Status.BUSY
+        for record in first_words.records
+    )

@@ -7,6 +7,7 @@ import pytest
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sessions.asked import MAX_ASKED
 from cellgate.sessions.effects import Append, Close, Destroy, Interrupt, Kill, Save, Send, StartKernel
+from cellgate.sessions.journal import Gap, Reading
 from cellgate.sessions.records import Kind
 from cellgate.sessions.session import RESTART_PAUSES
 from cellgate.sessions.states import CELL_MOVES, CellReason, Phase, State
@@ -625,6 +626,26 @@ def test_a_cell_that_reached_the_kernel_is_not_sent_again():
     stage.hear(stream("c1"), reply("c1"), status("idle", "c1"))
     assert stage.told("c1") == ["busy", "stream", "stream", "reply:ok", "idle"]
     assert stage.sends() == ["c1", "c2"]
+
+
+@pytest.mark.parametrize("heard", [(), (status("busy", "c1"), stream("c1"))], ids=["before", "after"])
+def test_a_cell_is_busy_once_also_when_its_kernel_dies_under_another_gateway_than_said_so(heard):
+    stage = Stage().started()
+    stage.ask(cell("c1"))
+    stage.hear(*heard)
+    stage.crash()
+    stage.do(stage.session.kernel_lost(stage.now))
+    assert stage.told("c1").count("busy") == 1
+    stage.check_contract(is_over=True)
+
+
+def test_a_cell_whose_beginning_is_no_longer_kept_has_said_that_it_is_busy():
+    stage = Stage().started()
+    stage.ask(cell("c1"))
+    stage.read = lambda seq, _: Reading(Gap(seq, seq + 9), [], seq + 10)  # type: ignore[method-assign]
+    stage.crash()
+    stage.do(stage.session.kernel_lost(stage.now))
+    assert "busy" not in stage.told("c1")
 
 
 def test_what_a_kernel_had_kept_counts_also_before_its_link_can_be_written():

@@ -246,6 +246,19 @@ def test_a_huge_reply_is_told_by_its_size_alone():
     assert "expressions" not in end
 
 
+def test_what_a_reply_said_is_told_with_the_end_also_by_another_gateway():
+    """One that died between the two took count, values and changes with it."""
+    stage = Stage().started()
+    stage.ask(cell("c1"))
+    content = {"status": "ok", "execution_count": 7, "user_expressions": {"a": {"status": "ok"}}}
+    stage.hear(status("busy", "c1"), said("execute_reply", content, "c1", Channel.SHELL))
+    stage.crash()
+    stage.do(stage.session.adopted(1, stage.now))
+    stage.hear(status("idle", "c1"))
+    (end,) = ends(stage)
+    assert (end["count"], end["expressions"]) == (7, {"a": {"status": "ok"}})
+
+
 def test_an_empty_account_is_one(monkeypatch: pytest.MonkeyPatch):
     """Of a cell that recovered without anything known of it."""
     message = cell("c1")

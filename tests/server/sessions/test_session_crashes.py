@@ -60,7 +60,13 @@ class World:
             return decision.fate
         self.stage.session = session = self.stage._gateway()
         row = decision.row
-        assert not session.recover(found, state=row.state, incarnation=row.incarnation, sandbox_id=row.sandbox_id)
+        assert not session.recover(
+            found,
+            state=row.state,
+            incarnation=row.incarnation,
+            sandbox_id=row.sandbox_id,
+            read=self.stage.read,
+        )
         if decision.fate is Fate.ADOPT:
             self.do(session.adopted(self.sent[row.sandbox_id], self.stage.now))
         else:

@@ -220,7 +220,8 @@ async def test_a_new_gateway_goes_on_where_the_old_one_was_killed(driver_name, t
         (sandbox,) = await heir.driver.sandboxes()
         found = heir.journal.recovery
         state, number = edge.saved.state, edge.saved.incarnation
-        assert heir.session.recover(found, state=state, incarnation=number, sandbox_id=sandbox.id) == []
+        read = heir.journal.read
+        assert heir.session.recover(found, state=state, incarnation=number, sandbox_id=sandbox.id, read=read) == []
         heir.sandboxes[number] = sandbox
         await heir.attach(number, sandbox, Link(sent=None, received=heir.session.received))
         assert heir.connection is not None

@@ -300,7 +300,7 @@ class StandIn:
         self.started = 0
         self._word = word
 
-    def __call__(self, path: str, uid: int | None) -> socket.socket:
+    def __call__(self, path: str, uid: int | None, images: Path | None) -> socket.socket:
         self.started += 1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:

@@ -20,7 +20,10 @@ __all__ = [
     "ETC_FILES",
     "LABEL",
     "LINK",
+    "MAPPED_UIDS",
     "OWNER",
+    "SHARED_KERNEL",
+    "UIDS",
     "Container",
     "Labels",
     "is_orphan",
@@ -36,6 +39,10 @@ _WORKSPACE: Final = "/workspace"  # `cellgate_kernel.contained` says what lies i
 CPU_PERIOD_US: Final = 100_000
 SHM_INODES: Final = 4096
 KERNEL_THREADS: Final = 256  # of a kernel of the sandbox's own, which count as the sandbox's; gVisor's has some 60
+# Of sandboxes, each its own: above those of the native driver, and below 2**31, where the engine's numbers end.
+UIDS: Final = range(2_100_000_000, 2_140_000_000)
+MAPPED_UIDS: Final = range(10_000, 60_000)  # of an engine that maps 65,536 of them
+SHARED_KERNEL: Final = ("runc", "io.containerd.runc.v2", "crun", "youki")  # runtimes whose processes are the host's own
 KILLED: Final = 128  # an exit status above it is a signal's, as shells say it
 
 # What a sandbox's processes start with, beside what the image says.

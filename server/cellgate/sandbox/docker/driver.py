@@ -26,7 +26,10 @@ from typing import Any, Final
 from cellgate.errors import CellgateError, DriverUnavailable, SandboxStartFailed, UnknownTemplate
 from cellgate.sandbox.base import Sandbox, SandboxSpec
 from cellgate.sandbox.docker.container import (
+    MAPPED_UIDS,
     OWNER,
+    SHARED_KERNEL,
+    UIDS,
     Container,
     Labels,
     is_orphan,
@@ -44,10 +47,6 @@ WATCH_SECONDS: Final = 30.0  # until the engine has begun to tell of events
 TIDY_SECONDS: Final = 60.0  # between looks for containers that nobody wants
 PATIENCE_SECONDS: Final = 5.0  # between a failure to refill the pool and the next attempt: no storm of retries
 REFILLS: Final = 2  # containers made at once for the pool; more would keep a create waiting
-# Of sandboxes, each its own: above those of the native driver, and below 2**31, where the engine's numbers end.
-UIDS: Final = range(2_100_000_000, 2_140_000_000)
-MAPPED_UIDS: Final = range(10_000, 60_000)  # of an engine that maps 65,536 of them
-SHARED_KERNEL: Final = ("runc", "io.containerd.runc.v2", "crun", "youki")  # runtimes whose processes are the host's own
 
 
 class DockerDriver:

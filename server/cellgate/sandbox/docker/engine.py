@@ -192,6 +192,16 @@ class Engine:
             found = self._client.containers(all=True, filters={"label": [label]})
         return [Found(one["Id"], one["Labels"] or {}, one["State"] == "running") for one in found]
 
+    def labels_of(self, container: str) -> Mapping[str, str] | None:
+        """None when there is no such container."""
+        try:
+            with _failing():
+                return self._client.inspect_container(container)["Config"]["Labels"] or {}
+        except EngineFailed as error:
+            if error.status == 404:
+                return None
+            raise
+
     def images(self, label: str) -> list[Image]:
         with _failing():
             found = self._client.images(filters={"label": [label]})

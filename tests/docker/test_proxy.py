@@ -1,0 +1,243 @@
+"""What may be asked of an engine through the proxy: what the driver asks, and nothing that is more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from cellgate.sandbox.base import SandboxSpec
+from cellgate.sandbox.certificate import Reason
+from cellgate.sandbox.client import KernelClient
+from cellgate.sandbox.docker.container import OWNER, UIDS, Container, Labels
+from cellgate.sandbox.docker.driver import DockerDriver
+from cellgate.sandbox.docker.engine import Engine, EngineFailed
+from cellgate.sandbox.docker.guard import Ask, Refused, Rules, judge, read_ask
+from cellgate.sandbox.docker.images import Template
+from cellgate.sandbox.limits import Limits
+from tests.docker.conftest import OpenDriver
+from tests.support.drivers import SMALL
+
+BOUND = 60.0
+IMAGE = Template("python", f"sha256:{'1' * 64}", 1, "3.12", "python", "", "", "1")
+DIRECTORY = Path("/var/lib/cellgate/gateway/docker")
+RULES = Rules(DIRECTORY, "runc", {"python": IMAGE}, (UIDS,), frozenset({"/proc/kcore"}))
+LABELS = Labels("ab" * 16, str(DIRECTORY), "python", Limits(), UIDS[5], True, "here")
+
+
+def config(labels: Labels = LABELS, **changed: Any) -> dict[str, Any]:
+    """What the driver asks for."""
+    given = {"image": IMAGE.image, "kernel": "python", "directory": str(DIRECTORY / labels.id), "runtime": "runc"}
+    given |= {"shares_kernel": True, "hidden": ["/proc/kcore", "/proc/keys"], **changed}
+    return Container(labels, **given).to_engine()
+
+
+def create(body: object, name: str = f"cellgate-{LABELS.id}") -> Ask:
+    return Ask("POST", "/v1.41/containers/create", {"name": name}, json.dumps(body).encode())
+
+
+def test_what_the_driver_asks_for_passes_as_it_is():
+    verdict = judge(create(config()), RULES)
+    assert (json.loads(verdict.ask.body), verdict.container) == (config(), "")
+
+
+def with_host(**changed: object) -> dict[str, Any]:
+    body = config()
+    return {**body, "HostConfig": {**body["HostConfig"], **changed}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        with_host(Privileged=True),
+        with_host(Binds=["/:/host"]),
+        with_host(Mounts=[{"Type": "bind", "Source": "/", "Target": "/host"}]),
+        with_host(PidMode="host"),
+        with_host(NetworkMode="host"),
+        with_host(IpcMode="host"),
+        with_host(UsernsMode="host"),
+        with_host(CapAdd=["SYS_ADMIN"]),
+        with_host(CapDrop=[]),
+        with_host(SecurityOpt=[]),
+        with_host(Devices=[{"PathOnHost": "/dev/sda"}]),
+        with_host(Runtime="other"),
+        with_host(ReadonlyPaths=[]),
+        with_host(MaskedPaths=[]),
+        with_host(MaskedPaths="/proc/kcore"),
+        with_host(MaskedPaths=["/proc/kcore"]),
+        with_host(CgroupParent="/"),
+        with_host(Memory=0),
+        {**config(), "hostconfig": {"Privileged": True}},
+        {**config(), "User": "0:0"},
+        {**config(), "Image": "debian"},
+        {**config(), "Cmd": ["sh"]},
+        {**config(), "Entrypoint": ["sh"]},
+        {**config(), "Volumes": {"/x": {}}},
+        config(directory="/var/lib/cellgate/gateway/docker/../.."),
+        config(image=f"sha256:{'2' * 64}"),
+        {**config(), "Labels": {**config()["Labels"], "com.docker.compose.project": "another"}},
+        {},
+        [],
+        None,
+    ],
+)
+def test_whatever_is_more_or_less_than_that_is_refused(body):
+    with pytest.raises(Refused):
+        judge(create(body), RULES)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"uid": 0}, {"uid": 1000}, {"id": "../" * 10}, {"id": "ab"}, {"owner": "/etc"}, {"template": "other"}],
+)
+def test_labels_that_are_not_a_sandboxs_of_this_driver_are_refused(changed):
+    labels = Labels(**{**vars(LABELS), **changed})
+    with pytest.raises(Refused):
+        judge(create(config(labels), f"cellgate-{labels.id}"), RULES)
+
+
+def test_a_container_by_another_name_is_refused():
+    with pytest.raises(Refused):
+        judge(create(config(), "database"), RULES)
+
+
+def test_what_is_said_twice_is_handed_on_once():
+    """An engine merges two objects of one name, where others take the last."""
+    said = json.dumps(config())
+    twice = '{"HostConfig": {"Privileged": true}, ' + said[1:]
+    verdict = judge(Ask("POST", "/containers/create", {"name": f"cellgate-{LABELS.id}"}, twice.encode()), RULES)
+    assert b"Privileged" not in verdict.ask.body
+
+
+def test_what_a_start_says_of_its_container_is_not_handed_on():
+    ask = Ask("POST", f"/v1.41/containers/{'a' * 64}/start", {}, b'{"Privileged": true}')
+    verdict = judge(ask, RULES)
+    assert (verdict.ask.body, verdict.container) == (b"", "a" * 64)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "POST /v1.41/containers/x/start HTTP/1.1",
+        f"POST /v1.41/containers/{'a' * 64}/exec HTTP/1.1",
+        f"POST /v1.41/containers/{'a' * 64}/attach HTTP/1.1",
+        f"POST /v1.41/containers/{'a' * 64}/update HTTP/1.1",
+        f"POST /v1.20/containers/{'a' * 64}/start HTTP/1.1",
+        f"GET /v1.41/containers/{'a' * 64}/archive?path=/etc HTTP/1.1",
+        f"GET /v1.41/containers/{'a' * 64}%2f..%2fjson/json HTTP/1.1",
+        "POST /v1.41/images/create?fromImage=evil HTTP/1.1",
+        "POST /v1.41/build HTTP/1.1",
+        "GET /v1.41/containers/json HTTP/1.1",
+        'GET /v1.41/containers/json?filters={"label":["com.example"]} HTTP/1.1',
+        'GET /v1.41/events?filters={"label":{"io.cellgate.owner":false}} HTTP/1.1',
+        "GET /v1.41/events HTTP/1.1",
+        "GET /v1.41/secrets HTTP/1.1",
+        "POST /v1.41/volumes/create HTTP/1.1",
+        "GET http://example.com/info HTTP/1.1",
+        "GET /info?a=1&a=2 HTTP/1.1",
+        "GET /info HTTP/2",
+        "nonsense",
+    ],
+)
+def test_what_the_driver_never_asks_is_refused(line):
+    with pytest.raises(Refused):
+        judge(read_ask(line), RULES)
+
+
+# -- before a real engine ----------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture
+async def directory_behind_proxy(open_driver: OpenDriver, tmp_path: Path, monkeypatch) -> AsyncIterator[Path]:
+    """A driver's directory; the proxy for it is the engine that is asked from now on."""
+    await (await open_driver()).close()  # there is an engine, and an image
+    own, listen = tmp_path / "own", tmp_path / "engine.sock"
+    words = ["--listen", str(listen), "--directory", str(own), "--images", "python"]
+    with subprocess.Popen([sys.executable, "-m", "cellgate.sandbox.docker.proxy", *words]) as proxy:
+        try:
+            while not answers(listen):
+                assert proxy.poll() is None
+                await asyncio.sleep(0.02)
+            with monkeypatch.context() as patch:
+                patch.setenv("DOCKER_HOST", f"unix://{listen}")
+                yield own
+        finally:
+            proxy.terminate()
+            assert proxy.wait(BOUND) == 0
+
+
+def answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+@pytest.mark.docker
+async def test_a_driver_lives_through_the_proxy_and_finds_its_sandboxes_again(directory_behind_proxy):
+    driver = await DockerDriver.start(directory=directory_behind_proxy)
+    sandbox, ending = await asyncio.gather(*(driver.create(SandboxSpec(limits=SMALL, use_pool=False)) for _ in "12"))
+    async with KernelClient(sandbox) as kernel:
+        assert (await kernel.execute("x = 41; x", timeout=BOUND)).value == "41"
+    assert (await ending.usage()).memory_bytes
+    await ending.kill(Reason.TIMEOUT_WALL)
+    assert (await asyncio.wait_for(ending.wait(), BOUND)).reason is Reason.TIMEOUT_WALL
+    await ending.destroy()
+    await driver.close()
+    again = await DockerDriver.start(directory=directory_behind_proxy)
+    assert [one.id for one in await again.sandboxes()] == [sandbox.id]
+    for one in await again.sandboxes():
+        assert (await one.destroy()).reason is Reason.SESSION_DELETED
+    await again.close()
+
+
+@pytest.mark.docker
+async def test_another_container_of_the_host_is_out_of_reach(directory_behind_proxy, open_driver, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.delenv("DOCKER_HOST")
+        other = await open_driver()
+        theirs = await other.create(SandboxSpec(limits=SMALL, use_pool=False))
+    through = await asyncio.to_thread(Engine.open)
+    try:
+        for ask in (through.state, through.remove, through.start, through.reading):
+            with pytest.raises(EngineFailed, match="owns would pass") as refused:
+                await asyncio.to_thread(ask, theirs.container)
+            assert refused.value.status == 403
+        with pytest.raises(EngineFailed, match="hands on no such thing"):
+            await asyncio.to_thread(through.run, "cellgate/python:latest", ["id"])
+        assert await asyncio.to_thread(through.containers, f"{OWNER}={directory_behind_proxy}") == []
+    finally:
+        through.close()
+    await theirs.destroy()
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"x" * 20_000,
+        b"GET /info HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n",
+        b"GET /info HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /containers/create HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET /info HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 0\r\n\r\n",
+        b"\xff\xfe\r\n\r\n",
+    ],
+    ids=["a long head", "a huge body", "less than none", "in pieces", "two sizes", "no text"],
+)
+async def test_what_is_no_request_is_refused_and_the_proxy_lives(directory_behind_proxy, said):
+    path = os.environ["DOCKER_HOST"].removeprefix("unix://")
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(said)
+    answer = await asyncio.wait_for(reader.read(), BOUND)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    engine = await asyncio.to_thread(Engine.open)
+    assert await asyncio.to_thread(engine.facts)
+    engine.close()

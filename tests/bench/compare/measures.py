@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import resource
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -254,8 +253,6 @@ PROBES = 5  # cells, at each number
 
 async def sessions(field: Field, effort: Effort) -> list[Figure]:
     """One after the other, for pages that processes share are split among those that are alive."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     each = Figure("memory", "Memory of all processes, for each idle session", "MB", "sessions")
     whole = Figure("memory_whole", "Memory of all processes, with so many idle sessions", "MB", "sessions")
     begun = Figure("start_beside", "From nothing to the first answer, beside so many idle sessions", "ms", "sessions")
@@ -296,7 +293,6 @@ async def sessions(field: Field, effort: Effort) -> list[Figure]:
             await grow(name)
         except Exception as error:
             each.notes[name] = f"failed: {type(error).__name__}: {error}"[:300]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return [each, whole, begun, asked]
 
 

@@ -7,6 +7,7 @@ import asyncio
 import datetime
 import os
 import re
+import resource
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -27,6 +28,8 @@ PACKAGES = ("cellgate", "jupyter_server", "jupyter_kernel_gateway", "jupyter_cli
 
 
 async def measure(names: list[str], effort: Effort) -> Comparison:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for all who are started from here
     before = conditions()
     begin = time.monotonic()
     async with AsyncExitStack() as stack:

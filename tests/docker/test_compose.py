@@ -116,7 +116,7 @@ def composed(tmp_path: Path) -> Iterator[Composed]:
         composed.wait_ready()
         yield composed
     finally:
-        composed("down")
+        composed("down", "--volumes")
         for found in engine.containers(f"{OWNER}={state}/gateway/docker"):
             engine.remove(found.container)
         engine.close()
@@ -132,6 +132,17 @@ async def test_what_compose_starts_serves_sessions_that_outlive_it(composed: Com
     await asyncio.to_thread(composed.wait_ready)
     assert await composed.run(kernel["id"], "x + 1") == "42"
     assert "healthy" in await asyncio.to_thread(until_healthy, composed)
+
+
+async def test_the_service_cannot_ask_the_engine_but_through_the_proxy(composed: Composed):
+    tried = (
+        "import os, docker; client = docker.APIClient(base_url=os.environ['DOCKER_HOST'], version='auto')\n"
+        "try: client.create_container('cellgate/python:latest', ['id'])\n"
+        "except docker.errors.APIError as error: print(os.getgroups(), os.listdir('/var/run'), error.status_code)"
+    )
+    said = await asyncio.to_thread(composed, "exec", "-T", "cellgate", "python3", "-c", tried)
+    assert said.endswith(" 403\n") and "docker.sock" not in said, said
+    assert str(os.stat("/var/run/docker.sock").st_gid) not in said.partition("]")[0].strip("[").split(", "), said
 
 
 def until_healthy(composed: Composed) -> str:

@@ -13,9 +13,9 @@ from typing import Any
 
 from tests.bench import interrupt, latency, memory, output, start, sustained
 from tests.bench.gateway import agent as gateway_agent
+from tests.bench.gateway import audit, idle, policy, relay, rest, stall, throughput
 from tests.bench.gateway import command as gateway_command
 from tests.bench.gateway import files as gateway_files
-from tests.bench.gateway import idle, policy, relay, rest, stall, throughput
 from tests.bench.gateway import interrupt as gateway_interrupt
 from tests.bench.gateway import latency as gateway_latency
 from tests.bench.gateway import output as gateway_output
@@ -49,6 +49,7 @@ FIGURES = {
             ("agent", "A warm cell over an agent's websocket; the peer is the v1 websocket", gateway_agent),
             ("rest", "Code run over REST; the peers are named in `rest.py`", rest),
             ("policy", "What judging costs a cell; the peer judges nothing", policy),
+            ("audit", "What the audit log costs; the peer is a server without one", audit),
             ("throughput", "Warm cells in many sessions at once", throughput),
             ("relay", "What a relayed message costs", relay),
             ("output", "Floods of output through the websocket", gateway_output),

@@ -8,7 +8,7 @@ import asyncio
 import gc
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -70,6 +70,7 @@ class Field:
 
 LAP = 20  # requests of one seat: as in a session that is at work
 TURN_SECONDS = 150.0  # for what takes seconds; what takes longer has failed
+SEATED_AT_ONCE = 4
 SETTLE_SECONDS = 0.3  # what was ended is gone, what was started has come to rest, the pool is full again
 
 
@@ -83,21 +84,41 @@ async def by_turns(times: int, who: Iterable[str], turn: Callable[[str], Awaitab
         try:
             await asyncio.wait_for(turn(name), TURN_SECONDS)
         except Exception as error:  # one's failure is no reason to leave out the others
-            failed[name] = f"failed: {type(error).__name__}: {error}"[:300]
+            failed[name] = failure(error)
 
     await interleave(times, *(partial(guarded, name) for name in who))
     return failed
 
 
+def failure(error: Exception) -> str:
+    return f"failed: {type(error).__name__}: {error}"[:300]
+
+
 @asynccontextmanager
-async def seated(contenders: Mapping[str, Contender], *, quick_acks: bool = True):
-    """A seat with each, by name."""
-    async with AsyncExitStack() as stack:
-        seats: dict[str, Seat] = {}
+async def seated(contenders: Mapping[str, Contender], figure: Figure, *, quick_acks: bool = True):
+    """A seat with each that has one to give, by name; of others the figure notes why not."""
+    seats: dict[str, Seat] = {}
+    try:
         for name, contender in contenders.items():
-            seats[name] = await contender.seat(quick_acks=quick_acks)
-            stack.push_async_callback(seats[name].close)
+            try:
+                seats[name] = await contender.seat(quick_acks=quick_acks)
+            except Exception as error:
+                figure.notes[name] = failure(error)
         yield seats
+    finally:
+        await end_all(seats.values())
+
+
+async def end_all(seats: Iterable[Seat]) -> None:
+    """Several at a time, the last first: some take a second."""
+    waiting = list(seats)
+
+    async def end() -> None:
+        while waiting:
+            with suppress(Exception):  # else its server ends it
+                await asyncio.wait_for(waiting.pop().close(), TURN_SECONDS)
+
+    await asyncio.gather(*(end() for _ in range(SEATED_AT_ONCE * 2)))
 
 
 # -- from nothing ----------------------------------------------------------------------------------------------------
@@ -137,7 +158,7 @@ async def warm(field: Field, effort: Effort) -> list[Figure]:
     as_it_is = Figure("warm", "A warm 1+1, by a client as it is", "ms")
     hasty = Figure("warm_quick", "A warm 1+1, by a client that acknowledges at once", "ms")
     for figure, quick_acks in ((as_it_is, False), (hasty, True)):
-        async with seated(field.contenders, quick_acks=quick_acks) as seats:
+        async with seated(field.contenders, figure, quick_acks=quick_acks) as seats:
 
             async def lap(name: str, figure: Figure = figure, seats: Mapping[str, Seat] = seats) -> None:
                 figure.add(name, *[(await seats[name].execute("1+1")).seconds * 1e3 for _ in range(LAP)])
@@ -150,29 +171,35 @@ async def warm(field: Field, effort: Effort) -> list[Figure]:
 
 async def concurrency(field: Field, effort: Effort) -> list[Figure]:
     figure = Figure("concurrency", "1+1 in many sessions at once, in all", "/s", "sessions", more_is_better=True)
-    async with AsyncExitStack() as stack:
-        seats: dict[str, list[Seat]] = {}
-
-        async def fill(name: str) -> None:
-            seats[name] = []
-            for _ in range(max(effort.together)):
-                seat = await field.contenders[name].seat()
-                stack.push_async_callback(seat.close)
-                seats[name].append(seat)
-
-        figure.notes.update(await by_turns(1, field.servers(), fill))
+    seats: dict[str, list[Seat]] = {name: [] for name in field.servers()}
+    try:
+        for name, mine in seats.items():
+            try:
+                await fill(mine, field.contenders[name], max(effort.together), effort.growing_seconds)
+            except Exception as error:
+                figure.notes[name] = failure(error)
         for count in effort.together:
+            able = [name for name, mine in seats.items() if len(mine) >= count]
 
             async def lap(name: str, count: int = count) -> None:
                 begin = perf_counter()
                 await asyncio.gather(*(ask(seat) for seat in seats[name][:count]))
                 figure.add(name, count * LAP / (perf_counter() - begin), at=count)
 
-            await by_turns(1, field.servers(), lap)
+            await by_turns(1, able, lap)
             for sizes in figure.samples.values():
                 sizes.pop(count, None)
-            figure.notes.update(await by_turns(max(3, effort.laps // 4), seats, lap))
+            figure.notes.update(await by_turns(max(3, effort.laps // 4), able, lap))
+    finally:
+        await end_all([seat for mine in seats.values() for seat in mine])
     return [figure]
+
+
+async def fill(seats: list[Seat], contender: Contender, count: int, seconds: float) -> None:
+    """As many as there is time for."""
+    deadline = perf_counter() + seconds
+    while len(seats) < count and perf_counter() < deadline:
+        seats += await asyncio.gather(*(contender.seat() for _ in range(min(SEATED_AT_ONCE, count - len(seats)))))
 
 
 async def ask(seat: Seat) -> None:
@@ -216,7 +243,7 @@ async def output(field: Field, effort: Effort) -> list[Figure]:
     ):
         figure = Figure(name, title, "ms", axis)
         figures.append(figure)
-        async with seated(field.contenders) as seats:
+        async with seated(field.contenders, figure) as seats:
             for size in sizes:
                 await measure_flood(field, seats, figure, cpu if name == "lines" else None, make(size), size, effort)
     return figures
@@ -292,20 +319,8 @@ async def sessions(field: Field, effort: Effort) -> list[Figure]:
         try:
             await grow(name)
         except Exception as error:
-            each.notes[name] = f"failed: {type(error).__name__}: {error}"[:300]
+            each.notes[name] = failure(error)
     return [each, whole, begun, asked]
-
-
-async def end_all(seats: list[Seat]) -> None:
-    """Several at a time: some take a second."""
-    waiting = list(reversed(seats))
-
-    async def end() -> None:
-        while waiting:
-            with suppress(Exception):  # its server ends it, and all others
-                await waiting.pop().close()
-
-    await asyncio.gather(*(end() for _ in range(8)))
 
 
 # -- what goes wrong -------------------------------------------------------------------------------------------------
@@ -313,7 +328,7 @@ async def end_all(seats: list[Seat]) -> None:
 
 async def interrupt(field: Field, effort: Effort) -> list[Figure]:
     figure = Figure("interrupt", "From the interrupt of a busy loop to reply and idle", "ms")
-    async with seated(field.contenders) as seats:
+    async with seated(field.contenders, figure) as seats:
 
         async def one(name: str) -> None:
             figure.add(name, await seats[name].interrupt())

@@ -42,9 +42,14 @@ async def measure(names: list[str], effort: Effort) -> Comparison:
         )
         print("\n".join(listed(comparison)), flush=True)
         for name in names:
-            for figure in await MEASURES[name](Field(contenders, pooled), effort):
-                comparison.figures.append(figure)
-                print(as_text(figure), flush=True)
+            try:
+                figures = await MEASURES[name](Field(contenders, pooled), effort)
+            except Exception as error:  # what the others tell is worth keeping
+                comparison.absent[name] = f"{type(error).__name__}: {error}"
+                print(f"\n{name} failed: {comparison.absent[name]}", flush=True)
+                continue
+            comparison.figures += figures
+            print("\n".join(map(as_text, figures)), flush=True)
     comparison.made |= {"load_after": conditions()["load"], "seconds": round(time.monotonic() - begin)}
     return comparison
 

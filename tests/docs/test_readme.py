@@ -15,6 +15,7 @@ from cellgate.serve import greeting
 from cellgate.serve.child import about_native
 from cellgate.settings import profiles_as_markdown, read_settings, settings_as_markdown
 from tests.bench.compare.figures import Comparison, as_markdown
+from tests.docs.specification import targets
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -114,6 +115,14 @@ def test_every_file_that_a_document_names_exists(document):
     linked = [document.parent / target for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)]
     named = [ROOT / path for path in re.findall(r"`((?:server|kernels|tests)/[\w./-]+\.(?:py|md))`", text)]
     assert [str(path) for path in linked + named if not path.exists()] == []
+
+
+def test_the_targets_are_those_of_the_benches():
+    table = README.split("<!-- targets; ")[1].split("-->\n")[1].split("<!-- end of targets")[0]
+    known = {(target.figure, number) for target in targets() for number in target.wanted.split(", ")}
+    rows = [re.split(r" *\| *", row.strip("| "))[1:] for row in table.splitlines()[2:]]
+    told = [(figure.strip("`"), number.rsplit(" ", 1)[0]) for numbers, figure in rows for number in numbers.split(", ")]
+    assert len(told) >= len(rows) and [one for one in told if one not in known] == []
 
 
 def slug(heading: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Protocol
@@ -244,7 +244,8 @@ def shims() -> set[int]:
     found: set[int] = set()
     for process in psutil.process_iter(["name"]):
         if process.info["name"].startswith("containerd-shim"):
-            found |= family(process.pid)
+            with suppress(psutil.NoSuchProcess):
+                found |= family(process.pid)
     return found
 
 
@@ -252,9 +253,8 @@ def own_bytes(pids: set[int]) -> int:
     """Of all of them together: PSS, by which a page that several share counts once."""
     total = 0
     for pid in pids:
-        try:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:  # it has ended meanwhile
-            continue
-        total += int(rollup.partition("\nPss:")[2].split()[0]) << 10
+            if found := re.search(r"^Pss: +(\d+) kB", rollup, re.MULTILINE):
+                total += int(found[1]) << 10
     return total

@@ -4,21 +4,20 @@
     client ◀── send(frames, mark), shut(code, reason), pause(), resume()    what it calls
 
 Tornado takes 14 microseconds to send a message, and answers much of what RFC 6455 forbids with silence or with the
-wrong code; so only its handshake and its stream are used. Knows nothing of Jupyter, of sessions, or of who may connect.
+wrong code; so only its handshake is used. Knows nothing of Jupyter, of sessions, or of who may connect.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream
 from tornado.websocket import WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
+from cellgate.gateway.duplex import Duplex
 from cellgate.gateway.frames import (
     Close,
     CloseCode,
@@ -41,7 +40,6 @@ SILENCE_SECONDS = 75.0  # two pings went unanswered, the second for 15 s: there 
 CLOSE_SECONDS = 5.0  # for a client to take what is buffered and our close frame, and to answer it
 READ_BYTES = 4 << 10  # read at a time; as many pings hold the loop for some 4 ms
 MAX_READ_BYTES = 64 << 10  # the same of a large frame, whose bytes cost little
-MAX_PIECES = 512  # of one system call; Linux takes 1024
 MAX_MARKS = 1024  # remembered of those not answered; of a client that answers none the oldest are forgotten
 
 
@@ -136,10 +134,12 @@ class _Connection(WebSocketProtocol13):
     def __init__(self, handler: WebSocket, params: Any) -> None:
         super().__init__(handler, False, params)
         self._loop = asyncio.get_running_loop()
+        self._duplex: Duplex | None = None  # from the handshake on
         self._reader = FrameReader(params.max_message_size)
-        self._may_hear = asyncio.Event()
-        self._may_hear.set()
-        self._is_closing = self._has_ended = False
+        self._events: Iterator[Event] = iter(())  # of what was read: some may be left for when they may be heard
+        self._may_hear = True
+        self._is_receiving = self._is_closing = self._has_ended = self._is_lingering = False
+        self._over: asyncio.Future[None] = self._loop.create_future()
         self._outcome: tuple[int | None, str] = (None, "the connection was lost")
         self._deadline: asyncio.TimerHandle | None = None  # of the closing
         self._next_look: asyncio.TimerHandle | None = None  # whether there is life
@@ -149,18 +149,16 @@ class _Connection(WebSocketProtocol13):
         self._last_ping: bytes | None = None  # of the client's, while the pong before waits to be taken
         self._pong_end = 0  # of the latest pong, as `sent_bytes` counts
         self._has_backlog = False  # of which `drained` will tell
-        self._direct_bytes = 0  # that went into the socket past the stream
-        self._opened_at = 0  # of the stream's bytes: those of the handshake are none of ours
 
     # -- writing
 
     @property
     def buffered_bytes(self) -> int:
-        return 0 if self.stream.closed() else self.stream._total_write_index - self.stream._total_write_done_index
+        return 0 if self._duplex is None else self._duplex.buffered_bytes
 
     @property
     def sent_bytes(self) -> int:
-        return self._direct_bytes + self.stream._total_write_done_index - self._opened_at
+        return 0 if self._duplex is None else self._duplex.sent_bytes
 
     def send(self, frames: Sequence[Frame], mark: bytes | None) -> None:
         if self._is_closing:
@@ -170,32 +168,12 @@ class _Connection(WebSocketProtocol13):
         self._write(join_frames(frames, mark))
 
     def _write(self, pieces: list[Buffer]) -> None:
-        """Straight into the socket while nothing waits for it, which takes half the time of the stream's own write."""
-        stream, taken, written = self.stream, 0, None
-        try:
-            if stream.closed():  # by the other end, while nothing is heard
-                raise StreamClosedError
-            if not stream.writing():
-                try:
-                    taken = stream.socket.sendmsg(pieces[:MAX_PIECES])
-                    self._direct_bytes += taken
-                except BlockingIOError:
-                    pass
-            for piece in pieces:
-                if taken >= len(piece):
-                    taken -= len(piece)
-                else:
-                    written = stream.write(memoryview(piece)[taken:])
-                    taken = 0
-        except OSError:
-            self._loop.call_soon(self._abort)  # soon: nobody's `send` should find itself in `ended`
-        if written is not None:
-            self._has_backlog = True
-            written.add_done_callback(self._on_written)
+        if self._duplex is not None and pieces:
+            self._duplex.send(pieces)
+            if self._duplex.buffered_bytes:
+                self._has_backlog = True
 
-    def _on_written(self, written: asyncio.Future[None]) -> None:
-        if written.exception() is not None:
-            return self._abort()
+    def _taken(self) -> None:
         if self._last_ping is not None:
             self._answer_ping(self._last_ping)
         if self._has_backlog and self.buffered_bytes == 0 and not self._is_closing:
@@ -218,39 +196,52 @@ class _Connection(WebSocketProtocol13):
         """Called by tornado once the stream is ours, before the handler's `open`."""
         self.handler._connection = self
         self.stream.set_nodelay(True)
-        self._opened_at = self.stream._total_write_index
+        unwritten = _take_over(self.stream)
+        self._duplex = Duplex(self.stream.socket, heard=self._read, taken=self._taken, lost=self._abort)
+        self._write(unwritten)
         self._alive_at = self._loop.time()
         self._look_later(self._alive_at + self.handler.ping_seconds)
 
     async def _receive_frame_loop(self) -> None:
         """Called by tornado after the handler's `open`; returns when all is over."""
+        self._is_receiving = True
+        self._events = self._reader.feed(bytes(self.stream._read_buffer))  # what came together with the handshake
+        self._go_on()
         try:
-            while not self._has_ended:
-                size = max(READ_BYTES, min(self._reader.missing_bytes, MAX_READ_BYTES))
-                reading = cast("asyncio.Future[bytes]", self.stream.read_bytes(size, partial=True))
-                if reading.done():
-                    await asyncio.sleep(0)  # who sends without a pause leaves others their turn
-                await self._take(await reading)
-        except WebSocketError as error:
-            self.shut(error.code, str(error))
-        except StreamClosedError:
-            pass
+            await self._over
         except asyncio.CancelledError:  # the loop ends
             self._abort()
             raise
-        await self._linger()
-        self._abort()
 
-    async def _take(self, data: bytes) -> None:
+    def _read(self, data: bytes) -> None:
         self._alive_at = self._loop.time()
-        for event in self._reader.feed(data):
-            if await self._may_hear.wait() and not self._has_ended:
+        if not self._is_lingering:
+            self._events = self._reader.feed(data)
+            self._hear()
+
+    def _hear(self) -> None:
+        """What was read, as long as it may be heard."""
+        try:
+            while self._may_hear and not self._has_ended and (event := next(self._events, None)) is not None:
                 self._handle(event)
+        except WebSocketError as error:
+            self.shut(error.code, str(error))
+            self._linger()
+        if self._duplex is not None:
+            self._duplex.read_bytes = max(READ_BYTES, min(self._reader.missing_bytes, MAX_READ_BYTES))
+
+    def _go_on(self) -> None:
+        """With what is left of what was read, and then with what comes."""
+        if self._may_hear and self._is_receiving:
+            self._hear()
+        if self._may_hear and self._is_receiving and self._duplex is not None:
+            self._duplex.resume()
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Close):
             self.shut(event.code, event.reason)
             self._tell_end()
+            self._linger()
         elif isinstance(event, Message):
             if not self._is_closing:
                 self._call(self.handler.heard, event.data)
@@ -270,18 +261,22 @@ class _Connection(WebSocketProtocol13):
 
     def pause(self) -> None:
         if not self._is_closing:
-            self._may_hear.clear()
+            self._may_hear = False
+            if self._duplex is not None:
+                self._duplex.pause()
 
     def resume(self) -> None:
         self._alive_at = self._loop.time()
-        self._may_hear.set()
+        if not self._may_hear:
+            self._may_hear = True
+            self._loop.call_soon(self._go_on)  # soon: whoever calls may be within what would be called
 
     def _look_for_life(self, due: float) -> None:
         """Every byte of the client is a sign of life. So is what its socket takes of a backlog: the room for it came
         from the other end. When it is we who were away, the client's signs may lie unread."""
         now, sent, handler = self._loop.time(), self.sent_bytes, self.handler
         is_taking = self.buffered_bytes and sent > self._sent_at_look
-        if is_taking or not self._may_hear.is_set() or now - due > handler.ping_seconds:
+        if is_taking or not self._may_hear or now - due > handler.ping_seconds:
             self._alive_at = now
         self._sent_at_look = sent
         silence = now - self._alive_at
@@ -303,34 +298,30 @@ class _Connection(WebSocketProtocol13):
         self._write([close_frame(code, reason)])
         self._is_closing = True
         self._outcome = (code, reason)
-        self._may_hear.set()
+        self.resume()
         self._stop_timers()
         self._deadline = self._loop.call_later(self.handler.close_seconds, self._abort)
 
-    async def _linger(self) -> None:
-        """Let the client take our close frame. Were the connection closed at once, with something of the client's
-        unread, the client would find it reset."""
-        try:
-            if self._is_closing and not self.stream.closed():
-                await self.stream.write(b"")
-                self.stream.socket.shutdown(socket.SHUT_WR)
-                while True:
-                    await self.stream.read_bytes(MAX_READ_BYTES, partial=True)
-                    await asyncio.sleep(0)
-        except OSError:  # the end of the stream too: the client's, or that of `_deadline`
-            pass
+    def _linger(self) -> None:
+        """Let the client take our close frame, until its end or `_deadline`. Were the connection closed at once, with
+        something of the client's unread, the client would find it reset."""
+        self._is_lingering = True
+        if self._duplex is not None:
+            self._duplex.end_writing()
+            self._duplex.resume()
 
     def _abort(self) -> None:
         """The end, at once and for good. What was not taken is dropped, in the kernel's buffers too."""
         self._is_closing = self.client_terminated = self.server_terminated = True
         self._stop_timers()
+        if self._duplex is not None:
+            self._duplex.close()
         stream = cast("IOStream | None", self.stream)  # None when the handshake fails
-        if stream is not None and not stream.closed():
-            if self.buffered_bytes:
-                stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if stream is not None:
             stream.close()
         self._tell_end()
-        self._may_hear.set()
+        if not self._over.done():
+            self._over.set_result(None)
 
     def _stop_timers(self) -> None:
         for timer in (self._deadline, self._next_look):
@@ -353,3 +344,16 @@ class _Connection(WebSocketProtocol13):
     def on_connection_close(self) -> None:
         if not self._has_ended:  # else it is only the answer to `_tell_end`
             self._abort()
+
+
+def _take_over(stream: IOStream) -> list[Buffer]:
+    """Take tornado's hands off the socket of its stream. Returns what it has not written of the handshake."""
+    if stream._state is not None:
+        stream.io_loop.remove_handler(stream.fileno())
+        stream._state = None
+    buffer, unwritten = stream._write_buffer, list[Buffer]()
+    while waiting := len(buffer):
+        with buffer.peek(waiting) as view:
+            unwritten.append(bytes(view))
+        buffer.advance(len(unwritten[-1]))
+    return unwritten

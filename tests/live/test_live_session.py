@@ -194,10 +194,11 @@ async def test_a_last_message_that_never_was_changes_nothing(live: LiveSession, 
 
 
 async def test_a_reply_that_the_connection_did_not_live_to_see_is_delivered(live: LiveSession):
-    first = Client(live)
-    cell = first.ask("import time; time.sleep(0.2); 'over'")
-    await first.until(lambda: live.execution_state == "busy")
+    first, other = Client(live), Client(live, b"other")
+    cell = first.ask("input(); 'over'", allow_stdin=True)
+    await first.until(lambda: any(m["msg_type"] == "input_request" for m in first.messages))
     first.leave()
+    other.send_request("input_reply", {"value": ""}, Channel.STDIN)
     await until(lambda: live.execution_state == "idle", BOUND)
     again = Client(live)
     assert (await again.outcome(cell)).value == "'over'"

@@ -368,7 +368,9 @@ class Journal:
         return True
 
     def close(self) -> None:
-        """Let go of the files, and of the budget. Does nothing twice."""
+        """Write what the disk refused, if it takes that by now; let go of the files, and of the budget. Does nothing
+        twice."""
+        self.retry()
         if self._current:
             self._current.close()
             self._current = None

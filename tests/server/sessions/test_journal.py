@@ -554,6 +554,19 @@ def test_a_crash_while_the_disk_is_full_leaves_what_was_written(place, disk):
     assert heir.next_seq == 2
 
 
+def test_what_is_held_in_memory_is_written_by_whoever_closes_in_order(place, disk):
+    """A gateway that was told to end within a second of the room that there was again left its heir without it."""
+    journal = Journal.open(place, limit_bytes=PLENTY)
+    disk.room = 300
+    fill(journal, 100)
+    journal.close()
+    assert len(said(Journal.open(place, limit_bytes=PLENTY))[0]) < 100, "there is no room yet"
+    disk.room = 1 << 60
+    journal.close()
+    bodies, gaps = said(Journal.open(place, limit_bytes=PLENTY))
+    assert list(bodies) == list(range(1, 101)) and not gaps
+
+
 def test_a_journal_on_a_full_disk_begins_in_memory(place, disk):
     disk.room = 0
     journal = Journal.open(place, limit_bytes=PLENTY)

@@ -42,7 +42,7 @@ class Gatekeeper:
         known = self._judges.recall(message.msg_type, message.content, self.policy, self._language)
         if known is None or not known.allowed:
             return None
-        self._tell(message, known, 0.0)
+        self._happenings.tell(VerdictGiven(self._who, message.msg_type, (), 0.0))
         return known
 
     async def judge(self, message: ClientMessage) -> Judgement:

@@ -212,8 +212,7 @@ class Judges:
         worker.close()
 
 
-@dataclass(frozen=True)
-class _Request:
+class _Request(NamedTuple):
     """What a worker is asked, as it goes there; and what its verdict is remembered by."""
 
     key: bytes

@@ -642,7 +642,7 @@ def test_a_cell_is_busy_once_also_when_its_kernel_dies_under_another_gateway_tha
 def test_a_cell_whose_beginning_is_no_longer_kept_has_said_that_it_is_busy():
     stage = Stage().started()
     stage.ask(cell("c1"))
-    stage.read = lambda seq, _: Reading(Gap(seq, seq + 9), [], seq + 10)  # type: ignore[method-assign]
+    stage.read = lambda seq, _: Reading(Gap(seq, seq + 9), [], seq + 10)
     stage.crash()
     stage.do(stage.session.kernel_lost(stage.now))
     assert "busy" not in stage.told("c1")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+import os
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,20 @@ from cellgate.sandbox.docker.driver import DockerDriver
 from tests.support.docker import open_docker
 
 OpenDriver = Callable[..., Awaitable[DockerDriver]]
+
+
+@contextmanager
+def directory_in_memory(prefix: str) -> Iterator[Path]:
+    """For an image's files, which are many: written and removed at once. Skips the test where this is not root. Its
+    path is short, as a socket's must be."""
+    if os.geteuid():
+        pytest.skip("only root can mount what these files lie in")
+    with tempfile.TemporaryDirectory(prefix=prefix) as directory:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4g,mode=0755", "cellgate", directory], check=True)
+        try:
+            yield Path(directory)
+        finally:
+            subprocess.run(["umount", "--recursive", "--lazy", directory], check=True)
 
 
 @pytest.fixture

@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from cellgate.sandbox.certificate import Reason
 from cellgate.sandbox.client import KernelClient
 from cellgate.sandbox.docker.driver import DockerDriver
 from cellgate.sandbox.docker.engine import Engine, EngineFailed
-from tests.docker.conftest import OpenDriver
+from tests.docker.conftest import OpenDriver, directory_in_memory
 from tests.support.drivers import SMALL
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio]
@@ -81,15 +79,9 @@ async def until(holds: Callable[[], object]) -> None:
 
 @pytest.fixture(scope="module")
 def directory_of_engine() -> Iterator[Path]:
-    """With the image in it, once it was copied: in memory, where it is written and removed at once."""
-    if os.geteuid():
-        pytest.skip("only root can start an engine of its own")
-    with tempfile.TemporaryDirectory(prefix="cellgate-engine-") as directory:  # short, as a socket's name must be
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4g", "cellgate", directory], check=True)
-        try:
-            yield Path(directory)
-        finally:
-            subprocess.run(["umount", "--recursive", "--lazy", directory], check=True)
+    """With the image in it, once it was copied."""
+    with directory_in_memory("cellgate-engine-") as directory:
+        yield directory
 
 
 @pytest.fixture

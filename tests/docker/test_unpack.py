@@ -6,7 +6,6 @@ import asyncio
 import io
 import os
 import tarfile
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from cellgate.sandbox.docker.engine import Engine
 from cellgate.sandbox.docker.unpack import extract, unpack
 from cellgate.sandbox.native.driver import NativeDriver
 from cellgate.sandbox.native.images import UnpackedImage, find_images, hold, write_about
+from tests.docker.conftest import directory_in_memory
 from tests.support.docker import make_image
 from tests.support.native import skip_without_native
 from tests.support.server import served
@@ -136,16 +136,15 @@ def state() -> Iterator[Path]:
         make_image("python")
     except DriverUnavailable as error:
         pytest.skip(str(error))
-    with tempfile.TemporaryDirectory(prefix="cellgate-test-") as directory:
-        Path(directory).chmod(0o711)
-        images = Path(directory) / "images"
+    with directory_in_memory("cellgate-test-") as directory:
+        images = directory / "images"
         images.mkdir()
         engine = Engine.open()
         try:
             unpack(engine, "python", images, print)
         finally:
             engine.close()
-        yield Path(directory)
+        yield directory
 
 
 @pytest_asyncio.fixture

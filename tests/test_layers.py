@@ -80,6 +80,7 @@ RULES = [
         Rule(f"cellgate.gateway.{pure}", "a decision needs no HTTP library", forbidden=("tornado", "asyncio", "socket"))
         for pure in ("auth", "bodies")
     ),
+    Rule("cellgate", "traces are off unless asked for", forbidden=("opentelemetry",), but=("cellgate.metrics.traces",)),
     Rule("cellgate", "one driver speaks to Docker", forbidden=("docker",), but=("cellgate.sandbox.docker",)),
     Rule(
         "cellgate",

@@ -37,6 +37,7 @@ from cellgate.gateway.v1.routes import BEGINS, STARTS, V1_ROUTES
 from cellgate.gateway.visitors import Visitors
 from cellgate.live.manager import Manager
 from cellgate.metrics.meters import Meters
+from cellgate.metrics.traces import Traces
 from cellgate.settings import Settings
 
 __all__ = ["ROUTES", "make_app"]
@@ -182,8 +183,10 @@ def make_app(
     settings: Settings,
     logos: Logos | None = None,
     assets: Assets | None = None,
+    traces: Traces | None = None,
 ) -> Application:
-    """All that is served for this manager, to whom this guard lets in. `logos`, `assets`: if they were read already."""
+    """All that is served for this manager, to whom this guard lets in. `logos`, `assets`: if they were read already;
+    `traces`: if any are told."""
     # At a lower level it quotes headers that make no sense, and with them perhaps the token.
     logging.getLogger("tornado.general").setLevel(logging.WARNING)
     services = Services(
@@ -191,6 +194,7 @@ def make_app(
         guard=guard,
         visitors=Visitors(guard, manager.happenings.tell),
         meters=Meters(manager),
+        traces=traces,
         readiness=Readiness(manager),
         settings=settings,
         notebooks=Notebooks(manager.directory / "notebooks.json"),
@@ -199,6 +203,7 @@ def make_app(
         calls=Calls(),
         document=json.dumps(document(ROUTES, settings)).encode(),
         scopes={(route.handler, method): row.scope for route in ROUTES for method, row in route.operations.items()},
+        paths={route.handler: route.path for route in reversed(ROUTES)},
     )
     return Application(
         [(route.pattern, route.handler) for route in ROUTES],

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cellgate.gateway.visitors import Visitors
     from cellgate.live.manager import Manager
     from cellgate.metrics.meters import Meters
+    from cellgate.metrics.traces import Traces
     from cellgate.settings import Settings
 
 __all__ = [
@@ -148,6 +149,7 @@ class Services:
     guard: Guard
     visitors: Visitors
     meters: Meters
+    traces: Traces | None
     readiness: Readiness
     settings: Settings
     notebooks: Notebooks
@@ -156,6 +158,7 @@ class Services:
     calls: Calls
     document: bytes  # what /v1/openapi.json answers
     scopes: Mapping[tuple[type[Handler], str], Scope | None]  # by handler and method: what one must have
+    paths: Mapping[type[Handler], str]  # by handler: as the table of routes has it
 
 
 class Refused(Exception):
@@ -238,6 +241,8 @@ def log_request(handler: RequestHandler) -> None:
         facts["principal"] = caller.name
     if about := _OF_SESSION.match(path):
         facts["session"] = about[1]
+    if isinstance(handler, Handler) and (traces := handler.services.traces) is not None:
+        traces.end(handler.asked_as, status, str(facts.get("principal", "")))
     access_log.log(level, "%s %s %s %d %.1f ms", remote, method, path, status, milliseconds, extra={"facts": facts})
 
 
@@ -296,6 +301,9 @@ class Handler(RequestHandler):
         )
 
     def prepare(self) -> None:
+        if (traces := self.services.traces) is not None:
+            path = self.services.paths.get(type(self), "")
+            traces.begin(self.asked_as, self.request.headers, self.request.method or "", path)
         if self.request.method == "OPTIONS" and "Access-Control-Request-Method" in self.request.headers:
             self._answer_preflight()
         elif not self.is_anonymous:

@@ -35,6 +35,7 @@ from cellgate.gateway.visitors import watch_tokens
 from cellgate.live.judging import Judges
 from cellgate.live.kernelspecs import Kernelspec, find_kernelspecs
 from cellgate.live.manager import Manager, OpenDriver
+from cellgate.metrics.traces import Traces
 from cellgate.policy.policies import Policy
 from cellgate.sandbox.native.warden import TEMPLATES
 from cellgate.settings import Settings
@@ -78,14 +79,15 @@ async def run_gateway(
     judges: Judges,
     issuer: Issuer | None = None,
     tokens: Path | None = None,
+    make_traces: Callable[[], Traces] | None = None,
     end_sessions: bool = False,
     on_serving: Callable[[], object] = lambda: None,
 ) -> None:
     """Serve on these sockets, which are listening already, until SIGTERM or SIGINT. Then nobody new is let in, and
     sandboxes are kept, or ended with `end_sessions`; at SIGHUP, for a gateway with other settings, they are kept.
-    `tokens`: where the operator's are found; `issuer`: who vouches for others, with its keys. Raises what
-    `Manager.open` raises, for an OSError StorageFull; and DriverUnavailable when the driver is lost and its sandboxes
-    live on."""
+    `tokens`: where the operator's are found; `issuer`: who vouches for others, with its keys; `make_traces`: if any are
+    to be told. Raises what `Manager.open` raises, for an OSError StorageFull; and DriverUnavailable when the driver is
+    lost and its sandboxes live on."""
     told = asyncio.Event()
     renews = False
 
@@ -109,10 +111,13 @@ async def run_gateway(
     except OSError as error:
         raise StorageFull(str(error)) from error
     server: HTTPServer | None = None
+    traces = None if make_traces is None else make_traces()
     watching: list[asyncio.Task[None]] = []
     try:
         guard = make_guard(settings, token, issuer)
-        app = make_app(manager, guard, settings, installed.logos, installed.assets)
+        app = make_app(manager, guard, settings, installed.logos, installed.assets, traces)
+        if traces is not None:
+            manager.happenings.listen(traces.hear)
         if tokens is not None:
             watch = watch_tokens(TokenWatch(tokens), guard, app.settings["services"].visitors)
             watching.append(asyncio.ensure_future(watch))
@@ -139,6 +144,8 @@ async def run_gateway(
             await asyncio.wait_for(manager.close(end_sessions=end_sessions and not renews), CLOSE_SECONDS)
         except asyncio.TimeoutError:
             log.error("sessions were not let go of within %g s; the next start takes them over", CLOSE_SECONDS)
+        if traces is not None:
+            traces.close()
 
 
 def make_guard(settings: Settings, token: str, issuer: Issuer | None = None) -> Guard:

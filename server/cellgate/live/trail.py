@@ -11,8 +11,9 @@ import re
 import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["REQUEST_ID", "Request", "begin", "request_id"]
+__all__ = ["REQUEST_ID", "Request", "begin", "current", "request_id"]
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # fits a UUID, a trace's id, and a line of a log
 
@@ -21,6 +22,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # fits a UUID, a tr
 class Request:
     id: str
     is_over: bool = False
+    span: Any = None  # of OpenTelemetry's, where traces are told
 
 
 _current: ContextVar[Request | None] = ContextVar("request", default=None)
@@ -34,7 +36,13 @@ def begin(chosen: str | None) -> Request:
     return request
 
 
+def current() -> Request | None:
+    """What this is done for."""
+    request = _current.get()
+    return None if request is None or request.is_over else request
+
+
 def request_id() -> str:
     """Of the request that this is done for; "" when it is done for none."""
-    request = _current.get()
-    return "" if request is None or request.is_over else request.id
+    request = current()
+    return "" if request is None else request.id

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> ExitStatus:
     """Carry out `cellgate serve`. Raises UsageError, LimitError, EndedBySignal."""
     from cellgate.access.keys import open_issuer
+    from cellgate.metrics.traces import prepare_traces
     from cellgate.serve.child import GatewayProcess, load_everything  # they bring a whole server with them
     from cellgate.serve.keeper import Keeper, WardenStarter
     from cellgate.serve.listening import address_url, addresses_of, check_exposure, listen
@@ -70,7 +71,11 @@ def execute(args: argparse.Namespace) -> ExitStatus:
             places,
             account,
             list(sockets),
-            partial(load_everything(settings.driver), issuer=open_issuer(settings)),
+            partial(
+                load_everything(settings.driver),
+                issuer=open_issuer(settings),
+                make_traces=prepare_traces(os.environ),
+            ),
             end_sessions=args.end_sessions,
             engine=engine_group(os.environ) if settings.driver == "docker" else None,
         )

@@ -49,12 +49,12 @@ FULL = Effort(
     images=(1, 10, 100),
     floods=4,
     sessions=(1, 100, 500, 1_000),
-    growing_seconds=100,
+    growing_seconds=80,
     interrupts=24,
     deaths=5,
 )
 QUICK = Effort(6, 4, (1, 10), (10, 100, 1_000), (1, 10), (1, 10), 2, (1, 20, 100), 8, 6, 1)
-TINY = Effort(1, 1, (1, 2), (10,), (1,), (1,), 1, (1, 2), 5, 1, 1)  # only to see that it runs
+TINY = Effort(2, 1, (1, 2), (10,), (1,), (1,), 1, (1, 2), 5, 1, 1)  # only to see that it runs
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Field:
 LAP = 20  # requests of one seat: as in a session that is at work
 TURN_SECONDS = 150.0  # for what takes seconds; what takes longer has failed
 SEATED_AT_ONCE = 4
-SETTLE_SECONDS = 0.3  # what was ended is gone, what was started has come to rest, the pool is full again
+SETTLE_SECONDS = 0.3  # what was ended is gone, what was started has come to rest
+REFILL_SECONDS = 2.5  # a pool is full again, of gVisor's containers too
 
 
 async def by_turns(times: int, who: Iterable[str], turn: Callable[[str], Awaitable[None]]) -> dict[str, str]:
@@ -128,16 +129,19 @@ async def start(field: Field, effort: Effort) -> list[Figure]:
     cold = Figure("start", "From nothing to the first answer: POST, websocket, 1+1", "ms")
     pooled = Figure("start_pooled", "The same out of a pool", "ms", notes={"": "who is not here has no pool"})
 
-    async def one(figure: Figure, among: Mapping[str, Contender], name: str) -> None:
+    async def one(figure: Figure, among: Mapping[str, Contender], settle_seconds: float, name: str) -> None:
         begin = perf_counter()
         seat = await among[name].seat()
         figure.add(name, (perf_counter() - begin) * 1e3)
         await seat.close()
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(settle_seconds)
 
-    kinds: tuple[tuple[Figure, Mapping[str, Contender]], ...] = ((cold, field.contenders), (pooled, field.pooled))
-    for figure, among in kinds:
-        figure.notes.update(await by_turns(effort.starts + 1, among, partial(one, figure, among)))
+    kinds: tuple[tuple[Figure, Mapping[str, Contender], float, int], ...] = (
+        (cold, field.contenders, SETTLE_SECONDS, effort.starts),
+        (pooled, field.pooled, REFILL_SECONDS, effort.starts // 2),
+    )
+    for figure, among, settle_seconds, times in kinds:
+        figure.notes.update(await by_turns(times + 1, among, partial(one, figure, among, settle_seconds)))
         for sizes in figure.samples.values():
             del sizes[0][:1]  # the first one's ways are cold
         forget_the_empty(figure)

@@ -127,7 +127,8 @@ class Host:
         """`birth` brings link streams: as descriptors, or as connections when it listens."""
         self.composer = composer or Composer()
         self._main = threading.main_thread().ident
-        self.is_child = False  # a fork made by user code: it must not speak as the kernel
+        self._pid = 0  # of the kernel, once it is started
+        self._has_forgotten = False
         self._birth = birth
         self._listens = birth.type == socket.SOCK_STREAM  # SO_ACCEPTCONN is no word that gVisor knows
         self._birth.setblocking(False)
@@ -301,8 +302,15 @@ class Host:
 
     # -- life -----------------------------------------------------------------------------------------------
 
+    @property
+    def is_child(self) -> bool:
+        """Whether this is a fork made by user code, which must not speak as the kernel. Its number says so, and not
+        what it was told: an interrupt is for all processes of the kernel's, and may strike before it was."""
+        return os.getpid() != self._pid != 0
+
     def start(self) -> None:
         """Take over file descriptors 0 to 2 and start the reader thread."""
+        self._pid = os.getpid()
         self.capture.start()
         self._watch_signals()
         os.register_at_fork(after_in_child=self._forget)
@@ -378,9 +386,9 @@ class Host:
     def _forget(self) -> None:
         """In a child that user code forked: what it prints goes to the pipes, all else nowhere; and no descriptor
         of the kernel's outlives the kernel in it."""
-        if self.is_child:
+        if self._has_forgotten:
             return
-        self.is_child = True
+        self._has_forgotten = True
         for end in (self._birth, self._stream):
             with suppress(OSError):
                 if end is not None:

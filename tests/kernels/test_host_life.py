@@ -125,6 +125,23 @@ def test_a_forked_child_prints_and_speaks_no_word_as_the_kernel(client):
     assert client.execute("1").result == "1"
 
 
+def test_a_forked_child_that_was_interrupted_before_it_knew_speaks_no_word_as_the_kernel(client):
+    """It was killed for words out of order, and the kernel with it: an interrupt of a fork bomb had done that."""
+    client.execute("from cellgate_kernel.host import Host\nHost._forget.__code__ = (lambda self: 1 / 0).__code__")
+    code = """
+import os, sys
+pid = os.fork()
+if not pid:
+    try:
+        print("of the child", flush=True)
+        display("of the child")
+    finally:
+        os._exit(7)
+os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])"""
+    assert client.execute(code).result == "7"
+    assert client.execute("1 + 1").result == "2"
+
+
 def test_multiprocessing(client):
     code = """
     import multiprocessing

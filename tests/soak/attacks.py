@@ -41,8 +41,7 @@ CELLS: dict[str, tuple[str, float, set[str]]] = {
     "fork bomb": (
         "import os\n[fork] = [call for name, call in vars(os).items() if name == 'fork']\nwhile True: fork()",
         2,
-        # The last: one of its children, interrupted before it knows that it is none, speaks as the kernel.
-        {"timeout_wall", "error", "kernel_unresponsive", "kernel_exit", "kernel_signal", "protocol_violation"},
+        {"timeout_wall", "error", "kernel_unresponsive", "kernel_exit", "kernel_signal"},
     ),
     "fork bomb of a shell": (
         "import subprocess\nsubprocess.Popen(['bash', '-c', 'g=f; f(){ $g|$g& $g|$g& }; $g'])",

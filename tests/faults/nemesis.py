@@ -42,7 +42,7 @@ from tests.faults.websocket import Message
 from tests.native.seen import GONE_SECONDS, is_gone, names_of_groups, pid_inside, pids_in
 from tests.support.server import BOUND, Server, served, until
 
-__all__ = ["FAULTS", "Draw", "Plan", "Report", "Stroke", "check_saved", "draw", "run_round"]
+__all__ = ["FAULTS", "Draw", "Plan", "Report", "as_text", "check_saved", "draw", "run_round"]
 
 SETTLE_SECONDS = 60.0  # for the cells that are under way when the faults end, and for everybody to see them
 STATE_SIZE = "256M"  # of the file system that is filled; a round's journals take some tens of MB

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_what_the_faults_explain_is_no_fault():
     assert (tally.faults, tally.cells, tally.lines, tally.lost, tally.doubled) == ([], 5, 11, 0, 0)
 
 
-def cell_is(number: int, **otherwise: object) -> Callable[[History], History]:
+def cell_is(number: int, **otherwise: Any) -> Callable[[History], History]:
     """The same history, in which this cell is otherwise."""
 
     def change(before: History) -> History:

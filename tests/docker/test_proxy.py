@@ -34,11 +34,10 @@ RULES = Rules(DIRECTORY, "runc", {"python": IMAGE}, (UIDS,), frozenset({"/proc/k
 LABELS = Labels("ab" * 16, str(DIRECTORY), "python", Limits(), UIDS[5], True, "here")
 
 
-def config(labels: Labels = LABELS, **changed: Any) -> dict[str, Any]:
+def config(labels: Labels = LABELS, image: str = IMAGE.image, directory: str = "") -> dict[str, Any]:
     """What the driver asks for."""
-    given = {"image": IMAGE.image, "kernel": "python", "directory": str(DIRECTORY / labels.id), "runtime": "runc"}
-    given |= {"shares_kernel": True, "hidden": ["/proc/kcore", "/proc/keys"], **changed}
-    return Container(labels, **given).to_engine()
+    place = directory or str(DIRECTORY / labels.id)
+    return Container(labels, image, "python", place, "runc", True, ["/proc/kcore", "/proc/keys"]).to_engine()
 
 
 def create(body: object, name: str = f"cellgate-{LABELS.id}") -> Ask:

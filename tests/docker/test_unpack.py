@@ -36,7 +36,7 @@ ABOUT = UnpackedImage("mine", f"sha256:{'1' * 64}", "python", "/usr/bin/python3"
 
 def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.mode = kind, link, mode
+    info.type, info.linkname, info.mode, info.mtime = kind, link, mode, 1_700_000_000
     info.size = len(name) if kind == tarfile.REGTYPE else 0
     return info
 
@@ -72,6 +72,7 @@ def test_programs_and_libraries_are_written_and_nothing_else(tmp_path: Path):
     assert modes == {"su": 0o755, "secret": 0o644, "same": 0o755}
     assert (root / "usr/bin/same").read_text() == "usr/bin/su"
     assert os.readlink(root / "usr/bin/absolute") == "/etc/passwd"
+    assert (root / "usr/bin/su").stat().st_mtime == 1_700_000_000  # else all that is compiled there is compiled again
     assert (root / "usr/bin").stat().st_mode & 0o777 == 0o755
 
 
@@ -186,6 +187,10 @@ async def test_what_a_warden_holds_is_not_removed_and_the_same_is_not_unpacked_a
     _, directory = find_images(state / "images")["python"]
     sandbox = await driver.create(SandboxSpec(template="python"))
     assert hold(directory, alone=True) is None
+    older, in_use = (replace(ABOUT, name="python", image=f"sha256:{digit * 64}") for digit in "01")
+    for image in (older, in_use):
+        image.directory(state / "images").mkdir()
+    other = hold(in_use.directory(state / "images"))
     said: list[str] = []
     engine = Engine.open()
     try:
@@ -195,6 +200,10 @@ async def test_what_a_warden_holds_is_not_removed_and_the_same_is_not_unpacked_a
     finally:
         engine.close()
     assert said == ["python: it is unpacked already"]
+    assert other is not None
+    os.close(other)
+    assert sorted(os.listdir(state / "images")) == sorted([directory.name, "python-111111111111"])
+    in_use.directory(state / "images").rmdir()
     await sandbox.destroy()
     await driver.close()
     held = hold(directory, alone=True)

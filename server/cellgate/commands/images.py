@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cellgate.commands.exits import ExitStatus
 from cellgate.commands.places import add_place_flags, places_of
 from cellgate.commands.table import columns
-from cellgate.errors import DriverUnavailable
+from cellgate.errors import DriverUnavailable, UsageError
 from cellgate.sandbox.drivers import load_docker
 
 if TYPE_CHECKING:
@@ -101,10 +101,13 @@ def _unpack(args: argparse.Namespace) -> ExitStatus:
     from cellgate.sandbox.docker.unpack import unpack
 
     images = places_of(args).images
-    images.mkdir(exist_ok=True)
-    images.chmod(0o755)
-    for image in _with_engine(lambda engine: [unpack(engine, name, images, _say) for name in args.names]):
-        print(image.directory(images))
+    try:
+        images.mkdir(exist_ok=True)
+        images.chmod(0o755)
+        for image in _with_engine(lambda engine: [unpack(engine, name, images, _say) for name in args.names]):
+            print(image.directory(images))
+    except OSError as error:
+        raise UsageError(f"{images} cannot hold it: {error}; a --state-dir with room for it would pass") from error
     _say("a server knows it when its warden starts anew: `cellgate serve --end-sessions` ends one with its sessions")
     return ExitStatus.OK
 

@@ -27,20 +27,29 @@ COPY_BYTES: Final = 1 << 20
 
 
 def unpack(engine: Engine, name: str, images: Path, say: Callable[[str], object]) -> UnpackedImage:
-    """The image of this template, below `images`, unless it lies there already. What it replaces is removed once no
-    warden holds it. Raises EngineFailed, UsageError, OSError."""
+    """The image of this template, below `images`, unless it lies there already. Others of the template are removed,
+    but those that a warden holds. Raises EngineFailed, UsageError, DriverUnavailable, OSError."""
     template = find_templates(engine).get(name)
     if template is None:
         raise UsageError(
             f"there is no image {name[:80]!r}; `cellgate images build` makes those that come with Cellgate"
         )
+    image, directory = find_images(images).get(name, (None, images))
+    if image is not None and image.image == template.image:
+        say(f"{name}: it is unpacked already")
+    else:
+        say(f"{name}: unpacking {template.size_bytes / 1e6:.0f} MB")
+        image, directory = _unpack(engine, template, images)
+    for other in images.glob(f"{name}-" + "[0-9a-f]" * 12):
+        if other != directory and (held := hold(other, alone=True)) is not None:
+            shutil.rmtree(other)
+            os.close(held)
+    return image
+
+
+def _unpack(engine: Engine, template: Template, images: Path) -> tuple[UnpackedImage, Path]:
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=images) as scratch:
         fresh = Path(scratch, "image")
-        before = find_images(images).get(name)
-        if before is not None and before[0].image == template.image:
-            say(f"{name}: it is unpacked already")
-            return before[0]
-        say(f"{name}: unpacking {template.size_bytes / 1e6:.0f} MB")
         with tempfile.TemporaryFile(dir=scratch) as packed:
             engine.save_root(template.image, packed)
             packed.seek(0)
@@ -48,12 +57,7 @@ def unpack(engine: Engine, name: str, images: Path, say: Callable[[str], object]
         image = _about(template, fresh / "root")
         write_about(image, fresh)
         fresh.chmod(0o755)
-        fresh.rename(image.directory(images))
-    for old in images.glob(f"{name}-" + "[0-9a-f]" * 12):
-        if old != image.directory(images) and (held := hold(old, alone=True)) is not None:
-            shutil.rmtree(old)
-            os.close(held)
-    return image
+        return image, fresh.rename(image.directory(images))
 
 
 def _about(template: Template, root: Path) -> UnpackedImage:
@@ -88,6 +92,7 @@ def extract(packed: IO[bytes], root: Path) -> None:
                 with content, place.open("xb") as file:
                     shutil.copyfileobj(content, file, COPY_BYTES)
                 place.chmod(0o755 if member.mode & 0o111 else 0o644)
+                os.utime(place, (member.mtime, member.mtime))  # by which Python knows that what it compiled is of it
                 files.add(name)
 
 

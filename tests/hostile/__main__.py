@@ -57,7 +57,8 @@ class Recorder:
         before, bracket, inside = report.nodeid.partition("[")  # there may be colons in it
         test = before.rpartition("::")[2] + bracket + inside
         is_told = report.when == "call" or report.outcome != "passed"  # what is found afterwards is a failure too
-        if is_told and (driver := driver_of(test)) in self._drivers:
+        driver = "docker" if before.startswith("tests/docker/") else driver_of(test)
+        if is_told and driver in self._drivers:
             reason = str(report.longrepr[2]) if report.skipped and isinstance(report.longrepr, tuple) else ""
             self.cases.append(Case(test, driver, report.outcome, reason))
 

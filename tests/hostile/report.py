@@ -81,7 +81,7 @@ def render(rows: Sequence[Row], drivers: Sequence[str], cases: Sequence[Case], c
         "# What was withstood",
         "",
         "Made by `python -m tests.hostile`, which runs the tests that `rows.py` names; do not edit. In brackets: how",
-        "many cases passed. n/a: what does not apply to a driver, and what holds there. `-`: an attack on whole servers,",
+        "many cases passed. n/a: what does not apply to a driver, and what holds there. `-`: an attack on servers,",
         "which is tried over native sandboxes, or one that no test tries, for the reason that stands below.",
         "",
         *(f"- {name}: {value}" for name, value in conditions.items()),

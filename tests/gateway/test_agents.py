@@ -298,7 +298,7 @@ async def test_a_slow_reader_costs_no_memory_and_loses_nothing(here: Gateway, se
     live = here.manager.find("owner", session)
     async with attach(client="slow", max_queue=1) as slow, attach(client="fast") as fast:
         await slow.next()
-        reader = live._readers[b"slow"]
+        reader = live._audience._readers[b"slow"]
         for _ in range(10):
             await fast.run("for i in range(9): print('x' * 100_000)")
             assert reader._sink.buffered_bytes < live.session.limits.client_outbox_bytes + (1 << 20)
@@ -313,7 +313,7 @@ async def test_answers_that_nobody_takes_end_the_asking(here: Gateway, session: 
     live = here.manager.find("owner", session)
     async with attach(client="greedy", max_queue=1) as agent:
         await agent.next()
-        reader = live._readers[b"greedy"]
+        reader = live._audience._readers[b"greedy"]
 
         async def flood() -> None:
             for number in range(20_000):
@@ -385,7 +385,7 @@ async def test_who_may_only_look_takes_nobodys_connection_place_or_room(here: Ga
     async with attach(client="me") as driver:
         seen = (await driver.run("print(1)"))[1]["seq"]
         await driver.send(Ack(seen))
-        await until(lambda: live._cursors.find(b"me") == (seen + 1, seen + 1))
+        await until(lambda: live._audience._cursors.find(b"me") == (seen + 1, seen + 1))
         async with AsyncExitStack() as stack:
             watchers = [attach(token, client=name, since=0) for name in ("me", "a", "b")]
             first, *_ = [await stack.enter_async_context(watcher) for watcher in watchers]
@@ -398,7 +398,7 @@ async def test_who_may_only_look_takes_nobodys_connection_place_or_room(here: Ga
     for number in range(SLOTS):
         async with attach(token, client=f"w{number}") as watcher:
             await watcher.next()
-    assert live._cursors.find(b"me") == (seen + 1, seen + 1)
+    assert live._audience._cursors.find(b"me") == (seen + 1, seen + 1)
 
 
 async def test_a_foreign_session_and_none_are_the_same_404(here: Gateway, session: str):

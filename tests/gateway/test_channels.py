@@ -196,7 +196,7 @@ async def test_who_takes_nothing_is_told_so_if_it_wakes_in_time(here: Gateway, k
     async with open_one(here, kernel, "slow", max_queue=1) as slow, open_one(here, kernel, "fast") as fast:
         for _ in range(20):
             await run(fast, "for i in range(9): print('x' * 100_000)")
-        reader = live._readers[b"slow"]
+        reader = live._audience._readers[b"slow"]
         await until(lambda: reader.is_over)
         assert await closed(slow) == (4008, "too_slow")
     async with open_one(here, kernel, "slow") as again:

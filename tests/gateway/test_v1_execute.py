@@ -262,7 +262,7 @@ async def test_a_reader_that_is_slow_costs_no_more_than_any_client(here, path):
     live = here.manager.sessions("owner")[0]
     async with streamed(here, "GET", f"{path}/events") as events:
         await until(lambda: live.connections == 1)
-        reader = next(iter(live._readers.values()))
+        reader = next(iter(live._audience._readers.values()))
         most = 0
         for _ in range(12):
             await execute(here, path, "for _ in range(20): print('x' * 40_000)")

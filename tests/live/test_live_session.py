@@ -8,9 +8,10 @@ import errno
 import pytest
 
 from cellgate.errors import SandboxStartFailed, TooManyClients
+from cellgate.live.kernel import MAX_UNSENT
 from cellgate.live.manager import Manager
 from cellgate.live.reader import CHUNK_BYTES, Parting
-from cellgate.live.session import MAX_UNSENT, LiveSession
+from cellgate.live.session import LiveSession
 from cellgate.live.wish import Wish
 from cellgate.sessions import journal as journals
 from cellgate.sessions import session as sessions

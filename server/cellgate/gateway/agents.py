@@ -20,8 +20,9 @@ from cellgate.gateway import base
 from cellgate.gateway.auth import Refusal
 from cellgate.gateway.sockets import MAX_CLIENT_BYTES, SessionSocket
 from cellgate.gateway.websocket import WebSocket
+from cellgate.live.audience import WATCHER
 from cellgate.live.reader import Reader
-from cellgate.live.session import WATCHER, date_now
+from cellgate.live.session import date_now
 from cellgate.live.voices import AgentVoice
 from cellgate.sessions.agents import answer_of, message_of, question_of
 from cellgate.wire.agent import (

@@ -15,10 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, Protocol
@@ -26,14 +24,13 @@ from typing import Any, Protocol
 from cellgate.errors import (
     CellgateError,
     Fault,
-    LinkClosed,
     SandboxGone,
     SandboxStartFailed,
     StorageFull,
-    TooManyClients,
     UnknownSession,
 )
-from cellgate.live.cursors import Cursors, Place
+from cellgate.live.audience import Audience
+from cellgate.live.cursors import Cursors
 from cellgate.live.gatekeeper import Gatekeeper
 from cellgate.live.happenings import (
     CellAccepted,
@@ -51,6 +48,7 @@ from cellgate.live.happenings import (
     UsageSampled,
     Who,
 )
+from cellgate.live.kernel import LinkedKernel
 from cellgate.live.known import KnownFile
 from cellgate.live.questions import Answer, Questions, make_question
 from cellgate.live.reader import Parting, Reader, Sink
@@ -84,10 +82,10 @@ from cellgate.sessions.registry import Registry
 from cellgate.sessions.session import Session
 from cellgate.sessions.states import State
 from cellgate.wire.jupyter import Buffer, ClientMessage, Composer, Dialect
-from cellgate_kernel.link import Hello, Link, WindowFull
+from cellgate_kernel.link import Hello, Link
 from cellgate_kernel.message import Channel
 
-__all__ = ["WATCHER", "Host", "LiveSession", "date_now"]
+__all__ = ["Host", "LiveSession", "date_now"]
 
 log = logging.getLogger("cellgate.live")
 
@@ -95,9 +93,6 @@ log = logging.getLogger("cellgate.live")
 LAST_WORDS_SECONDS = 2.0
 FAREWELL_SECONDS = 5.0  # for clients to read to the end of a session that is over
 BUSY_SAMPLE_SECONDS = 5.0  # between two looks at what a cell uses: so much more than a quota may be used
-# How the name begins of a client who may only watch. No other can have such a one: who watches takes nobody's place.
-WATCHER = b"\x00watcher "
-MAX_UNSENT = 64  # requests that wait for the link's window, before their clients are read no further
 _EXECUTION_STATES = {
     State.STARTING: "starting",
     State.READY: "idle",
@@ -141,17 +136,6 @@ class Host(Protocol):
         ...
 
 
-@dataclass
-class _Kernel:
-    """One incarnation's sandbox and link."""
-
-    sandbox: Sandbox
-    connection: KernelConnection
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    unsent: deque[Send] = field(default_factory=deque)  # while the window is full
-    is_held: bool = False  # read no further, while the journal cannot be written
-
-
 class LiveSession:
     """Made by the Manager, which calls `begin` or `adopt` or `go_on_without_kernel` next, and owes a `close`."""
 
@@ -186,23 +170,20 @@ class LiveSession:
         self._host = host
         self._spec = spec
         self._setup = setup
-        self._cursors = cursors
         self._known = known
         self._gatekeeper = gatekeeper
         self._composer = composer
         self._loop = asyncio.get_running_loop()
-        self._kernels: dict[int, _Kernel] = {}
+        self._kernels: dict[int, LinkedKernel] = {}
         self._coming: Awaitable[Sandbox] | None = None  # was asked for before the session had begun
-        self._readers: dict[bytes, Reader] = {}
+        self._audience = Audience(session, journal, cursors, self._loop.call_later)
         self._questions = Questions()
-        self._twins: dict[bytes, Reader] = {}  # a second connection of a client's, until one of both speaks
         self._tasks: set[asyncio.Task[Any]] = set()
         self._judging: set[asyncio.Task[Any]] = set()  # those of them that wait for verdicts
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0  # when it is due, on the host's clock
         self._changed: list[asyncio.Future[None]] = []  # who waits for a change of state
         self._clear: list[Callable[[], None]] = []  # who waits for the link's window
-        self._left = asyncio.Event()  # some client has
         self._unsaved: Save | None = None
         self._was = session.state
         self.is_running = False  # a cell
@@ -245,7 +226,7 @@ class LiveSession:
 
     @property
     def connections(self) -> int:
-        return len(self._readers)
+        return len(self._audience)
 
     @property
     def memory_bytes(self) -> int:
@@ -260,10 +241,15 @@ class LiveSession:
     def is_congested(self) -> bool:
         """Whether the kernel takes no more for now: read no further from clients until `when_clear` calls."""
         kernel = self._kernels.get(self.session.incarnation)
-        return kernel is not None and len(kernel.unsent) > MAX_UNSENT
+        return kernel is not None and kernel.is_congested
 
     def when_clear(self, call: Callable[[], None]) -> None:
         self._clear.append(call)
+
+    def _cleared(self) -> None:
+        waiting, self._clear = self._clear, []
+        for call in waiting:
+            call()
 
     # -- beginnings ----------------------------------------------------------------------------------
 
@@ -309,91 +295,33 @@ class LiveSession:
         """Another connection of a Jupyter client. One that was here before reads on where it stopped: behind the
         message whose id it names as `after`, else behind what it has surely received. One that was not begins with what
         is new. Whoever joined owes a `leave`. Raises TooManyClients, UnknownSession."""
-        if former := self._come(client):
-            self._twins[client] = former
-        place = self._place_of(client)
+        self._check_is_there()
         voice = JupyterVoice(client, dialect, self._say_gap)
-        return self._read(client, sink, voice, place.sure if after else place.position, after)
+        reader = self._audience.join(client, sink, voice, after=after)
+        self._tell(ClientJoined(self.who, voice.name))
+        return reader
 
     def attach(self, client: bytes, sink: Sink, voice: Voice, *, since: int | None = None) -> Reader:
         """A connection of an agent, in the place of any that it has. It reads what comes behind the record `since`; or
         behind what it has confirmed. One that was not here before begins with what is new, and so does a WATCHER each
         time. Whoever attached owes a `leave`. Raises TooManyClients, UnknownSession."""
-        if former := self._come(client):
-            former.part(Parting.REPLACED)
-        start = self._place_of(client).sure if since is None else since + 1
-        return self._read(client, sink, voice, start)
-
-    def _come(self, client: bytes) -> Reader | None:
-        """Let a client in; its connection until now, which counts no longer. Raises TooManyClients, UnknownSession."""
-        if self.is_gone:  # since somebody looked for it; who came now would be told nothing, not even of its end
-            raise UnknownSession(self.id)
-        former = self._readers.get(client)
-        alike = sum(name.startswith(WATCHER) is client.startswith(WATCHER) for name in self._readers)
-        if former is None and alike >= self.session.limits.clients_per_session:  # who watches keeps no other away
-            raise TooManyClients(alike)
-        self.session.joined(client)
-        if former is not None:
-            former.counts = False
-            if twin := self._twins.pop(client, None):
-                twin.part(Parting.REPLACED)
-        return former
-
-    def _place_of(self, client: bytes) -> Place:
-        place = self._cursors.find(client)
-        if place is None:
-            place = Place(self.session.news_from, self.session.news_from)
-            self._remember(client, place.position)
-        return place
-
-    def _remember(self, client: bytes, position: int, *, is_sure: bool = True) -> None:
-        """There is room for some places: who watches, under however many names, has none of them."""
-        if not client.startswith(WATCHER):
-            self._cursors.remember(client, position, is_sure=is_sure)
-
-    def _read(self, client: bytes, sink: Sink, voice: Voice, start: int, after: str = "") -> Reader:
-        reader = self._readers[client] = Reader(
-            client,
-            sink,
-            self.journal,
-            voice=voice,
-            start=start,
-            limit_bytes=self.session.limits.client_outbox_bytes,
-            remember=partial(self._remember, client),
-            later=self._loop.call_later,
-            after=after,
-        )
+        self._check_is_there()
+        reader = self._audience.attach(client, sink, voice, since=since)
         self._tell(ClientJoined(self.who, voice.name))
         return reader
 
-    def leave(self, reader: Reader, *, in_order: bool) -> None:
-        """Its connection has ended; `in_order` if the client closed it itself. One that does so while a cell runs, as
-        frontends reconnect, may have turned away from what is on its way."""
-        is_current = self._readers.get(reader.client) is reader
-        reader.gone(in_order=in_order and is_current and self.session.running is None)
-        self._tell(ClientLeft(self.who))
-        if self._twins.get(reader.client) is reader:
-            del self._twins[reader.client]
-        elif is_current:
-            del self._readers[reader.client]
-            if twin := self._twins.pop(reader.client, None):
-                twin.counts = True
-                self._readers[reader.client] = twin
-            else:
-                self.session.left(reader.client)
-            self._left.set()
+    def _check_is_there(self) -> None:
+        if self.is_gone:  # since somebody looked for it; who came now would be told nothing, not even of its end
+            raise UnknownSession(self.id)
 
-    def _all_readers(self) -> list[Reader]:
-        return [*self._readers.values(), *self._twins.values()]
+    def leave(self, reader: Reader, *, in_order: bool) -> None:
+        """Its connection has ended; `in_order` if the client closed it itself."""
+        self._audience.leave(reader, in_order=in_order)
+        self._tell(ClientLeft(self.who))
 
     def heard(self, reader: Reader, message: ClientMessage) -> None:
-        """What a client sent. Of two connections of the same client the one that speaks is the client's: a notebook
-        server may give up a connection without closing it, and that one's handshake may be read last."""
-        if other := self._twins.pop(reader.client, None):
-            if other is reader:
-                other, self._readers[reader.client] = self._readers[reader.client], reader
-            other.counts, reader.counts = False, True
-            other.part(Parting.REPLACED)
+        """What a client sent."""
+        self._audience.speaks(reader)
         self._do(self.session.request(reader.client, message, self._host.now(), self._gatekeeper.recall(message)))
 
     def change(self, wish: Wish, limits: SessionLimits) -> None:
@@ -465,7 +393,7 @@ class LiveSession:
             log.warning("session %s: the journal can be written again", self.id)
             self._set_degraded(False)
         limit = self.session.limits.client_stall_seconds
-        for reader in self._all_readers():
+        for reader in self._audience.readers():
             if reader.stalled_seconds(now) > limit:
                 reader.part(Parting.TOO_SLOW)
         pause = min(max(self.session.limits.idle_seconds / 8, 1.0), 60.0)  # several looks within the idle time
@@ -478,7 +406,7 @@ class LiveSession:
     async def close(self) -> None:
         """Let go of it without ending it: another gateway may take over."""
         self._questions.give_up(Reason.BACKEND_ERROR.value, "this server is about to stop")
-        for reader in self._all_readers():
+        for reader in self._audience.readers():
             reader.part(Parting.GOING_AWAY)
         if self._timer:
             self._timer.cancel()
@@ -490,7 +418,7 @@ class LiveSession:
             kernel.connection.close()
         self._kernels.clear()
         self.journal.close()
-        self._cursors.close()
+        self._audience.close()
 
     # -- effects -------------------------------------------------------------------------------------
 
@@ -503,10 +431,11 @@ class LiveSession:
             elif isinstance(effect, Remember):
                 self._known.append(effect.entry)
             elif isinstance(effect, Tell):
-                if reader := self._readers.get(effect.client):
+                if reader := self._audience.find(effect.client):
                     reader.tell(effect.event)
             elif isinstance(effect, Send):
-                self._send(effect)
+                if kernel := self._kernels.get(effect.incarnation):
+                    kernel.send(effect.message)
             elif isinstance(effect, Judge):
                 task = self._start(self._judge(effect.item))
                 self._judging.add(task)
@@ -543,7 +472,7 @@ class LiveSession:
 
     def _append(self, records: Sequence[Record]) -> None:
         first = self.journal.append(records)
-        for reader in self._all_readers():
+        for reader in self._audience.readers():
             reader.appended(first, records)
         if self.journal.is_degraded and not self.session.is_degraded:
             log.error("session %s: the journal cannot be written; no cell is accepted until it can", self.id)
@@ -553,52 +482,7 @@ class LiveSession:
         """Without a disk the kernel must wait, and not this process's memory grow."""
         self.session.is_degraded = is_degraded
         for kernel in self._kernels.values():
-            if is_degraded and not kernel.is_held:
-                kernel.connection.pause()
-            elif kernel.is_held and not is_degraded:
-                kernel.connection.resume()
-            kernel.is_held = is_degraded
-
-    def _send(self, effect: Send) -> None:
-        kernel = self._kernels.get(effect.incarnation)
-        if kernel is None:
-            return
-        if not kernel.unsent and self._post(kernel, effect):
-            return
-        kernel.unsent.append(effect)
-        if len(kernel.unsent) == 1:
-            self._start(self._send_unsent(kernel))
-
-    def _post(self, kernel: _Kernel, effect: Send) -> bool:
-        """Whether the window had room. A link that is closed takes everything: its kernel's end is to be told soon."""
-        try:
-            kernel.connection.post_v1(effect.message.tag, effect.message.v1)
-        except WindowFull:
-            return False
-        except LinkClosed:
-            pass
-        except ValueError as error:
-            self._end_for_limits(kernel, error)
-        return True
-
-    def _end_for_limits(self, kernel: _Kernel, error: ValueError) -> None:
-        """It has said, to a gateway that came later, that it takes less than what every client may send."""
-        self._start(kernel.sandbox.kill(Reason.PROTOCOL_VIOLATION, f"limits_lowered: {error}"))
-
-    async def _send_unsent(self, kernel: _Kernel) -> None:
-        try:
-            while kernel.unsent:
-                message = kernel.unsent[0].message
-                await kernel.connection.send_v1(message.tag, message.v1)
-                kernel.unsent.popleft()
-        except LinkClosed:
-            pass
-        except ValueError as error:
-            self._end_for_limits(kernel, error)
-        kernel.unsent.clear()
-        waiting, self._clear = self._clear, []
-        for call in waiting:
-            call()
+            kernel.hold(is_degraded)
 
     def _save(self, effect: Save) -> None:
         try:
@@ -647,9 +531,10 @@ class LiveSession:
         """Nothing comes over the link before the caller waits for something. Raises SandboxGone."""
         hear = partial(self._hear, incarnation)
         connection = await KernelConnection.open(sandbox, setup, on_messages=hear, link=link, on_hello=on_hello)
-        kernel = self._kernels[incarnation] = _Kernel(sandbox, connection, is_held=self.session.is_degraded)
-        if kernel.is_held:
-            connection.pause()
+        kernel = self._kernels[incarnation] = LinkedKernel(
+            sandbox, connection, start=self._start, cleared=self._cleared
+        )
+        kernel.hold(self.session.is_degraded)
         is_waited_for = partial(self._waits_for, incarnation)
         kernel.tasks = [
             self._loop.create_task(watch(sandbox, connection, is_waited_for=is_waited_for)),
@@ -672,7 +557,7 @@ class LiveSession:
         judgement = await self._gatekeeper.judge(item.message)
         self._do(self.session.judged(item, judgement, self._host.now()))
 
-    async def _destroy(self, incarnation: int, kernel: _Kernel) -> None:
+    async def _destroy(self, incarnation: int, kernel: LinkedKernel) -> None:
         for task in kernel.tasks:
             task.cancel()
         kernel.connection.close()
@@ -684,7 +569,7 @@ class LiveSession:
             log.warning("session %s: its sandbox could not be destroyed: %s", self.id, error)
 
     async def _clear_away(self) -> None:
-        for reader in self._all_readers():
+        for reader in self._audience.readers():
             reader.finish(Parting.SESSION_OVER)
         for task in self._judging:
             task.cancel()
@@ -692,12 +577,12 @@ class LiveSession:
         while others := [task for task in self._tasks if task is not me]:  # a start that was overtaken, destroys
             await asyncio.wait(others)
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._all_left(), FAREWELL_SECONDS)
-        for reader in self._all_readers():
+            await asyncio.wait_for(self._audience.all_left(), FAREWELL_SECONDS)
+        for reader in self._audience.readers():
             reader.part(Parting.SESSION_OVER)
         if self._timer:
             self._timer.cancel()
-        self._cursors.close()
+        self._audience.close()
         await self._loop.run_in_executor(None, self.journal.delete)
         with suppress(sqlite3.Error):  # it is saved as gone: the next gateway forgets it
             self._host.registry.forget(self.id)
@@ -714,16 +599,14 @@ class LiveSession:
             if kernel := self._kernels.get(incarnation):
                 self._start(kernel.sandbox.kill(Reason.BACKEND_ERROR, "a fault of the gateway; its log says more"))
 
-    async def _tell_the_end(self, incarnation: int, kernel: _Kernel) -> None:
+    async def _tell_the_end(self, incarnation: int, kernel: LinkedKernel) -> None:
         try:
             certificate: DeathCertificate = await kernel.sandbox.wait()
         except CellgateError as error:
             log.warning("session %s: nothing can be known of its sandbox any more: %s", self.id, error)
             self._host.lose(error)
             return
-        if kernel.is_held:
-            kernel.is_held = False
-            kernel.connection.resume()
+        kernel.hold(False)
         await asyncio.wait([kernel.connection.closed], timeout=LAST_WORDS_SECONDS)
         self._do(self.session.kernel_died(incarnation, certificate, self._host.now()))
 
@@ -755,11 +638,6 @@ class LiveSession:
         return CellRefused(self.who, news.reason.value, news.code)
 
     # -- helpers -------------------------------------------------------------------------------------
-
-    async def _all_left(self) -> None:
-        while self._readers:
-            self._left.clear()
-            await self._left.wait()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)

@@ -17,8 +17,9 @@ from cellgate.errors import NotAnswered, UsageError
 from cellgate.gateway.bodies import check_names
 from cellgate.gateway.v1.sessions import V1Handler
 from cellgate.gateway.v1.streams import EVENT_STREAM, EventStream, EventsVoice, gap_event
+from cellgate.live.audience import WATCHER
 from cellgate.live.follower import Follower, place_of
-from cellgate.live.session import WATCHER, LiveSession, date_now
+from cellgate.live.session import LiveSession, date_now
 from cellgate.sessions.agents import answer_of, event_of, message_of, question_of
 from cellgate.sessions.journal import Cursor
 from cellgate.wire.agent import Execute, Form, Refused, Variables, make_request, write

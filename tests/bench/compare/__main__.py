@@ -1,4 +1,4 @@
-"""The whole comparison in one command, which needs a checkout, Python and nothing else:
+"""The whole comparison in one command, which needs a checkout, Python 3.11 or newer, and nothing else:
 
     python3 -m tests.bench.compare             # some twenty minutes on two idle cores
     python3 -m tests.bench.compare --quick     # less than five

@@ -20,7 +20,9 @@ PLACE = Path("/var/cache" if os.getuid() == 0 else Path.home() / ".cache", "cell
 
 def prepare() -> Path:
     """The Python of an environment with the peers, made when it is first asked for, and this checkout as it is now.
-    Raises CalledProcessError, after pip has said why."""
+    Raises CalledProcessError, after pip has said why. Ends the program on a Python that is too old for the peers."""
+    if sys.version_info < (3, 11):
+        sys.exit("the peers, in the versions of requirements.txt, need Python 3.11 or newer")
     pinned = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:12]
     home = PLACE / pinned
     python, is_whole = home / "bin" / "python", home / "is-whole"

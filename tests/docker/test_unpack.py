@@ -175,6 +175,26 @@ async def test_a_native_sandbox_runs_what_the_image_holds(driver, state):
 
 @pytest.mark.docker
 @pytest.mark.native
+async def test_an_image_of_ones_own_is_a_template_beside_the_hosts(state, tmp_path: Path):
+    image, directory = find_images(state / "images")["python"]
+    mine = replace(image, name="mine")
+    mine.directory(tmp_path).mkdir()
+    (mine.directory(tmp_path) / "root").symlink_to(directory / "root")
+    write_about(mine, mine.directory(tmp_path))
+    driver = await NativeDriver.start(images=tmp_path)
+    try:
+        assert driver.templates == ("python", "python-data", "mine")
+        assert [driver.packages(template) is None for template in driver.templates] == [True, True, False]
+        sandbox = await driver.create(SandboxSpec(template="mine"))
+        async with KernelClient(sandbox) as kernel:
+            assert (await kernel.execute("import sys; sys.executable", timeout=BOUND)).value == repr(image.python)
+        await sandbox.destroy()
+    finally:
+        await driver.close()
+
+
+@pytest.mark.docker
+@pytest.mark.native
 async def test_all_that_native_promises_holds_in_an_image_too(driver):
     report = await examine(driver)
     bad = [finding for finding in report.findings if finding.promised and finding.mark.value in ("missing", "unknown")]

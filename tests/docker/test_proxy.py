@@ -156,11 +156,12 @@ def test_what_the_driver_never_asks_is_refused(line):
 
 
 @pytest_asyncio.fixture
-async def directory_behind_proxy(open_driver: OpenDriver, tmp_path: Path, monkeypatch) -> AsyncIterator[Path]:
-    """A driver's directory; the proxy for it is the engine that is asked from now on."""
-    await (await open_driver()).close()  # there is an engine, and an image
+async def directory_behind_proxy(open_driver: OpenDriver, tmp_path: Path, monkeypatch, request) -> AsyncIterator[Path]:
+    """A driver's directory; the proxy for it is the engine that is asked from now on. Its parameter: the runtime."""
+    runtime = getattr(request, "param", "runc")
+    await (await open_driver(runtime=runtime)).close()  # there is an engine, and an image
     own, listen = tmp_path / "own", tmp_path / "engine.sock"
-    words = ["--listen", str(listen), "--directory", str(own), "--images", "python"]
+    words = ["--listen", str(listen), "--directory", str(own), "--images", "python", "--runtime", runtime]
     with subprocess.Popen([sys.executable, "-m", "cellgate.sandbox.docker.proxy", *words]) as proxy:
         try:
             while not answers(listen):
@@ -180,8 +181,10 @@ def answers(path: Path) -> bool:
 
 
 @pytest.mark.docker
-async def test_a_driver_lives_through_the_proxy_and_finds_its_sandboxes_again(directory_behind_proxy):
-    driver = await DockerDriver.start(directory=directory_behind_proxy)
+@pytest.mark.parametrize("directory_behind_proxy", ["runc", "runsc"], indirect=True)
+async def test_a_driver_lives_through_the_proxy_and_finds_its_sandboxes_again(directory_behind_proxy, request):
+    runtime = request.node.callspec.params["directory_behind_proxy"]
+    driver = await DockerDriver.start(directory=directory_behind_proxy, runtime=runtime)
     sandbox, ending = await asyncio.gather(*(driver.create(SandboxSpec(limits=SMALL, use_pool=False)) for _ in "12"))
     async with KernelClient(sandbox) as kernel:
         assert (await kernel.execute("x = 41; x", timeout=BOUND)).value == "41"
@@ -190,7 +193,7 @@ async def test_a_driver_lives_through_the_proxy_and_finds_its_sandboxes_again(di
     assert (await asyncio.wait_for(ending.wait(), BOUND)).reason is Reason.TIMEOUT_WALL
     await ending.destroy()
     await driver.close()
-    again = await DockerDriver.start(directory=directory_behind_proxy)
+    again = await DockerDriver.start(directory=directory_behind_proxy, runtime=runtime)
     assert [one.id for one in await again.sandboxes()] == [sandbox.id]
     for one in await again.sandboxes():
         assert (await one.destroy()).reason is Reason.SESSION_DELETED

@@ -88,7 +88,7 @@ class Sessions(RuleBasedStateMachine):
                 assert effect.incarnation == self.living
                 assert effect.number == self.arrived + 1, "numbers without a gap"
                 self.arrived += 1
-                if self.stage.judges and effect.message.msg_type != "input_reply":  # which is no code
+                if self.stage.judges and effect.message.msg_type not in ("input_reply", "interrupt_request"):  # no code
                     assert effect.message.msg_id in self.allowed, "judged before it is sent"
                 if effect.message.msg_type == "execute_request":
                     assert effect.message.msg_id not in self.ran, "each cell runs at most once"

@@ -14,7 +14,8 @@ from cellgate.sandbox.certificate import Reason
 from cellgate.sessions import agents, known, session, states
 from cellgate.sessions.agents import EVENTS
 from cellgate.sessions.clocks import WORKING_CPU_SHARE
-from cellgate.sessions.session import BACKGROUND_SECONDS, RESTART_PAUSES
+from cellgate.sessions.hearing import BACKGROUND_SECONDS
+from cellgate.sessions.session import RESTART_PAUSES
 from cellgate.wire import agent, jupyter, strict
 from cellgate_kernel import bridge, host, link, message
 

@@ -16,19 +16,16 @@ carried out in order, before those of the next call. Time that passes is told by
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cellgate.policy.verdicts import Verdict
 from cellgate.sandbox.certificate import DeathCertificate, Reason
-from cellgate.sessions.agents import summary_of
-from cellgate.sessions.asked import MAX_ASKED, OURS, Asked
-from cellgate.sessions.cells import Cell, Judgement, Queue, Waiting, cap_limits
+from cellgate.sessions.asked import MAX_ASKED, OURS
+from cellgate.sessions.cells import Cell, Judgement, Queue, Waiting
 from cellgate.sessions.clocks import Expiry, Life, Urge, urge_of, urges_at
 from cellgate.sessions.docket import Denial, Docket, Warner, permit
 from cellgate.sessions.effects import (
-    Answered,
     Close,
     Destroy,
     Effect,
@@ -41,43 +38,35 @@ from cellgate.sessions.effects import (
     StartKernel,
     Tell,
 )
+from cellgate.sessions.hearing import Hearing
 from cellgate.sessions.journal import Reading, Recovery
 from cellgate.sessions.known import Known, KnownCells
 from cellgate.sessions.limits import SessionLimits
 from cellgate.sessions.news import News
-from cellgate.sessions.output_cap import OutputCap
-from cellgate.sessions.records import Kind, Record
+from cellgate.sessions.records import Kind
 from cellgate.sessions.states import SESSION_MOVES, CellMove, CellReason, Move, Phase, State, moved
 from cellgate.sessions.transcript import Transcript
 from cellgate.wire.agent import Refused, reply_to
 from cellgate.wire.jupyter import (
-    MAX_INFO_BYTES,
     ClientMessage,
     Composer,
     Dialect,
-    clean_kernel_info,
     make_message,
-    parse_message,
     read_frame,
-    session_of,
-    tag_is_true,
 )
-from cellgate_kernel.message import CHANNELS, MESSAGE_TYPES, Channel, MessageError, Status, Tag, join_v1
+from cellgate_kernel.message import CHANNELS, Channel, MessageError, Status, Tag, join_v1
 
 __all__ = ["RESTART_PAUSES", "Batch", "Session"]
 
 Batch = Iterable[tuple[int, Tag, memoryview]]
 
-BACKGROUND_SECONDS = 60.0  # output of threads that outlive their cell is capped as a cell's is, anew each minute
 # How long to wait before each further kernel, when those before ended and had not been given a cell. After the last
 # there is none until somebody asks. One that ended in a cell is replaced at once: the cell did it, and another may not.
 RESTART_PAUSES = (0.0, 0.5, 2.0, 8.0)
 FIRST_WORDS_BYTES = 256 << 10  # of a cell's run, in which an heir looks for its busy
 NO_KERNEL = "there is no kernel; a restart would start one"
-_ESSENTIAL = frozenset({"error", "execute_result", "input_request"})
 _OVERTAKING = frozenset({"comm_open", "comm_msg", "comm_close", "kernel_info_request"})
 _ALLOWED = Verdict()  # what nobody judges
-_NO_OUTPUT = frozenset(kind for kind in MESSAGE_TYPES if kind.endswith(("_reply", "_request")))
 
 
 def _interrupt_request() -> ClientMessage:
@@ -96,15 +85,12 @@ class _Kernel:
 
     is_heard: bool = False  # what it says counts
     is_linked: bool = False  # and it can be sent something: not yet, while it has not greeted the heir of a gateway
-    is_named: bool = False  # what the gateway says for it bears its session
     sent: int = 0  # messages on its link
     received: int = 0
     was_given_a_cell: bool = False
     held: list[ClientMessage] = field(default_factory=list)  # what its cell shall get once it is linked, and has that
     interrupts: int = 0  # that are on their way; each strikes what runs when it arrives
     is_being_killed: bool = False
-    has_said_starting: bool = False
-    asked: Asked = field(default_factory=Asked)
 
 
 class Session:
@@ -132,11 +118,10 @@ class Session:
         self.sandbox_id = ""
         self.is_degraded = False
         self.withheld = ""
-        self.ignored: Counter[str] = Counter()  # what the kernel or a client said in vain, by kind
         self._log = Transcript(composer, date, next_seq)
+        self._hearing = Hearing(self._log, limits, now, replied=self._replied, finished=self._finish)
+        self.ignored = self._hearing.ignored  # what the kernel or a client said in vain, by kind
         self._life = Life(born_at=now if born_at is None else born_at, active_at=now)
-        self._background: OutputCap[Record] = OutputCap(cap_limits(limits))  # of what belongs to no running cell
-        self._background_since = now
         self._kernel = _Kernel()
         self._running: Cell | None = None  # what the kernel has
         self._queue = Queue()
@@ -213,8 +198,8 @@ class Session:
             at = min(at, urges_at(seconds, self.limits.interrupt_grace_seconds, cell.sent_at, cell.overdue_at))
         if self._start_at is not None:
             at = min(at, self._start_at)
-        if self._background.is_cutting:
-            at = min(at, self._background_since + BACKGROUND_SECONDS)
+        if (renewal := self._hearing.renews_at) is not None:
+            at = min(at, renewal)
         return at
 
     def take_news(self) -> list[News]:
@@ -470,25 +455,9 @@ class Session:
         for number, tag, v1 in batch:
             kernel.received = number
             try:
-                is_true = tag_is_true(tag, v1)
+                self._hearing.hear(number, tag, v1, self._running)
             except MessageError as error:
                 self._end_for_violation(error)
-                continue
-            if not is_true:
-                self.ignored["lying_tag"] += 1
-                continue
-            if not kernel.is_named:
-                self._log.speak_as(session_of(v1))
-                kernel.is_named = True
-            if tag.channel is Channel.IOPUB:
-                if tag.message_type == "status":
-                    self._hear_status(number, tag, v1, now)
-                else:
-                    self._hear_output(number, tag, v1)
-            elif tag.channel is Channel.STDIN:
-                self._hear_question(number, tag, v1)
-            else:
-                self._hear_reply(number, tag, v1, now)
         cell = self._running
         is_half_done = cell is not None and (cell.phase is not Phase.RUNNING or cell.cap.is_cutting)
         if is_half_done or self._log.covered < kernel.received:  # what is acknowledged never comes again
@@ -519,9 +488,7 @@ class Session:
         if self._start_at is not None and now >= self._start_at:
             self._start_at = None
             self._log.do(StartKernel(self.incarnation))
-        if self._background.is_cutting and now >= self._background_since + BACKGROUND_SECONDS:
-            self._renew_background()
-            self._background_since = now
+        self._hearing.tick(self.limits, now)
         self._limit_cell(now)
         if self.is_working:
             self._life.active_at = now
@@ -665,10 +632,10 @@ class Session:
     def _ask(self, client: bytes, message: ClientMessage, judgement: Judgement | None) -> None:
         """Comms, kernel_info and control go at once, as a kernel lets them overtake its queue; the rest keeps its
         place among the cells."""
-        kernel, queue, kind = self._kernel, self._queue, message.msg_type
+        queue, kind = self._queue, message.msg_type
         overtakes = kind in _OVERTAKING or message.channel is Channel.CONTROL
         may_stay = kind.endswith("_request") or not overtakes  # with the kernel, or in the queue
-        waiting = len(kernel.asked) + len(queue) - queue.cells + len(self._early)
+        waiting = len(self._hearing.asked) + len(queue) - queue.cells + len(self._early)
         waiting += self._docket.overtaking if self._docket is not None else 0
         if (may_stay and waiting >= MAX_ASKED) or not queue.has_room(message):
             sentence = f"{waiting} requests wait, of {queue.bytes} bytes; up to {MAX_ASKED} may"
@@ -701,7 +668,7 @@ class Session:
             client, message = waiting.client, waiting.message
             self._log.refuse(client, message, CellReason.POLICY_DENIED, denial.sentence, denial.facts)
             return
-        self._kernel.asked.add(waiting.client, waiting.message, self._kernel.sent + 1)
+        self._hearing.asked.add(waiting.client, waiting.message, self._kernel.sent + 1)
         self._send(waiting.message)
 
     def _give_input(self, message: ClientMessage) -> None:
@@ -752,140 +719,30 @@ class Session:
         self._log.do(Interrupt(self.incarnation))
 
     def _end_for_violation(self, error: MessageError) -> None:
-        self.ignored["no_message"] += 1
         if not self._kernel.is_being_killed:
             self._kernel.is_being_killed = True
             self._log.do(Kill(self.incarnation, Reason.PROTOCOL_VIOLATION, str(error)))
 
     # -- what the kernel says -------------------------------------------------------------------------
 
-    def _hear_output(self, number: int, tag: Tag, v1: memoryview) -> None:
-        cell = self._running
-        if tag.message_type in _NO_OUTPUT:
-            self.ignored["stray_reply"] += 1
-        elif self._kernel.asked.is_ours(tag.parent_id):
-            self.ignored["output_of_question"] += 1
-        elif cell is None or tag.parent_id != cell.id:
-            # Of a thread that outlived its cell, of a comm, or of nobody known: shown as it is. Clients know theirs.
-            self._pass(self._background, Record(Kind.OUTPUT, 0, number, b"", tag, v1), None)
-        elif tag.message_type == "execute_input" and not cell.is_named:
-            cell.is_named = True
-            self._log.record(Record(Kind.OUTPUT, cell.key, number, b"", tag, v1))
-        else:
-            self._pass(cell.cap, Record(Kind.OUTPUT, cell.key, number, b"", tag, v1), cell)
-
-    def _hear_question(self, number: int, tag: Tag, v1: memoryview) -> None:
-        cell = self._running
-        if cell is None or tag.parent_id != cell.id or tag.message_type != "input_request":
-            self.ignored["stray_question"] += 1
-            return
-        cell.asks = True
-        self._pass(cell.cap, Record(Kind.OUTPUT, cell.key, number, cell.client, tag, v1), cell)
-
-    def _pass(self, cap: OutputCap[Record], record: Record, cell: Cell | None) -> None:
-        """Show what the cap lets through."""
-        size = len(record.body)
-        if cap.is_cutting:
-            record = record._replace(body=bytes(record.body))  # it may be held, and not the whole read with it
-        for item in cap.take(record, size, essential=record.tag.message_type in _ESSENTIAL):
-            self._log.show(item, cell)
-
-    def _hear_status(self, number: int, tag: Tag, v1: memoryview, now: float) -> None:
-        """Busy and idle, once for each request. That it died or restarts is not the kernel's to say."""
-        cell, kernel = self._running, self._kernel
-        is_ours = kernel.asked.is_ours(tag.parent_id)
-        if cell is not None and tag.parent_id == cell.id:
-            record = Record(Kind.OUTPUT, cell.key, number, b"", tag, v1)
-            if tag.status is Status.BUSY and not cell.is_busy and cell.phase is Phase.RUNNING:
-                cell.is_busy = True
-                self._log.record(record)
-            elif tag.status is Status.IDLE and cell.phase is Phase.RUNNING:
-                cell.move(CellMove.IDLE)
-            elif tag.status is Status.IDLE and cell.phase is Phase.REPLIED:
-                cell.move(CellMove.IDLE)
-                self._finish(cell, now, idle=record)
-            else:
-                self.ignored["status_twice"] += 1
-        elif (is_new := kernel.asked.take_status(tag)) is not None:
-            if is_new and is_ours:
-                return
-            if is_new:
-                self._log.record(Record(Kind.OUTPUT, 0, number, b"", tag, v1))
-            else:
-                self.ignored["status_twice"] += 1
-        elif tag.status is Status.STARTING and not tag.parent_id and not kernel.has_said_starting:
-            kernel.has_said_starting = True
-            self._log.record(Record(Kind.OUTPUT, 0, number, b"", tag, v1))
-        else:
-            self.ignored["stray_status"] += 1
-
-    def _hear_reply(self, number: int, tag: Tag, v1: memoryview, now: float) -> None:
-        cell = self._running
-        if cell is not None and tag.parent_id == cell.id:
-            is_its_own = tag.message_type == "execute_reply" and tag.channel is cell.message.channel
-            if is_its_own and cell.phase in (Phase.RUNNING, Phase.QUIET):
-                self._end_passed(tag.channel, cell.sent_number)
-                self._take_reply(cell, Record(Kind.OUTPUT, cell.key, number, cell.client, tag, v1), now)
-            else:
-                self.ignored["reply_twice"] += 1
-            return
-        question = self._kernel.asked.take_reply(tag)
-        if question is None:
-            self.ignored["stray_reply"] += 1
-            return
-        if question.client == OURS:
-            self._end_passed(tag.channel, question.number)
-            self._log.do(Answered(question.message.msg_id, bytes(v1)))
-        elif question.message.msg_type != "kernel_info_request":  # which a kernel's host may answer for it, out of turn
-            self._end_passed(tag.channel, question.number)
-            self._log.record(Record(Kind.OUTPUT, 0, number, question.client, tag, v1))
-        else:
-            try:
-                said = parse_message(v1)["content"] if len(v1) <= MAX_INFO_BYTES else {}
-            except MessageError:
-                said = {}
-            self._log.reply_as_kernel(question.client, question.message, clean_kernel_info(said), number)
-
-    def _end_passed(self, channel: Channel, number: int) -> None:
-        """Answer what the kernel has passed over without an answer, now that it replies to what came behind."""
-        for question in self._kernel.asked.take_passed(channel, number):
-            self._log.end_question(question, CellReason.CANCELLED, "the kernel did not answer it")
-
-    def _take_reply(self, cell: Cell, reply: Record, now: float) -> None:
-        cell.outcome = reply.tag.status
-        cell.asks = False
-        cell.said = summary_of(reply)
-        cell.move(CellMove.REPLY)
-        self._log.show_held(cell.cap, cell)
-        self._log.record(reply)
+    def _replied(self, cell: Cell) -> None:
         if cell.stops_others:
             self._cancel_waiting("a cell before it failed")
-        if cell.phase is Phase.DONE:  # its idle had come first
-            self._finish(cell, now, idle=None)
 
-    def _finish(self, cell: Cell, now: float, idle: Record | None) -> None:
+    def _finish(self, cell: Cell) -> None:
         """Reply and idle are there: say that this was all, and go on."""
-        self._log.show_held(cell.cap, cell)  # what came between the two
-        if idle is not None:
-            self._log.record(idle)
-        else:
-            self._log.idle(cell)
         self._log.terminal(cell, cell.reason)
         self._running = None
         self._failures = 0
-        self._life.active_at = now
+        self._life.active_at = self._log.now
         self._move(Move.CELL_ENDED)
-        self._feed(now)
-
-    def _renew_background(self) -> None:
-        self._log.show_held(self._background, None)
-        self._background = OutputCap(cap_limits(self.limits))
+        self._feed(self._log.now)
 
     # -- ends -----------------------------------------------------------------------------------------
 
     def _end_work(self, reason: CellReason, sentence: str, facts: Mapping[str, object]) -> None:
         """Say in the kernel's place what the running cell has not been told, and whoever else asked it something."""
-        for question in self._kernel.asked.take_open():
+        for question in self._hearing.asked.take_open():
             self._log.end_question(question, reason, sentence)
         cell, self._running = self._running, None
         if cell is None:
@@ -986,7 +843,7 @@ class Session:
     def _forget_kernel(self) -> None:
         self.sandbox_id = ""
         self._kernel = _Kernel()
-        self._renew_background()
+        self._hearing.forget_kernel(self.limits)
         self._life.forget_samples()
 
     def _say_state(self, state: str, sentence: str, facts: Mapping[str, object]) -> None:

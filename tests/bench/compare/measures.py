@@ -180,6 +180,8 @@ async def concurrency(field: Field, effort: Effort) -> list[Figure]:
         for name, mine in seats.items():
             try:
                 await fill(mine, field.contenders[name], max(effort.together), effort.growing_seconds)
+                if len(mine) < max(effort.together):
+                    figure.notes[name] = f"had {len(mine)} sessions within {effort.growing_seconds:g} s, and no more"
             except Exception as error:
                 figure.notes[name] = failure(error)
         for count in effort.together:

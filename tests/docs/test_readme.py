@@ -29,6 +29,7 @@ DOCUMENTS = [
     for name in (
         "README.md",
         "CHANGELOG.md",
+        "SPECIFICATION.md",
         "images/README.md",
         "kernels/README.md",
         "server/CLIENTS.md",
@@ -37,6 +38,9 @@ DOCUMENTS = [
         "static/README.md",
         "tests/README.md",
         "tests/bench/README.md",
+        "tests/clients/README.md",
+        "tests/faults/README.md",
+        "tests/hostile/REPORT.md",
     )
 ]
 COMPARISON = ROOT / "tests/bench/compare/results/comparison.json"

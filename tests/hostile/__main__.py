@@ -70,8 +70,8 @@ class Recorder:
         is_told = report.when == "call" or report.outcome != "passed"  # what is found afterwards is a failure too
         driver = "docker" if before.startswith("tests/docker/") else driver_of(test)
         if is_told and driver in self._drivers:
-            reason = str(report.longrepr[2]) if report.skipped and isinstance(report.longrepr, tuple) else ""
-            self._cases.append(Case(test, driver, report.outcome, reason))
+            said = str(report.longrepr[2]) if report.skipped and isinstance(report.longrepr, tuple) else ""
+            self._cases.append(Case(test, driver, report.outcome, said.removeprefix("Skipped: ")))
 
     def latest(self) -> list[Case]:
         """Each once. A case that passed and left something is told twice, and has failed."""

@@ -110,7 +110,7 @@ class Ada:
     def state(self) -> tuple[object, ...]:
         """All that a stranger could have changed."""
         live, core = self.live, self.live.session
-        clients = sorted(reader.client for reader in live._all_readers())
+        clients = sorted(reader.client for reader in live._audience.readers())
         return core.state, core.incarnation, live.journal.next_seq, dict(live.wish.labels), clients
 
 

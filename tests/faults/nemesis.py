@@ -47,6 +47,7 @@ __all__ = ["FAULTS", "Draw", "Plan", "Report", "as_text", "check_saved", "draw",
 SETTLE_SECONDS = 60.0  # for the cells that are under way when the faults end, and for everybody to see them
 STATE_SIZE = "256M"  # of the file system that is filled; a round's journals take some tens of MB
 FAILED_SECONDS = 0.05  # that an owner waits when a cell of its failed: a full disk refuses thousands in a second
+READY_SECONDS = 1.1  # for a second /readyz repeats its answer, which may be from before the disk was full
 KERNEL_SECONDS = 5.0  # for a session to have a kernel that can be killed
 
 
@@ -288,6 +289,7 @@ async def _fill_disk(stroke: Stroke) -> None:
         await asyncio.sleep(stroke.seconds)
     finally:
         filling.unlink()
+    await asyncio.sleep(READY_SECONDS)
     deadline = asyncio.get_running_loop().time() + BOUND
     while (await stroke.server.fetch("GET", "/readyz")).status != 200:
         assert asyncio.get_running_loop().time() < deadline, "a disk with room is not written to again"

@@ -69,7 +69,7 @@ async def test_what_cannot_be_asked_is_refused_with_what_would_pass(here, fields
 
 
 async def test_odd_text_has_a_verdict(here):
-    for code in ("\0", "(" * 100_000, "x = 1\n" * 100_000, "%time " * 1000):
+    for code in ("\0", "(" * 100_000, "x = 1\n" * 30_000, "%time " * 1000):
         reply = await validate(here, code=code)
         assert reply.status == 200, reply.body
         assert json.loads(reply.body)["policy"] == "standard"

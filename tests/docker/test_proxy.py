@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from cellgate.sandbox.docker.container import OWNER, UIDS, Container, Labels
 from cellgate.sandbox.docker.driver import DockerDriver
 from cellgate.sandbox.docker.engine import Engine, EngineFailed
 from cellgate.sandbox.docker.guard import Ask, Refused, Rules, judge, read_ask
-from cellgate.sandbox.docker.images import Template
+from cellgate.sandbox.docker.images import TEMPLATE_LABEL, Template
+from cellgate.sandbox.docker.proxy import MAX_HEAD_BYTES, Proxy
 from cellgate.sandbox.limits import Limits
 from tests.docker.conftest import OpenDriver
 from tests.support.drivers import SMALL
@@ -73,6 +75,8 @@ def with_host(**changed: object) -> dict[str, Any]:
         with_host(MaskedPaths=[]),
         with_host(MaskedPaths="/proc/kcore"),
         with_host(MaskedPaths=["/proc/kcore"]),
+        with_host(MaskedPaths=["/sys", "/dev/mqueue", "/proc/kcore", "/proc/self/fd/7"]),
+        with_host(MaskedPaths=["/sys", "/dev/mqueue", "/proc/kcore", "/proc/../etc"]),
         with_host(CgroupParent="/"),
         with_host(Memory=0),
         {**config(), "hostconfig": {"Privileged": True}},
@@ -84,6 +88,9 @@ def with_host(**changed: object) -> dict[str, Any]:
         config(directory="/var/lib/cellgate/gateway/docker/../.."),
         config(image=f"sha256:{'2' * 64}"),
         {**config(), "Labels": {**config()["Labels"], "com.docker.compose.project": "another"}},
+        {**config(), "Labels": {**config()["Labels"], "io.cellgate.id": 5}},
+        {**config(), "Labels": {**config()["Labels"], "io.cellgate.template": ["python"]}},
+        {**config(), "Labels": "io.cellgate.id"},
         {},
         [],
         None,
@@ -131,6 +138,18 @@ def test_what_a_start_says_of_its_container_is_not_handed_on():
         f"POST /v1.41/containers/{'a' * 64}/attach HTTP/1.1",
         f"POST /v1.41/containers/{'a' * 64}/update HTTP/1.1",
         f"POST /v1.20/containers/{'a' * 64}/start HTTP/1.1",
+        f"POST /v1.41/containers/{'a' * 64}/start?checkpoint=mine&checkpoint-dir=/tmp HTTP/1.1",
+        f"GET /v1.41/containers/{'a' * 64}/json?size=1 HTTP/1.1",
+        f"GET /v1.41/containers/{'a' * 63}/json HTTP/1.1",
+        f"GET /v1.41/containers/{'A' * 64}/json HTTP/1.1",
+        f"GET /v1.41/../containers/{'a' * 64}/json HTTP/1.1",
+        f"GET //containers/{'a' * 64}/json HTTP/1.1",
+        f"get /v1.41/containers/{'a' * 64}/json HTTP/1.1",
+        f"GET /v2.41/containers/{'a' * 64}/json HTTP/1.1",
+        f"GET /v1.41/containers/{'a' * 64}/json;x HTTP/1.1",
+        f"GET /v1.41/containers/{'a' * 64}/json#x HTTP/1.1",
+        "GET //[ HTTP/1.1",
+        "CONNECT /info HTTP/1.1",
         f"GET /v1.41/containers/{'a' * 64}/archive?path=/etc HTTP/1.1",
         f"GET /v1.41/containers/{'a' * 64}%2f..%2fjson/json HTTP/1.1",
         "POST /v1.41/images/create?fromImage=evil HTTP/1.1",
@@ -150,6 +169,114 @@ def test_what_a_start_says_of_its_container_is_not_handed_on():
 def test_what_the_driver_never_asks_is_refused(line):
     with pytest.raises(Refused):
         judge(read_ask(line), RULES)
+
+
+# -- before an engine that writes down what it is asked --------------------------------------------------
+
+
+class Scribe:
+    """An engine's socket: answers well whatever is asked, and keeps each request with all that came behind it."""
+
+    def __init__(self) -> None:
+        self.asked: asyncio.Queue[str] = asyncio.Queue()
+        self.owner = str(DIRECTORY)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        body = json.dumps(self.answer(head.split()[1])).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.write_eof()
+        with suppress(OSError):
+            self.asked.put_nowait(head + (await reader.read()).decode())
+        writer.close()
+
+    def answer(self, target: str) -> object:
+        state = {"Running": True, "ExitCode": 0, "OOMKilled": False, "Pid": 7, "Error": ""}
+        path = target.partition("?")[0]
+        if path.endswith(("/containers/json", "/images/json")):
+            return []
+        about = {"ApiVersion": "1.41", "DefaultRuntime": "runc", "Id": "1"}
+        return {**about, "State": state, "Config": {"Labels": {OWNER: self.owner}}, "memory_stats": {"usage": 5}}
+
+    async def next(self, what: str) -> str:
+        """The next request about this that comes through, or the proxy's own."""
+        while True:
+            asked = await asyncio.wait_for(self.asked.get(), BOUND)
+            if what in asked.partition("\r\n")[0]:
+                return asked
+
+
+@pytest_asyncio.fixture
+async def scribe(tmp_path: Path, monkeypatch) -> AsyncIterator[Scribe]:
+    """DOCKER_HOST is a proxy before it."""
+    scribe, behind, listen = Scribe(), tmp_path / "engine.sock", tmp_path / "proxy.sock"
+    async with await asyncio.start_unix_server(scribe.serve, str(behind)):
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{behind}")
+        proxy = await asyncio.to_thread(Proxy, DIRECTORY)
+        async with await asyncio.start_unix_server(proxy.serve, str(listen), limit=MAX_HEAD_BYTES):
+            monkeypatch.setenv("DOCKER_HOST", f"unix://{listen}")
+            yield scribe
+        proxy.close()
+
+
+MINE = "a" * 64
+KILL = f"POST /v1.41/containers/{MINE}/kill?signal=SIGINT HTTP/1.1"
+
+
+async def test_all_that_a_driver_asks_for_a_containers_life_is_handed_on(scribe: Scribe):
+    engine = await asyncio.to_thread(Engine.open)
+    for ask in (engine.start, engine.state, engine.reading, engine.labels_of, engine.remove):
+        await engine.do(ask, MINE)  # raises for what is refused
+    await engine.do(engine.facts)
+    await engine.do(engine.containers, OWNER)
+    await engine.do(engine.images, TEMPLATE_LABEL)
+    await engine.do(engine.signal, MINE, "SIGINT")
+    said: asyncio.Queue[object] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    engine.watch(f"{OWNER}={DIRECTORY}", lambda event: loop.call_soon_threadsafe(said.put_nowait, event))
+    assert await asyncio.wait_for(said.get(), BOUND) is None  # the stream has begun
+    engine.close()
+    assert (await scribe.next("/kill")).startswith(KILL)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"{KILL}\r\n\r\nDELETE /containers/{'b' * 64}?force=1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        f"{KILL}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
+        f"{KILL}\r\nTransfer-Encoding : chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        f"{KILL}\r\nX: y\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        f"{KILL}\r\nX: y\r\n Content-Length: 7\r\n\r\nhello",
+        f"{KILL}\r\nContent-Length: 5\r\n\r\nhello",
+    ],
+    ids=["a second request", "an upgrade", "pieces", "a line within a line", "a folded line", "a body"],
+)
+async def test_an_engine_is_told_one_request_in_our_words_whatever_is_wrapped_in_it(scribe: Scribe, said: str):
+    reader, writer = await asyncio.open_unix_connection(os.environ["DOCKER_HOST"].removeprefix("unix://"))
+    writer.write(said.encode())
+    with suppress(ConnectionError):  # what is too much is not read
+        await asyncio.wait_for(reader.read(), BOUND)
+    writer.close()
+    ours = ["Host: docker", "Connection: close", "Content-Type: application/json", "Content-Length: 0", "", ""]
+    assert (await scribe.next("/kill")).split("\r\n") == [KILL, *ours]
+
+
+@pytest.mark.parametrize("ask", [KILL, f"GET /containers/{MINE}/json HTTP/1.1", f"DELETE /containers/{MINE} HTTP/1.1"])
+async def test_a_container_of_somebody_else_is_looked_up_and_refused(scribe: Scribe, ask: str):
+    scribe.owner = "/somebody/else"
+    reader, writer = await asyncio.open_unix_connection(os.environ["DOCKER_HOST"].removeprefix("unix://"))
+    writer.write(f"{ask}\r\n\r\n".encode())
+    answer = await asyncio.wait_for(reader.read(), BOUND)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 403 ") and b"somebody" not in answer
+    assert (await scribe.next(MINE)).startswith(f"GET /v1.41/containers/{MINE}/json HTTP/1.1")  # asked by the proxy
+    assert scribe.asked.empty()
+
+
+def test_an_engine_that_is_far_away_is_none_to_stand_before(monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "tcp://engine.example:2375")
+    with pytest.raises(EngineFailed, match=r"unix:///var/run/docker\.sock would pass"):
+        Proxy(DIRECTORY)
 
 
 # -- before a real engine ----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ __all__ = ["Ask", "Refused", "Rules", "Verdict", "judge", "read_ask"]
 _CONTAINER: Final = r"(?P<container>[0-9a-f]{64}|cellgate-[0-9a-f]{32})"
 _VERSION: Final = r"(?:/v1\.(?:2[4-9]|[3-9][0-9]))?"  # before 1.24 a start could say what the container is
 _ID: Final = re.compile(r"[0-9a-f]{32}")
+_OF_PROC: Final = re.compile(r"/proc/(?!\.)[^/]+")  # nothing deeper: /proc/self/fd/7 is the runtime's own
 
 
 class Refused(Exception):
@@ -51,11 +52,11 @@ def read_ask(line: str, body: bytes = b"") -> Ask:
     words = line.split(" ")
     if len(words) != 3 or words[2] not in ("HTTP/1.1", "HTTP/1.0"):
         raise Refused("that is no request of HTTP/1.1")
-    target = urlsplit(words[1])
     try:
+        target = urlsplit(words[1])
         pairs = parse_qsl(target.query, keep_blank_values=True, strict_parsing=bool(target.query), max_num_fields=20)
     except ValueError:
-        raise Refused("its query cannot be read") from None
+        raise Refused("its target cannot be read") from None
     query = dict(pairs)
     if target.scheme or target.netloc or target.fragment or len(query) != len(pairs):
         raise Refused("a path, and each parameter once, would pass")
@@ -74,8 +75,10 @@ class Verdict:
 
 def judge(ask: Ask, rules: Rules) -> Verdict:
     """Raises Refused."""
-    for method, path, say_again in _ROUTES:
+    for method, path, parameters, say_again in _ROUTES:
         if ask.method == method and (match := re.fullmatch(_VERSION + path, ask.path)):
+            if not ask.query.keys() <= set(parameters.split()):
+                raise Refused(f"the parameters {parameters or 'none'} would pass")
             return Verdict(say_again(ask, rules), match.groupdict().get("container", ""))
     raise Refused(f"the driver asks for no {ask.method[:10]} {ask.path[:100]}")
 
@@ -101,10 +104,10 @@ def _list(ask: Ask, rules: Rules) -> Ask:
 def _create(ask: Ask, rules: Rules) -> Ask:
     try:
         body = json.loads(ask.body)
-        labels = Labels.from_engine(body["Labels"])
+        labels = Labels.from_engine({name: str(value) for name, value in body["Labels"].items()})
         masked = body["HostConfig"]["MaskedPaths"]
         said = json.dumps(body, sort_keys=True)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Refused("that is no container of ours") from None
     if labels is None or labels.to_engine() != body["Labels"]:
         raise Refused(f"a container whose labels {LABEL}* tell of a sandbox would pass")
@@ -134,17 +137,21 @@ def _masked(paths: object, rules: Rules) -> list[str]:
     """Of those that a container hides, what it hides of /proc: the rest is ours to say again."""
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise Refused("its masked paths are no list of paths")
-    hidden = [path for path in paths if path.startswith("/proc/")]
+    hidden = [path for path in paths if _OF_PROC.fullmatch(path)]
     if not rules.hidden <= set(hidden):
         raise Refused(f"a container that hides {', '.join(sorted(rules.hidden - set(hidden)))} too would pass")
     return hidden
 
 
-_ROUTES: Final[tuple[tuple[str, str, Callable[[Ask, Rules], Ask]], ...]] = (
-    ("GET", r"/(?:version|info)", _plain),
-    ("GET", r"/(?:events|containers/json|images/json)", _list),
-    ("POST", r"/containers/create", _create),
-    ("POST", rf"/containers/{_CONTAINER}/(?:start|kill)", _plain),
-    ("GET", rf"/containers/{_CONTAINER}/(?:json|stats)", _plain),
-    ("DELETE", rf"/containers/{_CONTAINER}", _plain),
+# Each with the parameters that the driver's library gives it: a start can also name a checkpoint on the host's disk.
+_LISTED: Final = "all filters limit only_ids since size trunc_cmd until"
+_ROUTES: Final[tuple[tuple[str, str, str, Callable[[Ask, Rules], Ask]], ...]] = (
+    ("GET", r"/(?:version|info)", "", _plain),
+    ("GET", r"/(?:events|containers/json|images/json)", _LISTED, _list),
+    ("POST", r"/containers/create", "name", _create),
+    ("POST", rf"/containers/{_CONTAINER}/start", "", _plain),
+    ("POST", rf"/containers/{_CONTAINER}/kill", "signal", _plain),
+    ("GET", rf"/containers/{_CONTAINER}/json", "", _plain),
+    ("GET", rf"/containers/{_CONTAINER}/stats", "stream one-shot", _plain),
+    ("DELETE", rf"/containers/{_CONTAINER}", "v link force", _plain),
 )

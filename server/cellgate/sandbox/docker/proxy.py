@@ -35,7 +35,7 @@ MAX_BODY_BYTES: Final = 256 << 10  # of a container with its seccomp profile: 30
 HEAD_SECONDS: Final = 10.0  # for a request to come, from a program beside us
 MAX_CONNECTIONS: Final = 64  # a driver has eight calls and a stream of events
 PIECE_BYTES: Final = 64 << 10
-ENGINE_SOCKET: Final = "/var/run/docker.sock"
+ENGINE: Final = "unix:///var/run/docker.sock"
 
 
 class Proxy:
@@ -43,6 +43,10 @@ class Proxy:
 
     def __init__(self, directory: Path, *, runtime: str = "", images: Sequence[str] = ()) -> None:
         """`directory` is the driver's. Raises EngineFailed."""
+        engine = os.environ.get("DOCKER_HOST") or ENGINE
+        if not engine.startswith("unix://"):
+            raise EngineFailed(f"{engine} is no unix socket; {ENGINE} would pass")
+        self._path = engine.removeprefix("unix://")
         self._engine = Engine.open()
         self._directory = directory
         self._images = images
@@ -50,7 +54,6 @@ class Proxy:
         self._runtime = runtime or facts.default_runtime
         self._uids = (MAPPED_UIDS if facts.maps_uids else UIDS,)
         self._hidden = frozenset(path for path, _ in covers_of_proc())
-        self._path = os.environ.get("DOCKER_HOST", ENGINE_SOCKET).removeprefix("unix://")
         self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
 
     def close(self) -> None:

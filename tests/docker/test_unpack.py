@@ -20,8 +20,10 @@ from cellgate.sandbox.base import SandboxSpec
 from cellgate.sandbox.client import KernelClient
 from cellgate.sandbox.docker.engine import Engine
 from cellgate.sandbox.docker.unpack import extract, unpack
+from cellgate.sandbox.native import linux, rootfs
 from cellgate.sandbox.native.driver import NativeDriver
 from cellgate.sandbox.native.images import UnpackedImage, find_images, hold, write_about
+from cellgate.sandbox.native.rootfs import ETC_WRITTEN, OURS, plan_image_root
 from tests.docker.conftest import directory_in_memory
 from tests.support.docker import make_image
 from tests.support.native import skip_without_native
@@ -104,6 +106,40 @@ def test_what_would_be_written_elsewhere_is_refused(entries, tmp_path: Path):
 def test_a_name_that_climbs_is_left_out(tmp_path: Path):
     extract(archive(entry("usr", tarfile.DIRTYPE), entry("usr/../../climbed"), entry("../up")), tmp_path / "deep/root")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "root", "usr"]
+
+
+def test_what_cannot_be_read_as_a_tar_of_an_image_is_refused(tmp_path: Path):
+    usr, link, file = entry("usr", tarfile.DIRTYPE), entry("usr", tarfile.SYMTYPE, "/"), entry("usr/file")
+    odd, late = entry("usr/odd"), entry("usr/late")
+    odd.pax_headers, late.pax_headers = {"path": "usr/odd\0"}, {"mtime": "1e300"}
+    twice = ([usr, link], [link, usr], [usr, file, file])  # a link for a directory would lead what follows elsewhere
+    packed = [archive(*entries).getvalue() for entries in (*twice, [usr, odd], [usr, late])]
+    cut_short = archive(usr, file).getvalue()[: 2 * tarfile.BLOCKSIZE + 1]
+    for number, said in enumerate((*packed, cut_short, b"no tar")):
+        with pytest.raises(UsageError, match="cannot be read"):
+            extract(io.BytesIO(said), tmp_path / str(number))
+
+
+def test_an_images_links_lead_to_nothing_of_the_host(tmp_path: Path, monkeypatch):
+    """Its root is made while the host's files are in sight: links are made anew in it, and not followed."""
+    outside, image = tmp_path / "outside", tmp_path / "image"
+    (outside / "certs").mkdir(parents=True)
+    (outside / "timezone").touch()
+    (image / "etc").mkdir(parents=True)
+    (image / "etc/magic").touch()
+    (image / "etc/ssl").symlink_to(outside)
+    (image / "etc/fonts").symlink_to(outside)
+    (image / "etc/timezone").symlink_to(outside / "timezone")
+    (image / "usr").symlink_to(outside)
+    root = plan_image_root(image, "/usr/bin/python3")
+    assert root.links == (("/usr", str(outside)),)
+    assert all(target.startswith(OURS) for _, target in root.binds)
+    mounted: list[str] = []
+    monkeypatch.setattr(linux, "mount", lambda source, *rest: mounted.append(source))
+    rootfs._fill_etc(tmp_path / "inside", Path(root.etc))
+    links = {path.name: os.readlink(path) for path in (tmp_path / "inside").iterdir() if path.is_symlink()}
+    assert links == {"fonts": str(outside), "timezone": str(outside / "timezone")}
+    assert (set(os.listdir(tmp_path / "inside")) - {*ETC_WRITTEN, *links}, mounted) == ({"magic"}, [])
 
 
 def test_the_image_that_was_unpacked_last_is_the_templates(tmp_path: Path):

@@ -70,30 +70,37 @@ def _about(template: Template, root: Path) -> UnpackedImage:
 
 def extract(packed: IO[bytes], root: Path) -> None:
     """The directories of OF_IMAGES out of a tar. Raises UsageError, with nothing written elsewhere, when something
-    in it would lie in what is no directory of its own."""
+    in it would lie in what is no directory of its own, or it is no tar."""
     root.mkdir(parents=True)
     root.chmod(0o755)  # whatever the caller's umask is: sessions are other users
+    try:
+        with tarfile.open(fileobj=packed, mode="r:") as archive:
+            _write(archive, root)
+    except (tarfile.TarError, FileExistsError, ValueError, OverflowError) as error:  # cut short, or odd in itself
+        raise UsageError(f"what the engine packed cannot be read: {error}; it is not unpacked") from error
+
+
+def _write(archive: tarfile.TarFile, root: Path) -> None:
     directories, files = {""}, set[str]()
-    with tarfile.open(fileobj=packed, mode="r:") as archive:
-        for member, name in _wanted(archive):
-            parent = name.rpartition("/")[0]
-            if parent not in directories or (member.islnk() and _plain(member.linkname) not in files):
-                raise UsageError(f"the image has {name[:200]!r}, where no directory of its own is; it is not unpacked")
-            place = root / name
-            if member.isdir():
-                place.mkdir(exist_ok=name in directories)
-                place.chmod(0o755)
-                directories.add(name)
-            elif member.issym():
-                place.symlink_to(member.linkname)
-            elif member.islnk():
-                os.link(root / _plain(member.linkname), place, follow_symlinks=False)
-            elif (content := archive.extractfile(member)) is not None:
-                with content, place.open("xb") as file:
-                    shutil.copyfileobj(content, file, COPY_BYTES)
-                place.chmod(0o755 if member.mode & 0o111 else 0o644)
-                os.utime(place, (member.mtime, member.mtime))  # by which Python knows that what it compiled is of it
-                files.add(name)
+    for member, name in _wanted(archive):
+        parent = name.rpartition("/")[0]
+        if parent not in directories or (member.islnk() and _plain(member.linkname) not in files):
+            raise UsageError(f"the image has {name[:200]!r}, where no directory of its own is; it is not unpacked")
+        place = root / name
+        if member.isdir():
+            place.mkdir(exist_ok=name in directories)
+            place.chmod(0o755)
+            directories.add(name)
+        elif member.issym():
+            place.symlink_to(member.linkname)
+        elif member.islnk():
+            os.link(root / _plain(member.linkname), place, follow_symlinks=False)
+        elif (content := archive.extractfile(member)) is not None:
+            with content, place.open("xb") as file:
+                shutil.copyfileobj(content, file, COPY_BYTES)
+            place.chmod(0o755 if member.mode & 0o111 else 0o644)
+            os.utime(place, (member.mtime, member.mtime))  # by which Python knows that what it compiled is of it
+            files.add(name)
 
 
 def _wanted(archive: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str]]:

@@ -43,7 +43,7 @@ __all__ = [
 
 
 LOOK_SECONDS = 0.5  # at a process, to see whether it rests
-CLEARED_SECONDS = 10.0  # from the last delete until nothing is left
+CLEARED_SECONDS = 30.0  # from the last delete until nothing is left; a second, but for a machine with much else to do
 READ_BYTES = 1 << 20
 KiB = 1 << 10
 

@@ -18,8 +18,9 @@ SAMPLE = Sample(0.0, 0, **dict.fromkeys(MEMORIES, 50 * MiB), **dict.fromkeys(COU
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # each act twice; some wait for limits, and all for a busy machine
 async def test_a_server_that_is_used_and_misused_for_a_while_gives_everything_back():
+    """Of memory twenty seconds tell no trend: one client that is deaf makes the last third of them."""
     report = await soak(Plan(seed=1, seconds=20, look_every=1))
-    assert report.verdict() == [], str(report)
+    assert [*not_given_back(*report.rest), *report.faults] == [], str(report)
     assert set(report.ends) == set(ACTS)
     assert report.curve
 

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import struct
 import time
+from contextvars import ContextVar
 
 import pytest
 
@@ -23,6 +24,7 @@ from tests.support.websocket import (
     RawClient,
     close,
     frame,
+    handshake,
     serve,
 )
 
@@ -183,6 +185,28 @@ async def test_a_paused_websocket_hears_nothing_until_it_is_resumed():
             handler.resume()
 
 
+async def test_what_is_heard_after_a_pause_is_heard_for_the_same_request_whoever_ended_the_pause():
+    """Logs name the request that something is done for by a context variable."""
+    request = ContextVar("request", default="nobody's")
+
+    class Named(Pausing):
+        def prepare(self):
+            request.set("its own")
+
+        def heard(self, data):
+            super().heard(data)
+            self.said.put_nowait(("for", request.get()))
+
+    async with serve(Named) as stage:
+        client, handler = await stage.pair()
+        client.send(frame(TEXT, b"1") + frame(TEXT, b"2"))
+        for _ in range(3):
+            assert (await handler.next_call())[0] == "heard"
+            assert await handler.next_call() == ("for", "its own")
+            handler.resume()
+            client.send(frame(TEXT, b"more"))
+
+
 async def test_a_client_that_is_not_heard_can_send_only_so_much():
     async with serve() as stage:
         client, handler = await stage.pair()
@@ -277,6 +301,31 @@ async def test_a_client_that_resets_the_connection_has_ended():
         client, handler = await stage.pair()
         client.reset()
         assert await end_of(handler) == ("ended", None, "the connection was lost")
+
+
+async def test_a_client_that_resets_the_connection_before_it_is_answered_opens_nothing(caplog):
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+    handlers: list[Echo] = []
+
+    class Slow(Echo):
+        async def prepare(self):
+            handlers.append(self)
+            asked.set()
+            await may_answer.wait()
+
+        def on_close(self):
+            super().on_close()
+            self.said.put_nowait(("closed",))
+
+    async with serve(Slow) as stage:
+        with socket.create_connection(("127.0.0.1", stage.port)) as client:
+            client.sendall(handshake(stage.port))
+            await asyncio.wait_for(asked.wait(), BOUND)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        may_answer.set()
+        assert await handlers[0].next_call() == ("closed",)
+        assert stage._opened.empty()
+    assert "Uncaught exception" not in caplog.text
 
 
 async def test_a_client_that_leaves_without_a_word_has_ended_and_what_it_said_before_is_heard():

@@ -20,6 +20,7 @@ BOUND = 10.0  # seconds; whatever is waited for comes at once, or never
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 MASK = b"\x12\x34\x56\x78"
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
 class Got(NamedTuple):
@@ -51,6 +52,13 @@ def close(code: int, reason: bytes = b"") -> bytes:
     return frame(CLOSE, struct.pack("!H", code) + reason)
 
 
+def handshake(port: int, headers: str = "", key: str = KEY) -> bytes:
+    return (
+        f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{headers}"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
+    )
+
+
 class RawClient:
     """After the handshake. Reads nothing, and answers nothing, unless told to."""
 
@@ -63,7 +71,7 @@ class RawClient:
         port: int,
         *,
         headers: str = "",
-        key: str = "dGhlIHNhbXBsZSBub25jZQ==",
+        key: str = KEY,
         first: bytes = b"",
         receive_bytes: int = 0,
     ) -> RawClient:
@@ -74,11 +82,7 @@ class RawClient:
         raw.setblocking(False)
         await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", port))
         reader, writer = await asyncio.open_connection(sock=raw, limit=receive_bytes or 1 << 16)
-        writer.write(
-            f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{headers}"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
-            + first
-        )
+        writer.write(handshake(port, headers, key) + first)
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), BOUND)
         return cls(reader, writer, head.decode())
 

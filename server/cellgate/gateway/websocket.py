@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import copy_context
 from typing import Any, cast
 
 from tornado.iostream import IOStream
@@ -140,6 +141,7 @@ class _Connection(WebSocketProtocol13):
         self._may_hear = True
         self._is_receiving = self._is_closing = self._has_ended = self._is_lingering = False
         self._over: asyncio.Future[None] = self._loop.create_future()
+        self._context = copy_context()  # the handshake's, in which all is heard, whoever lets it go on
         self._outcome: tuple[int | None, str] = (None, "the connection was lost")
         self._deadline: asyncio.TimerHandle | None = None  # of the closing
         self._next_look: asyncio.TimerHandle | None = None  # whether there is life
@@ -193,7 +195,10 @@ class _Connection(WebSocketProtocol13):
     # -- reading
 
     def start_pinging(self) -> None:
-        """Called by tornado once the stream is ours, before the handler's `open`."""
+        """Called by tornado once the stream is ours, before the handler's `open`. Raises what it takes for a handshake
+        that failed."""
+        if self.stream.closed():  # by a client that reset the connection: our answer found it so
+            raise ValueError("the connection was lost")
         self.handler._connection = self
         self.stream.set_nodelay(True)
         unwritten = _take_over(self.stream)
@@ -269,7 +274,8 @@ class _Connection(WebSocketProtocol13):
         self._alive_at = self._loop.time()
         if not self._may_hear:
             self._may_hear = True
-            self._loop.call_soon(self._go_on)  # soon: whoever calls may be within what would be called
+            # Soon: whoever calls may be within what would be called.
+            self._loop.call_soon(self._go_on, context=self._context)
 
     def _look_for_life(self, due: float) -> None:
         """Every byte of the client is a sign of life. So is what its socket takes of a backlog: the room for it came

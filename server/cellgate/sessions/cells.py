@@ -33,6 +33,9 @@ __all__ = ["MAX_QUEUED_BYTES", "Cell", "Judgement", "Queue", "Waiting", "cap_lim
 Judgement = Verdict | PolicyError  # what may be done with it, or why that could not be told
 
 MAX_QUEUED_BYTES = 64 << 20  # of all that waits in one session: thousands of cells, or four of the largest requests
+# Of what a reply said, in the record of its cell's progress. There is one of those for each read of the link until the
+# kernel says idle, which code may put off while it talks on: more would let it write without an end.
+MAX_CARRIED_BYTES = 4 << 10
 # Record from which on it runs, number of the link's message that took it to the kernel, phase, outcome. Behind it the
 # state of its output cap, and what its reply said as JSON.
 _PROGRESS = struct.Struct("<QQBB")
@@ -62,6 +65,8 @@ class Cell:
     is_named: bool = False  # its execute_input was shown
     asks: bool = False  # for input, and waits
     said: Mapping[str, Any] = field(default_factory=dict)  # what of its reply belongs to its end
+    carried: bytes = b""  # the same as `progress` has it, made when that is first asked for
+    held: list[ClientMessage] = field(default_factory=list)  # what it shall get once its kernel can be sent something
     id: bytes = field(init=False)  # as the kernel's tags have it
 
     def __post_init__(self) -> None:
@@ -105,8 +110,11 @@ class Cell:
     def progress(self) -> bytes:
         """What a gateway that takes over must know of it, beside its request."""
         numbers = self.begins_at, self.sent_number, _PHASES.index(self.phase), self.outcome
-        said = json.dumps(self.said).encode() if self.said else b""  # it has replied, and not ended
-        return _PROGRESS.pack(*numbers) + self.cap.state() + said
+        if self.said and not self.carried:  # it has replied, and not ended
+            self.carried = json.dumps(self.said).encode()
+            if (size := len(self.carried)) > MAX_CARRIED_BYTES:
+                self.carried = b'{"left_out_bytes":%d}' % size
+        return _PROGRESS.pack(*numbers) + self.cap.state() + self.carried
 
     @staticmethod
     def accepted(key: int, client: bytes, message: ClientMessage, limits: SessionLimits, now: float) -> Cell:

@@ -17,7 +17,7 @@ carried out in order, before those of the next call. Time that passes is told by
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cellgate.policy.verdicts import Verdict
 from cellgate.sandbox.certificate import DeathCertificate, Reason
@@ -88,7 +88,6 @@ class _Kernel:
     sent: int = 0  # messages on its link
     received: int = 0
     was_given_a_cell: bool = False
-    held: list[ClientMessage] = field(default_factory=list)  # what its cell shall get once it is linked, and has that
     interrupts: int = 0  # that are on their way; each strikes what runs when it arrives
     is_being_killed: bool = False
 
@@ -270,7 +269,7 @@ class Session:
             self._move(Move.CELL_ENDED)
         elif cell is not None:
             cell.sent_at = now
-            self._send_held()
+            self._send_held(cell)
         self._life.active_at = now
         self._pass_on_early()
         self._feed(now)
@@ -598,7 +597,7 @@ class Session:
             if verdict.findings and not first.message.content.get("silent") and (note := self._warner.note(verdict)):
                 self._log.note(*note, first)
             self._send(first.message)
-            self._send_held()
+            self._send_held(first)
 
     def _deny(self, cell: Cell, judgement: Judgement) -> None:
         """When its turn has come: to what stands behind it, it is a cell that failed."""
@@ -679,17 +678,17 @@ class Session:
             self.ignored["input_unasked"] += 1
             return
         cell.asks = False
-        self._send_to_cell(message)
+        self._send_to_cell(cell, message)
 
-    def _send_to_cell(self, message: ClientMessage) -> None:
+    def _send_to_cell(self, cell: Cell, message: ClientMessage) -> None:
         """What means the cell that the kernel has, now or as soon as the kernel has greeted this gateway."""
         if self._kernel.is_linked:
             self._send(message)
-        else:
-            self._kernel.held.append(message)
+        elif message not in cell.held:  # of interrupts one is enough
+            cell.held.append(message)
 
-    def _send_held(self) -> None:
-        held, self._kernel.held = self._kernel.held, []
+    def _send_held(self, cell: Cell) -> None:
+        held, cell.held = cell.held, []
         for message in held:
             self._send(message)
 
@@ -709,10 +708,10 @@ class Session:
         """By a signal, which comes at once and heeds no queue. It would overtake a cell on its way to the kernel, and
         strike nobody: what has not begun is interrupted by a message that comes behind it."""
         cell = self._running
-        if self._kernel.is_linked and (cell is None or cell.is_busy):
+        if cell is None or (self._kernel.is_linked and cell.is_busy):
             self._signal()
         else:
-            self._send_to_cell(_INTERRUPT)
+            self._send_to_cell(cell, _INTERRUPT)
 
     def _signal(self) -> None:
         self._kernel.interrupts += 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sessions.asked import MAX_ASKED
+from cellgate.sessions.cells import MAX_CARRIED_BYTES
 from cellgate.sessions.effects import Append, Close, Destroy, Interrupt, Kill, Save, Send, StartKernel
 from cellgate.sessions.journal import Gap, Reading
 from cellgate.sessions.records import Kind
@@ -278,6 +281,23 @@ def test_while_output_is_cut_each_batch_says_how_far_the_link_has_come():
     stage.ask(cell("c1"))
     stage.hear(*(stream("c1") for _ in range(500)))
     assert (stage.records[-1].kind, stage.records[-1].link) == (Kind.CUT, 500)
+
+
+def test_a_kernel_that_has_replied_and_talks_on_cannot_have_its_reply_written_with_each_word():
+    stage = Stage().started()
+    stage.ask(cell("c1"))
+    content = {"status": "ok", "execution_count": 1, "user_expressions": {}, "payload": [{"text": "x" * (60 << 10)}]}
+    stage.hear(status("busy", "c1"), said("execute_reply", content, "c1", Channel.SHELL))
+    for _ in range(100):
+        stage.hear(stream("c1"))
+    cuts = [record for record in stage.records if record.kind is Kind.CUT]
+    assert len(cuts) > 100
+    assert sum(len(cut.body) for cut in cuts) < len(cuts) * (MAX_CARRIED_BYTES + 200)
+    stage.crash()
+    stage.do(stage.session.adopted(1, stage.now))
+    stage.hear(status("idle", "c1"))
+    assert stage.ends() == {"c1": "ok"}
+    assert json.loads(stage.records[-1].body)["left_out_bytes"] > 60 << 10
 
 
 def test_output_in_the_background_is_capped_too_and_anew_each_minute():

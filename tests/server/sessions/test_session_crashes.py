@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from cellgate.policy.verdicts import Verdict
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sessions.effects import Destroy, Effect, Interrupt, Kill, Save, Send, StartKernel
 from cellgate.sessions.records import Kind
@@ -186,6 +187,44 @@ def test_what_means_a_cell_that_never_reached_its_kernel_comes_behind_it():
     assert stage.sends()[-2:] == ["c1", "interrupt"]
     stage.hear(*whole("c1", "error"))
     assert stage.ends() == {"c1": "interrupted"}
+
+
+def test_what_means_one_cell_is_given_to_no_other():
+    """It may be a password. The cell it means is cancelled before the kernel has it."""
+    stage = Stage(judges=True).started()
+    stage.ask(cell("c1"))
+    stage.judge(Verdict())
+    stage.crash()
+    stage.ask(client_message("input_reply", {"value": "x"}, "i1", Channel.STDIN))
+    stage.do(stage.session.interrupt(stage.now))
+    stage.do(stage.session.adopted(0, stage.now))
+    stage.do(stage.session.cancel("c1", stage.now))
+    stage.ask(cell("c2"))
+    while stage.asked():
+        stage.judge(Verdict())
+    assert stage.sends() == ["c1", "c2"]
+
+
+def test_an_interrupt_while_nothing_runs_strikes_no_later_cell():
+    stage = Stage().started()
+    stage.ask(cell("c1"))
+    stage.hear(*whole("c1"))
+    stage.crash()
+    stage.do(stage.session.interrupt(stage.now))
+    stage.do(stage.session.interrupt_sent(1, stage.now))
+    stage.do(stage.session.adopted(1, stage.now))
+    stage.ask(cell("c2"))
+    assert stage.sends() == ["c1", "c2"]
+
+
+def test_of_interrupts_that_are_held_one_is_sent():
+    stage = Stage().started()
+    stage.ask(cell("c1"))
+    stage.crash()
+    for _ in range(100):
+        stage.do(stage.session.interrupt(stage.now))
+    stage.do(stage.session.adopted(1, stage.now))
+    assert stage.sends() == ["c1", "interrupt"]
 
 
 def test_a_kernel_that_never_greets_the_heir_is_interrupted_and_killed_in_time():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
 import socket
 import sqlite3
+import time
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,7 +48,8 @@ def test_an_installation_that_is_in_order_is_said_to_be(settings: Settings):
     assert not failed
 
 
-def test_all_lines_are_told_to_people_and_to_programs(settings: Settings, capsys):
+def test_all_lines_are_told_to_people_and_to_programs(settings: Settings, capsys, monkeypatch):
+    monkeypatch.setenv("CELLGATE_PORT", "0")  # whoever else uses the default one
     status = main(["doctor", "--installation", "--state-dir", str(settings.state_dir)])
     text = capsys.readouterr().out
     assert all(f" {name} " in text for name in CHECKS)
@@ -107,6 +111,25 @@ def test_no_room_and_little_room_are_told_apart(settings: Settings, places: Plac
     for free, state in ((1 << 20, State.FAIL), (1 << 30, State.WARN), (1 << 40, State.OK)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: Usage(free))
         assert CHECKS["room"](settings, places).state is state
+
+
+@pytest.mark.parametrize(
+    ("year", "kept", "state", "seen"),
+    [
+        (2026, 0, State.OK, "2026-01-01T00:00:00Z, kept right"),
+        (2026, -1, State.OK, "may not be asked"),
+        (2026, installation.CLOCK_IS_FREE, State.WARN, "nothing keeps"),
+        (1970, 0, State.FAIL, "it is 1970"),
+    ],
+)
+def test_a_clock_is_right_as_far_as_is_known(
+    settings, places, monkeypatch, year: int, kept: int, state: State, seen: str
+):
+    now = time.strptime(f"{year}", "%Y")
+    monkeypatch.setattr(time, "gmtime", lambda: now)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(adjtimex=lambda _: kept))
+    found = CHECKS["clock"](settings, places)
+    assert (found.state, seen in found.seen) == (state, True), found
 
 
 class Usage:

@@ -31,6 +31,7 @@ DOCUMENTS = [
         "CHANGELOG.md",
         "SPECIFICATION.md",
         "images/README.md",
+        "images/deploy/README.md",
         "kernels/README.md",
         "server/CLIENTS.md",
         "server/COMMANDS.md",
@@ -41,6 +42,7 @@ DOCUMENTS = [
         "tests/clients/README.md",
         "tests/faults/README.md",
         "tests/hostile/REPORT.md",
+        "tests/soak/README.md",
     )
 ]
 COMPARISON = ROOT / "tests/bench/compare/results/comparison.json"

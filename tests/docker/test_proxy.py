@@ -23,16 +23,17 @@ from cellgate.sandbox.docker.container import OWNER, UIDS, Container, Labels
 from cellgate.sandbox.docker.driver import DockerDriver
 from cellgate.sandbox.docker.engine import Engine, EngineFailed
 from cellgate.sandbox.docker.guard import Ask, Refused, Rules, judge, read_ask
-from cellgate.sandbox.docker.images import TEMPLATE_LABEL, Template
+from cellgate.sandbox.docker.images import TEMPLATE_LABEL, LinkVersion, Template, usable_images
 from cellgate.sandbox.docker.proxy import MAX_HEAD_BYTES, Proxy
 from cellgate.sandbox.limits import Limits
+from cellgate.sandbox.native.rootfs import covers_of_proc
 from tests.docker.conftest import OpenDriver
 from tests.support.drivers import SMALL
 
 BOUND = 60.0
 IMAGE = Template("python", f"sha256:{'1' * 64}", 1, "3.12", "python", "", "", "1")
 DIRECTORY = Path("/var/lib/cellgate/gateway/docker")
-RULES = Rules(DIRECTORY, "runc", {"python": IMAGE}, (UIDS,), frozenset({"/proc/kcore"}))
+RULES = Rules(DIRECTORY, "runc", {IMAGE.image: IMAGE}, (UIDS,), frozenset({"/proc/kcore"}))
 LABELS = Labels("ab" * 16, str(DIRECTORY), "python", Limits(), UIDS[5], True, "here")
 
 
@@ -180,6 +181,7 @@ class Scribe:
     def __init__(self) -> None:
         self.asked: asyncio.Queue[str] = asyncio.Queue()
         self.owner = str(DIRECTORY)
+        self.images: list[object] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -193,7 +195,9 @@ class Scribe:
     def answer(self, target: str) -> object:
         state = {"Running": True, "ExitCode": 0, "OOMKilled": False, "Pid": 7, "Error": ""}
         path = target.partition("?")[0]
-        if path.endswith(("/containers/json", "/images/json")):
+        if path.endswith("/images/json"):
+            return self.images
+        if path.endswith("/containers/json"):
             return []
         about = {"ApiVersion": "1.41", "DefaultRuntime": "runc", "Id": "1"}
         return {**about, "State": state, "Config": {"Labels": {OWNER: self.owner}}, "memory_stats": {"usage": 5}}
@@ -271,6 +275,28 @@ async def test_a_container_of_somebody_else_is_looked_up_and_refused(scribe: Scr
     assert answer.startswith(b"HTTP/1.1 403 ") and b"somebody" not in answer
     assert (await scribe.next(MINE)).startswith(f"GET /v1.41/containers/{MINE}/json HTTP/1.1")  # asked by the proxy
     assert scribe.asked.empty()
+
+
+async def test_a_driver_goes_on_with_the_images_that_it_began_with(scribe: Scribe):
+    """Those were built anew meanwhile, and bear the names of the former."""
+
+    def config_of(image: str) -> dict[str, Any]:
+        hidden = [path for path, _ in covers_of_proc()]
+        place = str(DIRECTORY / LABELS.id)
+        return Container(LABELS, image, "python", place, "runc", True, hidden).to_engine()
+
+    former, latter, other = (f"sha256:{digit * 64}" for digit in "123")
+    engine = await asyncio.to_thread(Engine.open)
+    for image in (former, latter):
+        labels = {TEMPLATE_LABEL: "python", "io.cellgate.kernel": "python", "io.cellgate.link": LinkVersion}
+        scribe.images = [{"Id": image, "RepoTags": ["cellgate/python:latest"], "Labels": labels, "Size": 1}]
+        found = await engine.do(usable_images, engine)
+        assert found["python"].image == image
+    for image in (former, latter):
+        await engine.do(engine.create, config_of(image), f"cellgate-{LABELS.id}")
+    with pytest.raises(EngineFailed, match="would pass"):
+        await engine.do(engine.create, config_of(other), f"cellgate-{LABELS.id}")
+    engine.close()
 
 
 def test_an_engine_that_is_far_away_is_none_to_stand_before(monkeypatch):

@@ -42,7 +42,7 @@ class Ask:
 class Rules:
     directory: Path  # the driver's, which its containers name as their owner
     runtime: str
-    images: Mapping[str, Template]  # those that may be used
+    images: Mapping[str, Template]  # those that may be used, by their ids
     uids: tuple[range, ...]  # of sandboxes
     hidden: frozenset[str]  # of /proc, at least
 
@@ -115,9 +115,10 @@ def _create(ask: Ask, rules: Rules) -> Ask:
         raise Refused(f"a container that {rules.directory} owns would pass")
     if not any(labels.uid in uids for uids in rules.uids):
         raise Refused("it would be somebody; a uid of sandboxes would pass")
-    image = rules.images.get(labels.template)
-    if image is None:
-        raise Refused(f"a container of {', '.join(rules.images) or 'no image'} would pass")
+    image = rules.images.get(str(body.get("Image")))
+    if image is None or image.name != labels.template:
+        usable = (f"{one.name} ({one.image})" for one in rules.images.values())
+        raise Refused(f"a container of {', '.join(usable) or 'no image'} would pass")
     config = Container(
         labels,
         image.image,

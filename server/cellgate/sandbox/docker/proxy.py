@@ -24,7 +24,7 @@ from cellgate.errors import CellgateError
 from cellgate.sandbox.docker.container import MAPPED_UIDS, OWNER, UIDS
 from cellgate.sandbox.docker.engine import Engine, EngineFailed
 from cellgate.sandbox.docker.guard import Ask, Refused, Rules, judge, read_ask
-from cellgate.sandbox.docker.images import usable_images
+from cellgate.sandbox.docker.images import Template, usable_images
 from cellgate.sandbox.native.rootfs import covers_of_proc
 from cellgate.terminal import one_line
 
@@ -50,6 +50,7 @@ class Proxy:
         self._engine = Engine.open()
         self._directory = directory
         self._images = images
+        self._usable: dict[str, Template] = {}  # by id, since we began
         facts = self._engine.facts()
         self._runtime = runtime or facts.default_runtime
         self._uids = (MAPPED_UIDS if facts.maps_uids else UIDS,)
@@ -80,15 +81,22 @@ class Proxy:
                 await back.wait_closed()
 
     async def _judge(self, ask: Ask) -> Ask:
-        is_new = ask.path.endswith("/create")
-        images = await self._engine.do(usable_images, self._engine, self._images) if is_new else {}
-        rules = Rules(self._directory, self._runtime, images, self._uids, self._hidden)
+        if ask.path.endswith(("/images/json", "/create")):
+            await self._learn_images()
+        rules = Rules(self._directory, self._runtime, self._usable, self._uids, self._hidden)
         verdict = judge(ask, rules)
         if verdict.container:
             labels = await self._engine.do(self._engine.labels_of, verdict.container)
             if labels is not None and labels.get(OWNER) != str(self._directory):
                 raise Refused(f"a container that {self._directory} owns would pass")
         return verdict.ask
+
+    async def _learn_images(self) -> None:
+        """When a driver does, which goes on with the images that it found when it began, whatever bears their names
+        by then; and when there may be new ones."""
+        with suppress(CellgateError):  # there is none that may be used: the driver says so itself
+            found = await self._engine.do(usable_images, self._engine, self._images)
+            self._usable.update({one.image: one for one in found.values()})
 
     async def _hand_on(self, ask: Ask, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         """Until the engine has answered, or the client is gone: a stream of events has no other end."""

@@ -24,6 +24,7 @@ from cellgate.sandbox.native import linux, rootfs
 from cellgate.sandbox.native.driver import NativeDriver
 from cellgate.sandbox.native.images import UnpackedImage, find_images, hold, write_about
 from cellgate.sandbox.native.rootfs import ETC_WRITTEN, OURS, plan_image_root
+from cellgate.sandbox.native.zygotes import Zygote
 from tests.docker.conftest import directory_in_memory
 from tests.support.docker import make_image
 from tests.support.native import skip_without_native
@@ -160,6 +161,14 @@ def test_an_image_that_others_may_write_is_refused(tmp_path: Path):
     directory.chmod(0o777)
     with pytest.raises(DriverUnavailable, match="may be written by others"):
         find_images(tmp_path)
+
+
+def test_of_an_image_that_is_being_removed_no_zygote_begins(tmp_path: Path):
+    removing = hold(tmp_path, alone=True)
+    assert removing is not None
+    with pytest.raises(FileNotFoundError, match="is being removed"):
+        Zygote("mine", (ABOUT, tmp_path), is_host_root=True, forget=lambda: None)
+    os.close(removing)
 
 
 # -- over an engine, once; then without it -----------------------------------------------------------------

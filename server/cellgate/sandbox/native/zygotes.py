@@ -5,6 +5,7 @@ What a zygote does itself is in `zygote.py`. Nothing here decides about sandboxe
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -48,6 +49,8 @@ class Zygote:
         else:
             about, directory = image
             self._held = hold(directory)
+            if self._held is None:
+                raise FileNotFoundError(errno.ENOENT, "this image is being removed", str(directory))
             self._kernel, path, self.root = (
                 about.kernel,
                 _SYSTEM_PATH,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextvars import copy_context
 
 import pytest
 import pytest_asyncio
@@ -13,6 +14,7 @@ from cellgate.errors import LimitError, UsageError
 from cellgate.live.gatekeeper import Gatekeeper
 from cellgate.live.happenings import Happening, Happenings, VerdictGiven, Who
 from cellgate.live.judging import Judges
+from cellgate.live.trail import begin, request_id
 from cellgate.live.wish import Wish
 from cellgate.policy.policies import OFF, STANDARD, STRICT
 from cellgate.policy.verdicts import Verdict
@@ -139,6 +141,27 @@ async def test_an_interrupt_overtakes_cells_that_are_judged(manager, strict):
     may_answer.set()
     assert (await strict.outcome(waiting)).value == "42"
     strict.live._gatekeeper._judges.judge_message = judge
+
+
+async def test_each_verdict_is_told_for_the_request_that_wanted_it(manager):
+    """They are given by turns: the first brings the second about, which another has asked for."""
+    live = await manager.create(OWNER, STRICTLY)
+    told: list[str] = []
+
+    def hear(happening: Happening) -> None:
+        if isinstance(happening, VerdictGiven) and happening.who.session == live.id:
+            told.append(request_id())
+
+    manager.happenings.listen(hear)
+    asked = []
+    for name in ("first", "second"):
+        context = copy_context()
+        context.run(begin, name)
+        client = context.run(Client, live, name.encode())
+        asked.append((client, context.run(client.ask, f"import socket  # {name}", stop_on_error=False)))
+    for client, msg_id in asked:
+        assert (await client.outcome(msg_id)).reason == "policy_denied"
+    assert told == ["first", "second"]
 
 
 async def test_what_a_client_sent_before_it_left_is_judged_and_run(manager, strict):

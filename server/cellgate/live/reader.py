@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from enum import Enum
 from typing import Any, Protocol
 
@@ -99,6 +100,7 @@ class Reader:
         self.delivered = start  # everything before this has surely been received
         self.is_over = False
         self.counts = True  # what it confirms; not of a second connection of the same client
+        self.context = copy_context()  # of the request that brought it
         self._sink = sink
         self._cursor = Cursor(journal, start)
         self._sought = f'"{after}"'.encode("utf-8", "replace") if after else b""  # as a header has it

@@ -17,6 +17,7 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from contextvars import Context, copy_context
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, Protocol
@@ -58,6 +59,7 @@ from cellgate.sandbox.base import Sandbox, SandboxSpec, Usage
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sandbox.connection import Batch, KernelConnection
 from cellgate.sandbox.watchdog import watch
+from cellgate.sessions.asked import OURS
 from cellgate.sessions.cells import Cell, Waiting
 from cellgate.sessions.effects import (
     Answered,
@@ -437,7 +439,7 @@ class LiveSession:
                 if kernel := self._kernels.get(effect.incarnation):
                     kernel.send(effect.message)
             elif isinstance(effect, Judge):
-                task = self._start(self._judge(effect.item))
+                task = self._context_of(effect.item.client).run(self._start, self._judge(effect.item))
                 self._judging.add(task)
                 task.add_done_callback(self._judging.discard)
             elif isinstance(effect, Save):
@@ -552,6 +554,13 @@ class LiveSession:
             log.warning("session %s: its kernel could not be interrupted: %s", self.id, error)
         finally:
             self._do(self.session.interrupt_sent(incarnation, self._host.now()))
+
+    def _context_of(self, client: bytes) -> Context:
+        """In which this client's verdicts are told. Each brings the next about, which may be for another's request."""
+        if client == OURS:
+            return copy_context()
+        reader = self._audience.find(client)
+        return Context() if reader is None else reader.context
 
     async def _judge(self, item: Cell | Waiting) -> None:
         judgement = await self._gatekeeper.judge(item.message)

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from cellgate.doctor.examine import examine
 from cellgate.doctor.report import Standing
-from cellgate.errors import DriverUnavailable, UsageError
+from cellgate.errors import DriverUnavailable, SandboxStartFailed, UsageError
 from cellgate.sandbox.base import SandboxSpec
 from cellgate.sandbox.client import KernelClient
 from cellgate.sandbox.docker.engine import Engine
@@ -169,6 +169,34 @@ def test_of_an_image_that_is_being_removed_no_zygote_begins(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="is being removed"):
         Zygote("mine", (ABOUT, tmp_path), is_host_root=True, forget=lambda: None)
     os.close(removing)
+
+
+@pytest.fixture
+def images() -> Iterator[Path]:
+    """A directory for some, where the driver native runs."""
+    skip_without_native()
+    with directory_in_memory("cellgate-test-") as directory:
+        yield directory
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("links", [{}, {"etc": "/etc"}, {"usr": "/"}, {"usr": "../../..", "bin": "/bin"}], ids=str)
+async def test_an_image_in_which_nothing_runs_is_an_error_and_harms_no_other_template(images: Path, links):
+    """Nor does it come by the host's files, where it has links in the place of its directories."""
+    root = ABOUT.directory(images) / "root"
+    root.mkdir(parents=True)
+    for name in {"usr", "etc"} - links.keys():
+        (root / name).mkdir()
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    write_about(ABOUT, root.parent)
+    driver = await NativeDriver.start(images=images)
+    try:
+        with pytest.raises(SandboxStartFailed, match="the zygote of mine"):
+            await asyncio.wait_for(driver.create(SandboxSpec(template="mine")), BOUND)
+        await (await asyncio.wait_for(driver.create(SandboxSpec(template="python")), BOUND)).destroy()
+    finally:
+        await driver.close()
 
 
 # -- over an engine, once; then without it -----------------------------------------------------------------

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cellgate.sandbox.base import SandboxSpec
 from cellgate.sandbox.certificate import Reason
@@ -170,6 +174,41 @@ def test_what_a_start_says_of_its_container_is_not_handed_on():
 def test_what_the_driver_never_asks_is_refused(line):
     with pytest.raises(Refused):
         judge(read_ask(line), RULES)
+
+
+ASKED = [
+    f"GET /v1.41/containers/{'a' * 64}/json HTTP/1.1",
+    f"POST /containers/cellgate-{'a' * 32}/kill?signal=SIGINT HTTP/1.1",
+    'GET /events?filters={"label":["io.cellgate.owner"]} HTTP/1.1',
+]
+ODD = '/.%\t\n\r\0;?#&= aA0[]@:\\"{}'
+
+
+@given(st.sampled_from(ASKED), st.lists(st.tuples(st.integers(0, 80), st.sampled_from(ODD), st.booleans()), max_size=4))
+def test_however_a_request_is_bent_it_is_refused_or_a_plain_path_of_the_drivers(line, bends):
+    for at, odd, replaces in bends:
+        line = line[:at] + odd + line[at + replaces :]
+    try:
+        verdict = judge(read_ask(line), RULES)
+    except Refused:
+        return
+    assert re.fullmatch(r"(/v1\.\d\d)?/(events|containers/(\w|-)+/(json|kill))", verdict.ask.path, re.ASCII)
+    assert verdict.ask.query.keys() <= {"filters", "signal"} and verdict.ask.body == b""
+
+
+@given(st.lists(st.tuples(st.integers(0, 40_000), st.sampled_from(ODD), st.booleans()), min_size=1, max_size=3))
+def test_however_a_container_is_bent_it_is_refused_or_what_its_labels_say(bends):
+    ask, said = create(config()), json.dumps(config())
+    for at, odd, replaces in bends:
+        said = said[: at % len(said)] + odd + said[at % len(said) + replaces :]
+    try:
+        verdict = judge(replace(ask, body=said.encode()), RULES)
+    except Refused:
+        return
+    body, wanted = json.loads(verdict.ask.body), config()
+    assert body["HostConfig"].pop("MaskedPaths")[:3] == wanted["HostConfig"].pop("MaskedPaths")[:3]
+    assert body["Labels"].pop("io.cellgate.seen-from") and wanted["Labels"].pop("io.cellgate.seen-from")
+    assert body == wanted
 
 
 # -- before an engine that writes down what it is asked --------------------------------------------------

@@ -15,6 +15,7 @@ import linecache
 import os
 import socket
 import sys
+import threading
 import uuid
 from array import array
 from collections.abc import Iterator
@@ -298,6 +299,14 @@ def _fill_holes() -> Iterator[list[object]]:
         yield kept
 
 
+class _NobodyWaits(threading.Event):
+    """Of history in memory, which no thread saves. An interrupt within an event's `set` can leave its lock taken, and
+    IPython 8 sets one in every cell."""
+
+    def set(self) -> None:
+        pass
+
+
 def _forget(kernel: SandboxKernel) -> None:
     """As if nothing had been run."""
     shell = kernel.shell
@@ -308,6 +317,9 @@ def _forget(kernel: SandboxKernel) -> None:
     if instances := getattr(HistoryManager, "_instances", None):  # IPython 9 counts them, and warns of many
         instances.discard(old)
     shell.init_history()
+    new: Any = shell.history_manager
+    if "save_flag" in new.trait_names():  # IPython 8
+        new.save_flag = _NobodyWaits()
     shell.init_user_ns()
     shell.execution_count = 1
     shell.displayhook.flush()

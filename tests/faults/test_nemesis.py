@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -22,7 +21,7 @@ LINES = 3
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_nothing_is_lost_doubled_left_or_unexplained_whatever_strikes():
-    report = await run_round(Plan(random.SystemRandom().randrange(1 << 32), seconds=12.0, sessions=3))
+    report = await run_round(Plan(seed=1, seconds=12.0, sessions=3))  # other seeds: `python -m tests.faults smoke`
     print(as_text(report.figures))
     assert not report.tally.faults, as_text(report.figures)
     assert report.tally.cells > 0

@@ -7,18 +7,17 @@ there will be none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from cellgate.errors import NotAnswered
 from cellgate.sessions.effects import Answered
 from cellgate.sessions.states import CellReason
-from cellgate.wire.jupyter import Buffer, ClientMessage, Dialect, make_message, read_frame
+from cellgate.wire.jupyter import ClientMessage
 from cellgate.wire.strict import load_plainly
-from cellgate_kernel.message import CHANNELS, Channel, MessageError, join_v1, split_v1
+from cellgate_kernel.message import MessageError, split_v1
 
-__all__ = ["Answer", "Questions", "make_question"]
+__all__ = ["Answer", "Questions"]
 
 MAX_READ_BYTES = 512 << 10  # of an answer's JSON, beside its buffers: what is parsed while all sessions wait
 
@@ -27,17 +26,6 @@ class Answer(NamedTuple):
     content: dict[str, Any]
     buffers: tuple[bytes, ...]
     metadata: dict[str, Any]
-
-
-def make_question(
-    msg_type: str, content: Mapping[str, Any], buffers: Sequence[Buffer], *, channel: Channel, date: str
-) -> ClientMessage:
-    """Raises TypeError or ValueError for content that JSON cannot say."""
-    _, parts = make_message(
-        msg_type, content, channel=channel, msg_id=uuid4().hex, session="cellgate", date=date, buffers=buffers
-    )
-    v1 = b"".join(join_v1(CHANNELS[channel], parts))
-    return read_frame(v1, Dialect.V1, date=date, max_bytes=len(v1))
 
 
 class Questions:

@@ -21,6 +21,7 @@ from contextvars import Context, copy_context
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, Protocol
+from uuid import uuid4
 
 from cellgate.errors import (
     CellgateError,
@@ -51,7 +52,7 @@ from cellgate.live.happenings import (
 )
 from cellgate.live.kernel import LinkedKernel
 from cellgate.live.known import KnownFile
-from cellgate.live.questions import Answer, Questions, make_question
+from cellgate.live.questions import Answer, Questions
 from cellgate.live.reader import Parting, Reader, Sink
 from cellgate.live.voices import JupyterVoice, Voice
 from cellgate.live.wish import Wish
@@ -83,7 +84,7 @@ from cellgate.sessions.records import Record
 from cellgate.sessions.registry import Registry
 from cellgate.sessions.session import Session
 from cellgate.sessions.states import State
-from cellgate.wire.jupyter import Buffer, ClientMessage, Composer, Dialect
+from cellgate.wire.jupyter import Buffer, ClientMessage, Composer, Dialect, make_request
 from cellgate_kernel.link import Hello, Link
 from cellgate_kernel.message import Channel
 
@@ -348,7 +349,15 @@ class LiveSession:
         """What the kernel replies to this. Clients hear nothing of it; it dies with this gateway. On the shell channel
         it waits for its turn among the cells. `is_clients`: a client wrote it, so that it is judged. How long to wait
         is the caller's to say. Raises NotAnswered."""
-        question = make_question(msg_type, content, buffers, channel=channel, date=date_now())
+        question = make_request(
+            msg_type,
+            content,
+            channel=channel,
+            msg_id=uuid4().hex,
+            session="cellgate",
+            date=date_now(),
+            buffers=buffers,
+        )
         return await self._questions.put(
             question, lambda: self._do(self.session.ask(question, self._host.now(), is_judged=is_clients))
         )

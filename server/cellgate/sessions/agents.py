@@ -19,9 +19,9 @@ from uuid import uuid4
 from cellgate.sessions.records import Kind, Record
 from cellgate.sessions.states import CellReason, State
 from cellgate.wire.agent import Comm, Complete, Execute, Input, Inspect, IsComplete, Refused, Variables
-from cellgate.wire.jupyter import ClientMessage, Dialect, execute_content, make_message, read_frame, usual_count
+from cellgate.wire.jupyter import ClientMessage, execute_content, make_request, usual_count
 from cellgate.wire.strict import load_plainly
-from cellgate_kernel.message import CHANNELS, Channel, MessageError, join_v1, split_v1
+from cellgate_kernel.message import Channel, MessageError, split_v1
 
 __all__ = ["EVENTS", "Event", "answer_of", "event_of", "message_of", "question_of", "summary_of"]
 
@@ -312,7 +312,7 @@ def message_of(request: Execute | Input | Comm, *, date: str, max_bytes: int) ->
         kind, msg_id, buffers = request.msg_type, uuid4().hex, request.buffers
         content = dict(request.content)
     try:
-        _, parts = make_message(
+        return make_request(
             kind,
             content,
             channel=channel,
@@ -321,9 +321,8 @@ def message_of(request: Execute | Input | Comm, *, date: str, max_bytes: int) ->
             date=date,
             metadata=metadata,
             buffers=buffers,
+            max_bytes=max_bytes,
         )
-        v1 = b"".join(join_v1(CHANNELS[channel], parts))
-        return read_frame(v1, Dialect.V1, date=date, max_bytes=max(max_bytes, len(v1)))
     except (TypeError, ValueError) as error:  # what msgpack can say and JSON cannot, and MessageError
         raise Refused("bad_field", f"{error}; what JSON can say would pass", request.id) from error
 

@@ -51,10 +51,10 @@ from cellgate.wire.jupyter import (
     ClientMessage,
     Composer,
     Dialect,
-    make_message,
+    make_request,
     read_frame,
 )
-from cellgate_kernel.message import CHANNELS, Channel, MessageError, Status, Tag, join_v1
+from cellgate_kernel.message import Channel, MessageError, Status, Tag
 
 __all__ = ["RESTART_PAUSES", "Batch", "Session"]
 
@@ -69,14 +69,9 @@ _OVERTAKING = frozenset({"comm_open", "comm_msg", "comm_close", "kernel_info_req
 _ALLOWED = Verdict()  # what nobody judges
 
 
-def _interrupt_request() -> ClientMessage:
-    channel = Channel.CONTROL
-    _, parts = make_message("interrupt_request", {}, channel=channel, msg_id="interrupt", session="cellgate", date="")
-    v1 = b"".join(join_v1(CHANNELS[channel], parts))
-    return read_frame(v1, Dialect.V1, date="", max_bytes=len(v1))
-
-
-_INTERRUPT = _interrupt_request()
+_INTERRUPT = make_request(
+    "interrupt_request", {}, channel=Channel.CONTROL, msg_id="interrupt", session="cellgate", date=""
+)
 
 
 @dataclass

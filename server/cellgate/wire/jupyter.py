@@ -55,6 +55,7 @@ __all__ = [
     "close_code",
     "execute_content",
     "make_message",
+    "make_request",
     "parse_message",
     "read_frame",
     "session_of",
@@ -258,6 +259,34 @@ def read_frame(data: str | Buffer, dialect: Dialect, *, date: str, max_bytes: in
     if len(message.v1) > max_bytes + MAX_GROWTH_BYTES:  # 1e15 is written with 18 digits
         raise MessageError("too_large", f"{len(message.v1)} bytes once it is v1; up to {max_bytes} would pass")
     return message
+
+
+def make_request(
+    msg_type: str,
+    content: Mapping[str, Any],
+    *,
+    channel: Channel,
+    msg_id: str,
+    session: str,
+    date: str,
+    metadata: Mapping[str, Any] | None = None,
+    buffers: Sequence[Buffer] = (),
+    max_bytes: int = 0,
+) -> ClientMessage:
+    """What the gateway sends a kernel in its own words, read as a client's would be. Raises TypeError or ValueError
+    for content that JSON cannot say, and MessageError."""
+    _, parts = make_message(
+        msg_type,
+        content,
+        channel=channel,
+        msg_id=msg_id,
+        session=session,
+        date=date,
+        metadata=metadata,
+        buffers=buffers,
+    )
+    v1 = b"".join(join_v1(CHANNELS[channel], parts))
+    return read_frame(v1, Dialect.V1, date=date, max_bytes=max(max_bytes, len(v1)))
 
 
 def _check_size(size: int, max_bytes: int) -> None:

@@ -24,7 +24,6 @@ from cellgate.live.happenings import (
     TokenUsed,
     UsageSampled,
     VerdictGiven,
-    Who,
 )
 
 __all__ = ["ASKED", "KINDS", "facts_for", "kind_of"]
@@ -60,20 +59,19 @@ ASKED: frozenset[type] = frozenset(
 def facts_for(happening: Happening, now: float, request: str = "", *, with_code: bool) -> dict[str, object] | None:
     """`request`: the id of the one that it happened for. None for what is no matter of an audit: samples, and that
     something was allowed, as what follows shows."""
-    if isinstance(happening, UsageSampled) or (isinstance(happening, VerdictGiven) and not happening.denied_by):
+    kind = type(happening)
+    if kind is UsageSampled or (isinstance(happening, VerdictGiven) and not happening.denied_by):
         return None
-    facts: dict[str, Any] = {"at": _date(now), "what": KINDS[type(happening)]}
-    for name in _FIELDS[type(happening)]:
+    facts: dict[str, Any] = {"at": _date(now), "what": KINDS[kind]}
+    for name in _FIELDS[kind]:
         value = getattr(happening, name)
-        if isinstance(value, Who):
+        if name == "who":
             facts["principal"], facts["session"] = value.principal, value.session
         elif name == "code":
             facts |= _code(value, with_code)
-        elif isinstance(value, float):
-            facts[name] = round(value, 6)
         else:
-            facts[name] = value
-    if request and type(happening) in ASKED:
+            facts[name] = round(value, 6) if type(value) is float else value
+    if request and kind in ASKED:
         facts["request"] = request
     return facts
 

@@ -118,6 +118,12 @@ class Asked:
         self._open.clear()
         return questions
 
+    def drop(self, kind: str) -> None:
+        """Clients' questions of this type will not be answered: what else ends says enough."""
+        for message_id, question in tuple(self._open.items()):
+            if question.message.msg_type == kind and question.client != OURS:
+                del self._open[message_id]
+
     def _see(self, message_id: bytes, question: Question, flag: int) -> None:
         question.seen |= flag
         if not question.has_idle:

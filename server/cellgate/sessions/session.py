@@ -820,6 +820,7 @@ class Session:
     def _end(self, reason: Reason, sentence: str) -> None:
         if self.state is State.GONE:
             return
+        self._hearing.asked.drop("kernel_info_request")  # at each connect JupyterLab asks, and fails at an error
         self._end_work(CellReason(reason.value), sentence, {})
         self._cancel_waiting(sentence)
         if self._docket is not None:

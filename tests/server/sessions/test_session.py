@@ -541,6 +541,15 @@ def test_what_is_said_for_a_kernel_bears_its_session():
     assert {message["header"]["session"] for message in stage.shown()[-3:]} == {theirs}
 
 
+def test_the_end_of_a_session_answers_what_was_asked_but_no_kernel_info():
+    """JupyterLab's client asks for that at each connect, and has an unhandled rejection when the answer is an error."""
+    stage = Stage().started()
+    stage.ask(client_message("kernel_info_request", {}, "info"), client_message("complete_request", {}, "complete"))
+    stage.do(stage.session.delete(stage.now))
+    assert refused(stage, "complete") == "session_deleted"
+    assert not stage.shown("info")
+
+
 def test_restarts_that_race_make_one_kernel():
     stage = Stage().started()
     first = stage.do(stage.session.restart(stage.now))

@@ -21,7 +21,7 @@ from cellgate.live.happenings import (
     Who,
 )
 from cellgate.live.wish import Wish
-from tests.support.live import BOUND, OWNER, Client
+from tests.support.live import BOUND, OWNER, Client, create
 
 ENDED = SessionEnded(Who("ada", "s1"), "session_deleted")
 
@@ -85,3 +85,17 @@ async def test_a_sessions_life_is_told_from_its_creation_to_its_end(manager):
     assert finished.output_bytes > 0
     assert 0 < finished.wall_seconds < BOUND
     assert [h.reason for h in told if isinstance(h, KernelEnded)] == ["session_deleted"]
+
+
+@pytest.mark.asyncio
+async def test_a_cell_that_ends_with_its_session_is_told_before_that(manager):
+    """Who keeps something of each cell until it ends, as traces do, lets go of it with the session."""
+    told = []
+    live = await create(manager)
+    client = Client(live)
+    client.ask("while True: pass")
+    await client.until(lambda: live.is_running)
+    manager.happenings.listen(told.append)
+    await live.delete()
+    ends = [(type(h), h.reason) for h in told if isinstance(h, CellFinished | SessionEnded)]
+    assert ends == [(CellFinished, "session_deleted"), (SessionEnded, "session_deleted")]

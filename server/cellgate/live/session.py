@@ -434,6 +434,7 @@ class LiveSession:
     # -- effects -------------------------------------------------------------------------------------
 
     def _do(self, effects: Sequence[Effect]) -> None:
+        end: Close | None = None
         for effect in effects:
             if isinstance(effect, Append):
                 self._append(effect.records)
@@ -466,7 +467,7 @@ class LiveSession:
             elif isinstance(effect, Close):
                 self._questions.give_up(effect.reason.value, "the session is over")
                 self._start(self._clear_away())
-                self._tell(SessionEnded(self.who, effect.reason.value))
+                end = effect
         assert self.journal.next_seq == self.session.next_seq, "the session and its journal count alike"
         if self.session.state is not self._was:
             self._was = self.session.state
@@ -480,6 +481,8 @@ class LiveSession:
             self._host.ran(self)
         for news in self.session.take_news():
             self._tell(self._happening(news))
+        if end is not None:  # behind its cells
+            self._tell(SessionEnded(self.who, end.reason.value))
 
     def _append(self, records: Sequence[Record]) -> None:
         first = self.journal.append(records)

@@ -604,6 +604,7 @@ class LiveSession:
         if self._timer:
             self._timer.cancel()
         self._audience.close()
+        self.journal.close()  # here: the budget that it leaves is all journals', and the loop's
         await self._loop.run_in_executor(None, self.journal.delete)
         with suppress(sqlite3.Error):  # it is saved as gone: the next gateway forgets it
             self._host.registry.forget(self.id)

@@ -21,7 +21,9 @@ from cellgate.live.happenings import (
     Who,
 )
 from cellgate.live.wish import Wish
+from cellgate.sandbox.base import Usage
 from tests.support.live import BOUND, OWNER, Client, create
+from tests.support.server import until
 
 ENDED = SessionEnded(Who("ada", "s1"), "session_deleted")
 
@@ -99,3 +101,24 @@ async def test_a_cell_that_ends_with_its_session_is_told_before_that(manager):
     await live.delete()
     ends = [(type(h), h.reason) for h in told if isinstance(h, CellFinished | SessionEnded)]
     assert ends == [(CellFinished, "session_deleted"), (SessionEnded, "session_deleted")]
+
+
+@pytest.mark.asyncio
+async def test_what_a_kernel_uses_is_told_no_more_when_its_end_was(manager, monkeypatch):
+    """That tells all: an engine that takes long to answer would have the same CPU time counted once more, and memory
+    as long as the server runs."""
+    told, may_answer = [], asyncio.Event()
+    live = await create(manager)
+
+    async def usage():
+        await may_answer.wait()
+        return Usage(1 << 20, 1 << 20, 9.0, 1, 0, 0, stopped=False)
+
+    monkeypatch.setattr(live._kernels[1].sandbox, "usage", usage)
+    manager.happenings.listen(told.append)
+    live.look_after(manager.now() + 3600)
+    await live.restart()
+    await until(lambda: any(isinstance(h, KernelEnded) for h in told))
+    may_answer.set()
+    await until(lambda: not live._tasks)
+    assert not [h for h in told if isinstance(h, UsageSampled) and h.cpu_seconds == 9.0]

@@ -634,6 +634,8 @@ class LiveSession:
 
     async def _sample(self, incarnation: int, sandbox: Sandbox) -> None:
         usage = await sandbox.usage()
+        if incarnation not in self._kernels:  # it has ended meanwhile, which tells all that it used
+            return
         self.session.usage(incarnation, usage.cpu_seconds, self._host.now())
         self._tell(UsageSampled(self.who, incarnation, usage.cpu_seconds, usage.memory_bytes))
 

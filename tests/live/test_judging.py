@@ -236,6 +236,23 @@ async def test_a_killed_nursery_has_a_successor(judges):
     assert nurseries() != [before]
 
 
+async def test_a_worker_of_a_killed_nursery_that_is_let_go_late_takes_none_of_the_next_along(judges):
+    """It has the number of one there: a cell whose worker ends twice is denied for the memory that it took."""
+    await judges.judge("x = 1", "python", STANDARD)
+    late = judges._take()  # as while it judges
+    (before,) = nurseries()
+    os.kill(before, signal.SIGKILL)
+    while workers():
+        await asyncio.sleep(0.001)
+    assert (await judges.judge("x = 4", "python", STANDARD)).allowed
+    (successor,) = workers()
+    working = judges._take()
+    judges._drop(late)
+    assert (await judges.judge("x = 5", "python", STANDARD)).allowed  # the nursery takes what it is told in order
+    assert successor in workers()
+    judges._drop(working)
+
+
 async def test_whoever_gives_up_waiting_takes_the_worker_along(judges):
     await judges.judge("x = 1", "cpp", STANDARD)
     asking = asyncio.ensure_future(judges.judge(SLOW, "cpp", STANDARD))

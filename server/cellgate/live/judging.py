@@ -199,6 +199,7 @@ class Judges:
             with suppress(OSError):  # it was killed
                 return self._nursery.begin()
             self._nursery.forget()
+            self._all.clear()  # they ended with it; to the next, their numbers are those of others
             log.warning("the process that starts workers for judging code has ended; another takes its place")
         preload()
         self._nursery = _Nursery.fork(self._memory_bytes)

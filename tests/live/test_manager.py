@@ -34,6 +34,8 @@ from cellgate.errors import (
     UnknownSession,
     UsageError,
 )
+from cellgate.live.accounts import Accounts
+from cellgate.live.happenings import Happening, KernelEnded
 from cellgate.live.kernelspecs import find_kernelspecs
 from cellgate.live.manager import Manager
 from cellgate.live.session import LiveSession
@@ -490,6 +492,26 @@ async def test_a_kernel_that_does_not_greet_the_heir_has_no_more_time_than_other
     heir = Client((await open_one(**flags)).find(OWNER, live.id))
     assert (await heir.outcome(cell)).reply["content"]["ename"] == "KeyboardInterrupt"
     assert (await heir.run("1+1")).value == "2"
+
+
+@pytest.mark.parametrize("is_wanted", [True, False], ids=["kept", "fleeting"])
+async def test_what_a_kernel_used_that_ended_meanwhile_is_told(
+    open_one: OpenManager, driver: Lasting, monkeypatch: pytest.MonkeyPatch, is_wanted: bool
+):
+    """It counts for its principal's quota, and stands in the audit log, as when a gateway is there."""
+    manager = await open_one()
+    live = await create(manager, OWNER, Wish(is_fleeting=not is_wanted))
+    (sandbox,) = await driver.sandboxes()
+    await manager.close(end_sessions=False)
+    if is_wanted:
+        await sandbox.kill(Reason.OOM, "as a test wants it")
+        await sandbox.wait()
+    told: list[Happening] = []
+    monkeypatch.setattr(Accounts, "hear", lambda _, happening: told.append(happening))
+    is_known = sandbox.id in {one.id for one in (*await driver.ended(), *await driver.sandboxes())}
+    await open_one()
+    ends = [(h.who.session, h.incarnation) for h in told if isinstance(h, KernelEnded)]
+    assert ends == ([(live.id, 1)] if is_known else [])
 
 
 async def test_a_sandbox_that_died_meanwhile_is_told_and_replaced(open_one: OpenManager, driver: Lasting):

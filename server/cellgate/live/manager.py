@@ -41,7 +41,7 @@ from cellgate.live.kernelspecs import DEFAULT_KERNEL, Kernelspec, find_kernelspe
 from cellgate.live.known import KnownFile
 from cellgate.live.oneshots import OneShots
 from cellgate.live.scripts import Scripts
-from cellgate.live.session import LiveSession, date_now
+from cellgate.live.session import LiveSession, date_now, kernel_ended
 from cellgate.live.turns import Turns
 from cellgate.live.wish import Wish, lowered
 from cellgate.policy.facts import language_named
@@ -561,7 +561,8 @@ class Manager:
         is_wanted = decision.fate is not Fate.CLEAR_AWAY and not wish.is_fleeting
         if not is_wanted or kernelspec is None or not _is_plain(row.id):
             if sandbox := known.get(row.sandbox_id):
-                await sandbox.destroy()
+                end = await sandbox.destroy()
+                self.happenings.tell(kernel_ended(Who(row.principal, row.id), row.incarnation, end))
             if journal is not None:
                 journal.delete()
             self.registry.forget(row.id)

@@ -88,7 +88,7 @@ from cellgate.wire.jupyter import Buffer, ClientMessage, Composer, Dialect, make
 from cellgate_kernel.link import Hello, Link
 from cellgate_kernel.message import Channel
 
-__all__ = ["Host", "LiveSession", "date_now"]
+__all__ = ["Host", "LiveSession", "date_now", "kernel_ended"]
 
 log = logging.getLogger("cellgate.live")
 
@@ -105,6 +105,12 @@ _EXECUTION_STATES = {
     State.DEAD: "dead",
     State.GONE: "dead",
 }
+
+
+def kernel_ended(who: Who, incarnation: int, end: DeathCertificate) -> KernelEnded:
+    """What its sandbox's certificate says of a kernel."""
+    peak = end.memory_peak_bytes
+    return KernelEnded(who, incarnation, end.reason.value, end.cpu_seconds, peak, end.oom_kills)
 
 
 def date_now() -> str:
@@ -286,7 +292,7 @@ class LiveSession:
                 self.go_on_without_kernel()
             else:
                 self._do(self.session.kernel_died(incarnation, gone.certificate, self._host.now()))
-            await sandbox.destroy()
+            await self._end(incarnation, sandbox)
 
     def go_on_without_kernel(self) -> None:
         """The session has recovered, and there is no sandbox of it."""
@@ -582,10 +588,11 @@ class LiveSession:
         for task in kernel.tasks:
             task.cancel()
         kernel.connection.close()
+        await self._end(incarnation, kernel.sandbox)
+
+    async def _end(self, incarnation: int, sandbox: Sandbox) -> None:
         try:
-            end = await kernel.sandbox.destroy()
-            peak = end.memory_peak_bytes
-            self._tell(KernelEnded(self.who, incarnation, end.reason.value, end.cpu_seconds, peak, end.oom_kills))
+            self._tell(kernel_ended(self.who, incarnation, await sandbox.destroy()))
         except CellgateError as error:  # the warden is driven by another gateway now, which clears away
             log.warning("session %s: its sandbox could not be destroyed: %s", self.id, error)
 

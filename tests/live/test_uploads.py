@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cellgate.errors import FileError
+from cellgate.errors import BadPath, FileError
 from cellgate.live.files import SessionFiles
 
 ENTRY = {"name": "a", "type": "file", "size": 3, "modified": 1.0, "mode": 0o644, "version": "1-1-3"}
@@ -37,6 +37,15 @@ class Sandbox:
 
     def file_moved(self, *_) -> None:
         pass
+
+
+@pytest.mark.parametrize("path", ["..", "a/../b", "a//b", "a/", "a\0b", "\ud800", "é" * 2048])
+async def test_a_path_that_no_file_can_have_is_not_asked_for(path):
+    """Half a character too: the names of a one-shot's files are keys of JSON, which can say it."""
+    sandbox = Sandbox()
+    with pytest.raises(BadPath):
+        await SessionFiles(sandbox).write_whole(path, b"")
+    assert sandbox.asked == []
 
 
 @pytest.mark.parametrize("asked", ["mkdir", "write"])

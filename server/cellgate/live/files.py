@@ -119,7 +119,11 @@ def clean(path: str) -> str:
     if path.startswith("/"):  # only into the sandbox's own directories; it decides
         parts = parts[1:]
     is_whole = path in ("", ".", "/")
-    if "\0" in path or ".." in parts or ("" in parts and not is_whole) or len(path.encode()) > MAX_PATH_BYTES:
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:  # half a character
+        raise BadPath(path) from None
+    if "\0" in path or ".." in parts or ("" in parts and not is_whole) or size > MAX_PATH_BYTES:
         raise BadPath(path)
     return path
 

@@ -188,8 +188,10 @@ class Queue:
     def waiting(self) -> Iterable[Cell | Waiting]:
         return self._items
 
-    def has_room(self, message: ClientMessage) -> bool:
-        return self.bytes + len(message.v1) <= MAX_QUEUED_BYTES or not self._items
+    def has_room(self, message: ClientMessage, beside: int = 0) -> bool:
+        """`beside`: bytes of what waits elsewhere in the session."""
+        held = self.bytes + beside
+        return held + len(message.v1) <= MAX_QUEUED_BYTES or not held
 
     def has(self, cell_id: bytes) -> bool:
         return cell_id in self._ids

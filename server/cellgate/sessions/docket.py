@@ -9,7 +9,7 @@ lane of its own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cellgate.errors import PolicyError
@@ -39,9 +39,9 @@ class Docket:
         self._lanes = {False: _Lane(), True: _Lane()}
 
     @property
-    def overtaking(self) -> int:
-        """How many wait that have no place in the queue."""
-        return len(self._lanes[True].items)
+    def overtaking(self) -> Collection[Cell | Waiting]:
+        """What waits that has no place in the queue."""
+        return self._lanes[True].items
 
     def add(self, item: Cell | Waiting) -> None:
         self._lanes[item.overtakes].items.append(item)

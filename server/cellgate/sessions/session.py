@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from cellgate.policy.verdicts import Verdict
 from cellgate.sandbox.certificate import DeathCertificate, Reason
 from cellgate.sessions.asked import MAX_ASKED, OURS
-from cellgate.sessions.cells import Cell, Judgement, Queue, Waiting
+from cellgate.sessions.cells import MAX_QUEUED_BYTES, Cell, Judgement, Queue, Waiting
 from cellgate.sessions.clocks import Expiry, Life, Urge, urge_of, urges_at
 from cellgate.sessions.docket import Denial, Docket, Warner, permit
 from cellgate.sessions.effects import (
@@ -629,10 +629,12 @@ class Session:
         queue, kind = self._queue, message.msg_type
         overtakes = kind in _OVERTAKING or message.channel is Channel.CONTROL
         may_stay = kind.endswith("_request") or not overtakes  # with the kernel, or in the queue
-        waiting = len(self._hearing.asked) + len(queue) - queue.cells + len(self._early)
-        waiting += self._docket.overtaking if self._docket is not None else 0
-        if (may_stay and waiting >= MAX_ASKED) or not queue.has_room(message):
-            sentence = f"{waiting} requests wait, of {queue.bytes} bytes; up to {MAX_ASKED} may"
+        beside = [*self._early, *(self._docket.overtaking if self._docket is not None else ())]
+        waiting = len(self._hearing.asked) + len(queue) - queue.cells + len(beside)
+        size = sum(len(item.message.v1) for item in beside)
+        if (may_stay and waiting >= MAX_ASKED) or not queue.has_room(message, size):
+            sentence = f"{waiting} requests wait, of {queue.bytes + size} bytes"
+            sentence += f"; up to {MAX_ASKED} may, of {MAX_QUEUED_BYTES} bytes"
             self._log.refuse(client, message, CellReason.QUEUE_FULL, sentence)
             return
         item = Waiting(client, message, overtakes)

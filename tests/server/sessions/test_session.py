@@ -7,6 +7,7 @@ import json
 import pytest
 
 from cellgate.sandbox.certificate import DeathCertificate, Reason
+from cellgate.sessions import cells
 from cellgate.sessions.asked import MAX_ASKED
 from cellgate.sessions.cells import MAX_CARRIED_BYTES
 from cellgate.sessions.effects import Append, Close, Destroy, Interrupt, Kill, Save, Send, StartKernel
@@ -161,6 +162,20 @@ def test_messages_without_an_answer_wait_behind_cells_in_no_larger_number():
     stage.ask(*(client_message("other", {}, f"o{n}") for n in range(MAX_ASKED + 1)))
     assert "idle" in str(stage.shown(f"o{MAX_ASKED}"))
     assert not stage.shown(f"o{MAX_ASKED - 1}")
+
+
+@pytest.mark.parametrize("judges", [False, True])
+def test_what_overtakes_cells_and_waits_for_a_kernel_or_a_verdict_has_no_more_bytes_than_they(monkeypatch, judges):
+    """A thousand of the largest had: 8 GiB of memory in one session, while its kernel was on its way."""
+    monkeypatch.setattr(cells, "MAX_QUEUED_BYTES", 8 << 10)
+    stage = Stage(judges=judges)
+    stage.do(stage.session.begin())
+    if judges:
+        stage.start()
+    requests = [client_message("debug_request", {"data": "x" * 1024}, f"d{n}", Channel.CONTROL) for n in range(8)]
+    stage.ask(*requests)
+    assert sum(not stage.shown(request.msg_id) for request in requests) == (8 << 10) // len(requests[0].v1)
+    assert refused(stage, requests[-1].msg_id) == "queue_full"
 
 
 def test_no_cell_is_accepted_while_the_journal_cannot_be_written():

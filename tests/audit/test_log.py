@@ -194,6 +194,24 @@ async def test_full_files_are_let_go_of_from_the_oldest_on(directory, monkeypatc
     assert verify(directory).last.number == 61
 
 
+async def test_files_that_cannot_be_let_go_of_stay_and_the_log_goes_on(directory, monkeypatch, caplog):
+    """Somebody may have made them unremovable: what closes the log closes more behind it."""
+
+    def unlink(path, missing_ok=False):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(writer, "FILE_BYTES", 500)
+    monkeypatch.setattr(writer.Path, "unlink", unlink)
+    audit = opened(directory, keep_bytes=1000)
+    for n in range(9):
+        audit.hear(CellAccepted(ADA, n, ""))
+        audit.flush()
+    audit.close()
+    report = verify(directory)
+    assert (report.first, report.last.number, report.damage) == (1, 9, ())
+    assert "cannot be let go of: [Errno 1]" in caplog.text
+
+
 async def test_no_link_leads_the_log_elsewhere(directory, tmp_path):
     directory.mkdir()
     (directory / "000001.jsonl").symlink_to(tmp_path / "elsewhere")

@@ -164,10 +164,13 @@ class AuditLog:
             log.error("another file of the audit log cannot be begun: %s", error)
             return
         os.close(former)
-        names = file_names(self._directory)
-        sizes = {name: (self._directory / name).stat().st_size for name in names}
-        while len(names) > 1 and sum(sizes[name] for name in names) > self._keep_bytes:
-            (self._directory / names.pop(0)).unlink()
+        try:
+            names = file_names(self._directory)
+            sizes = {name: (self._directory / name).stat().st_size for name in names}
+            while len(names) > 1 and sum(sizes[name] for name in names) > self._keep_bytes:
+                (self._directory / names.pop(0)).unlink()
+        except OSError as error:  # tried again with the next file
+            log.error("files of the audit log cannot be let go of: %s", error)
 
     def _find_end(self) -> bytes:
         """Where the chain stands. Returns, and cuts off, what is no whole line at its end."""

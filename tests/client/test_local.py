@@ -41,6 +41,18 @@ def test_a_process_that_ended_and_is_not_reaped_is_gone(tmp_path):
         assert find_server(tmp_path) is None
 
 
+def test_a_process_that_has_the_number_now_may_be_called_anything(tmp_path):
+    """The kernel cuts names at a byte: of one that is no ASCII there may be half a letter."""
+    rename = "import sys; open('/proc/self/comm', 'wb').write(b'caf\\xc3'); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", rename]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdin
+        process.stdout.readline()
+        replace(HERE, pid=process.pid).write(tmp_path)
+        assert find_server(tmp_path) is None
+        process.stdin.close()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"url": "x"}', json.dumps({"pid": "many"}), "9" * 20000])
 def test_a_file_that_makes_no_sense_is_none(tmp_path, text):
     (tmp_path / FILE_NAME).write_text(text)

@@ -83,7 +83,7 @@ def _read(state_dir: Path) -> LocalServer | None:
 def _start_of(pid: int) -> str:
     """In clock ticks since the host started. "" of a process that is not there, or has ended and is not reaped."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()  # any name's bytes
     except OSError:
         return ""
     return "" if fields[0] == "Z" else fields[19]

@@ -13,6 +13,7 @@ from cellgate.live.manager import Manager
 from cellgate.live.reader import CHUNK_BYTES, Parting
 from cellgate.live.session import LiveSession
 from cellgate.live.wish import Wish
+from cellgate.sandbox.certificate import Reason
 from cellgate.sessions import journal as journals
 from cellgate.sessions import session as sessions
 from cellgate.sessions.states import State
@@ -77,6 +78,20 @@ async def test_a_kernel_that_dies_is_told_why_and_replaced(client: Client):
     assert outcome.reply["metadata"]["cellgate"]["exit_code"] == 3
     assert (await client.run("1+1")).value == "2"
     assert client.live.session.incarnation == 2
+
+
+async def test_a_fault_of_ours_at_the_end_of_a_kernel_stands_in_the_log(
+    live: LiveSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Nobody awaits the task that tells it, so that its clients waited and nobody could say for what."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(live.session, "kernel_died", fail)
+    await live._kernels[1].sandbox.kill(Reason.OOM, "as a test wants it")
+    await until(lambda: "a task failed" in caplog.text)
+    assert "a fault of ours" in caplog.text
 
 
 async def test_a_kernel_that_dies_between_cells_is_replaced_too(client: Client):

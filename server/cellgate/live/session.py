@@ -560,6 +560,8 @@ class LiveSession:
             self._loop.create_task(watch(sandbox, connection, is_waited_for=is_waited_for)),
             self._loop.create_task(self._tell_the_end(incarnation, kernel)),
         ]
+        for task in kernel.tasks:
+            task.add_done_callback(self._ended)
 
     def _waits_for(self, incarnation: int) -> bool:
         return self.session.incarnation == incarnation and self.session.is_working

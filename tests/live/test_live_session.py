@@ -265,14 +265,19 @@ async def test_who_takes_nothing_for_too_long_is_parted_and_may_come_again(manag
     assert "kept\n" in text_of(Client(live).messages)
 
 
-async def test_more_requests_than_the_link_takes_hold_their_clients_back(live: LiveSession, client: Client):
+@pytest.mark.parametrize(
+    ("size", "most"), [(1 << 20, MAX_UNSENT + 50), (4 << 20, MAX_UNSENT)], ids=["in number", "in bytes"]
+)
+async def test_more_requests_than_the_link_takes_hold_their_clients_back(
+    live: LiveSession, client: Client, size: int, most: int
+):
     """Comms go at once; a kernel that is busy reads them, but one that stands still does not."""
     await client.run("1")
     client.ask("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)")
     await until(lambda: live.execution_state == "busy", BOUND)
-    content = {"comm_id": "x", "data": "x" * (1 << 20)}
+    content = {"comm_id": "x", "data": "x" * size}
     clear: list[bool] = []
-    for _ in range(MAX_UNSENT + 50):
+    for _ in range(most):
         client.send_request("comm_msg", content)
         if live.is_congested:
             break

@@ -15,12 +15,14 @@ from cellgate.errors import LinkClosed
 from cellgate.sandbox.base import Sandbox
 from cellgate.sandbox.certificate import Reason
 from cellgate.sandbox.connection import KernelConnection
+from cellgate.sessions.cells import MAX_QUEUED_BYTES
 from cellgate.wire.jupyter import ClientMessage
 from cellgate_kernel.link import WindowFull
 
 __all__ = ["LinkedKernel"]
 
-MAX_UNSENT = 64  # requests that wait for the link's window, before their clients are read no further
+# Requests that wait for the link's window, before their clients are read no further; or MAX_QUEUED_BYTES of them.
+MAX_UNSENT = 64
 
 
 class LinkedKernel:
@@ -41,17 +43,19 @@ class LinkedKernel:
         self._start = start
         self._cleared = cleared
         self._unsent: deque[ClientMessage] = deque()
+        self._unsent_bytes = 0
         self._is_held = False
 
     @property
     def is_congested(self) -> bool:
-        return len(self._unsent) > MAX_UNSENT
+        return len(self._unsent) > MAX_UNSENT or self._unsent_bytes > MAX_QUEUED_BYTES
 
     def send(self, message: ClientMessage) -> None:
         """In order, as soon as the window has room."""
         if not self._unsent and self._post(message):
             return
         self._unsent.append(message)
+        self._unsent_bytes += len(message.v1)
         if len(self._unsent) == 1:
             self._start(self._send_unsent())
 
@@ -82,11 +86,13 @@ class LinkedKernel:
                 message = self._unsent[0]
                 await self.connection.send_v1(message.tag, message.v1)
                 self._unsent.popleft()
+                self._unsent_bytes -= len(message.v1)
         except LinkClosed:
             pass
         except ValueError as error:
             self._end_for_limits(error)
         self._unsent.clear()
+        self._unsent_bytes = 0
         self._cleared()
 
     def _end_for_limits(self, error: ValueError) -> None:

@@ -6,6 +6,7 @@ import ast
 import string
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 from hypothesis import example, given
@@ -132,12 +133,27 @@ def test_an_expression_of_literals_is_worked_out(expression):
 
 @pytest.mark.parametrize(
     "expression",
-    ["'a' * 10**9", "'%1000000000d' % 1", "f'{1:1000000000}'", "'a'.replace('', 'b' * 9999) * 9999", "9**9**9"],
+    [
+        *("'a' * 10**9", "'%1000000000d' % 1", "f'{1:1000000000}'", "'a'.replace('', 'b' * 9999) * 9999", "9**9**9"),
+        *(
+            "(b'%300000000d' % 1).decode()",
+            "str([['a' * 9999] * 9999] * 9999)",
+            "('{0}' * 3000).format(['\\n'] * 9999)",
+        ),
+        *("str([['a'] * 9999 for _ in 'a' * 9999])", "str(list(map(list, ['a' * 9999] * 9999)))"),
+    ],
 )
 def test_what_would_grow_is_not_worked_out(expression):
-    found = facts(f"getattr(x, {expression})")
+    """Nor held in memory on the way: lists within lists, and bytes with a width, once took gigabytes."""
+    tracemalloc.start()
+    try:
+        found = facts(f"getattr(x, {expression})")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert any(seen.kind is Kind.COMPUTED for seen in found)
     assert all(len(seen.name) <= MAX_CHARS for seen in found)
+    assert peak < 50 << 20
 
 
 def test_a_name_with_too_many_meanings_is_said_to_be_beyond_following():

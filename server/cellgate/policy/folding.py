@@ -13,12 +13,12 @@ import binascii
 import codecs
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 __all__ = ["Folder"]
 
-MAX_CHARS = 10_000  # of a result, and items of a list: names and payloads are shorter
+MAX_CHARS = 10_000  # of a result, or in a list and all that is in it: names and payloads are shorter
 MAX_STEPS = 50_000  # of all foldings in one cell: some 50 ms
 MAX_DEPTH = 50  # of expressions within expressions
 _MAX_INT = 1 << 64
@@ -38,7 +38,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.BitXor: operator.xor,
     ast.BitAnd: operator.and_,
     ast.BitOr: operator.or_,
-    ast.Mod: lambda a, b: _percent(a, b) if isinstance(a, str) else a % b,
+    ast.Mod: lambda a, b: _percent(a, b) if isinstance(a, str) else a % b if isinstance(a, int) else None,
     ast.FloorDiv: operator.floordiv,
     ast.Mult: _times,
 }
@@ -63,7 +63,7 @@ def _percent(text: str, values: Value) -> Value:
 def _format(text: str, *values: Value) -> Value:
     """`{}` and `{0}` without specifications, for the same reason."""
     parts = iter(values)
-    if re.search(r"\{[^{}]*[^{}\d][^{}]*\}|\{\{|\}\}", text):
+    if re.search(r"\{[^{}]*[^{}\d][^{}]*\}|\{\{|\}\}", text) or text.count("{") * _size([*values]) > MAX_CHARS * 10:
         return None
     return re.sub(r"\{(\d*)\}", lambda m: str(values[int(m[1])] if m[1] else next(parts)), text)
 
@@ -135,6 +135,30 @@ def _as_bytes(value: Value) -> Value:
     return bytes(value) if isinstance(value, (list, bytes)) else None
 
 
+def _size(value: Value) -> int:
+    """Characters and numbers in all: of a list that holds another many times, so many times what that has. What is
+    beyond MAX_CHARS is not counted on."""
+    if not isinstance(value, list):
+        return 1 if isinstance(value, int) else len(value)
+    size = 0
+    for item in value:
+        size += max(1, _size(item))
+        if size > MAX_CHARS:
+            break
+    return size
+
+
+def _listed(values: Iterable[Value]) -> Value:
+    """A list of these. None when one of them is None, or they are too many: then the rest is not made."""
+    found: list[Value] = []
+    size = 0
+    for value in values:
+        if value is None or (size := size + max(1, _size(value))) > MAX_CHARS:
+            return None
+        found.append(value)
+    return found
+
+
 class Folder:
     """Folds the expressions of one cell. Whoever knows its names is a subclass: it says what they mean."""
 
@@ -166,7 +190,7 @@ class Folder:
             return None  # it would raise when it runs, too
         if isinstance(value, int):
             return value if abs(value) < _MAX_INT else None
-        return value if isinstance(value, (str, bytes, list)) and len(value) <= MAX_CHARS else None
+        return value if isinstance(value, (str, bytes, list)) and _size(value) <= MAX_CHARS else None
 
     def fold_text(self, node: ast.expr | None) -> str | None:
         """The string it comes to, if it is one."""
@@ -205,8 +229,7 @@ class Folder:
         return "".join(parts)
 
     def _items(self, node: ast.List | ast.Tuple, given: Mapping[str, Value], depth: int) -> Value:
-        values = [self.fold(item, given, depth) for item in node.elts[:MAX_CHARS]]
-        return None if None in values else values
+        return _listed(self.fold(item, given, depth) for item in node.elts)
 
     def _subscript(self, node: ast.Subscript, given: Mapping[str, Value], depth: int) -> Value:
         value = self.fold(node.value, given, depth)
@@ -225,8 +248,7 @@ class Folder:
         items = self.fold(loop.iter, given, depth)
         if loop.ifs or not isinstance(loop.target, ast.Name) or not isinstance(items, (str, bytes, list)):
             return None
-        values = [self.fold(node.elt, {**given, loop.target.id: item}, depth) for item in items]
-        return None if None in values else values
+        return _listed(self.fold(node.elt, {**given, loop.target.id: item}, depth) for item in items)
 
     def _call(self, node: ast.Call, given: Mapping[str, Value], depth: int) -> Value:
         if node.keywords or any(isinstance(argument, ast.Starred) for argument in node.args):
@@ -234,8 +256,7 @@ class Folder:
         function = next((name for name in self.meanings_of(node.func) if name in _FUNCTIONS or name == "map"), None)
         if function == "map" and len(node.args) == 2:
             (mapped,) = self.meanings_of(node.args[0])
-            values = [_FUNCTIONS[mapped](item) for item in self.fold(node.args[1], given, depth)]
-            return None if None in values else values
+            return _listed(_FUNCTIONS[mapped](item) for item in self.fold(node.args[1], given, depth))
         arguments = [self.fold(argument, given, depth) for argument in node.args]
         if None in arguments:
             return None

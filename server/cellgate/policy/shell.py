@@ -21,6 +21,7 @@ MAX_INSIDE: Final = 3  # `sh -c "sh -c '…'"`
 MAX_WORDS: Final = 256  # of one command that are looked at for another one
 MAX_PARTS: Final = 64  # of one word
 MAX_VALUES: Final = 16  # of one variable
+MAX_EXPANDED_CHARS: Final = 10_000  # of one word are variables', each of which may hold others many times
 
 _STRINGS: Final = frozenset(("word", "string", "raw_string", "ansi_c_string", "concatenation"))
 _KINDS: Final = _STRINGS | {
@@ -200,7 +201,7 @@ class _Reader:
 
     def _said(self, word: Node) -> tuple[str, ...]:
         """What a word may say, quotes and known variables apart; nothing when only running tells."""
-        found, waiting = [""], [word]
+        found, waiting, expanded = [""], [word], 0
         for _ in range(MAX_PARTS):
             if not waiting:
                 return tuple(found)
@@ -215,10 +216,11 @@ class _Reader:
                     part = [trees.unescaped(_text(node)[2:-1])]
                 case "simple_expansion" | "expansion" if node.named_child_count == 1:
                     part = self._values.get(_text(node.named_children[0]))
+                    expanded += max(map(len, part or ("",)))
                 case "command_name" | "concatenation" | "string" | "translated_string":
                     waiting.extend(reversed(node.named_children[:MAX_PARTS]))
                     continue
-            if not part:
+            if not part or expanded > MAX_EXPANDED_CHARS:
                 return ()
             found = [before + one for before in found for one in part][:MAX_VALUES]
         return ()

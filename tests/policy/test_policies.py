@@ -20,6 +20,7 @@ from cellgate.policy.policies import (
     parse_policy,
     read_policy,
     tightened,
+    wished,
 )
 from cellgate.policy.rules import CATEGORIES, RULES
 from cellgate.policy.verdicts import Severity
@@ -84,6 +85,15 @@ def test_the_defaults_of_the_limits_are_those_of_their_table():
 
 def test_only_off_is_off():
     assert [policy.name for policy in POLICIES.values() if policy.is_off] == ["off"]
+
+
+@pytest.mark.parametrize("more", [{}, {"extends": "off"}, {"allow": ["size"]}])
+def test_a_policy_that_says_nothing_but_a_size_denies_what_is_beyond_it(more):
+    """It was taken for `off`, as no rule had a severity, and judged nothing."""
+    policy = read_policy({"limits": {"code_bytes": 5}, **more}, "mine")
+    assert judge("x = 1", "python", policy).allowed and not judge("x = 10", "python", policy).allowed
+    session = wished(POLICIES["off"], {"limits": {"code_bytes": 5}})
+    assert not judge("x = 10", "python", session).allowed
 
 
 # -- tightening

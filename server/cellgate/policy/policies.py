@@ -195,7 +195,7 @@ _SEVERITY_KEYS: dict[str, Severity | None] = {
 }
 _LIST_KEYS = ("allow_modules", "deny_modules", "deny_names", "allow_magics", "message_types")
 _KEYS = ("extends", *_SEVERITY_KEYS, *_LIST_KEYS, "limits")
-# What a list is for is denied when the list is given.
+# What a list is for is denied when the list is given; so is what is beyond a limit, when nothing else is said of it.
 _RULE_OF_LIST = {
     "allow_modules": "module",
     "deny_modules": "module",
@@ -237,17 +237,20 @@ def read_policy(
             )
     base = find_policy(_string(mapping["extends"], "extends"), known) if "extends" in mapping else begin
     lists = {key: frozenset(_strings(mapping[key], key)) for key in _LIST_KEYS if key in mapping}
+    limits = _limits(mapping.get("limits", {}))
     return Policy(
         name=name,
-        severities=_severities(mapping, base, given=lists),
-        limits=_limits(mapping.get("limits", {}), base.limits),
+        severities=_severities(mapping, base, given=lists, limits=limits),
+        limits=replace(base.limits, **limits),
         **{key: (getattr(base, key) or frozenset()) | names for key, names in lists.items()},
         **{key: getattr(base, key) for key in _LIST_KEYS if key not in lists},
     )
 
 
-def _severities(mapping: Mapping[str, object], base: Policy, given: Iterable[str]) -> dict[str, Severity]:
-    chosen: dict[str, Severity | None] = dict(base.severities)
+def _severities(
+    mapping: Mapping[str, object], base: Policy, given: Iterable[str], limits: Iterable[str]
+) -> dict[str, Severity]:
+    chosen: dict[str, Severity | None] = {**dict.fromkeys(limits, Severity.DENY), **base.severities}
     for key in given:
         chosen[_RULE_OF_LIST[key]] = Severity.DENY
     named: dict[str, str] = {}
@@ -265,10 +268,11 @@ def _severities(mapping: Mapping[str, object], base: Policy, given: Iterable[str
             if word in CATEGORIES:
                 chosen.update({rule.id: severity for rule in RULES.values() if rule.category == word})
     chosen.update({word: _SEVERITY_KEYS[key] for word, key in named.items() if word in RULES})
+    chosen.update(dict.fromkeys(UNREAD_BEYOND.intersection(limits), Severity.DENY))  # `allow = ["size"]` or not
     return {rule: severity for rule, severity in chosen.items() if severity is not None}
 
 
-def _limits(value: object, base: Limits) -> Limits:
+def _limits(value: object) -> dict[str, int]:
     if not isinstance(value, Mapping):
         raise UsageError("limits is no table; lines like `code_bytes = 100000` below `[limits]` would pass")
     for key, number in value.items():
@@ -279,7 +283,7 @@ def _limits(value: object, base: Limits) -> Limits:
         row = LIMITS[key]
         if type(number) is not int or not row.least <= number <= row.most:
             raise LimitError(key, number, f"a whole number from {row.least} to {row.most}")
-    return replace(base, **value)
+    return dict(value)
 
 
 def _string(value: object, key: str) -> str:

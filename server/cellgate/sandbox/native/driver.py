@@ -241,7 +241,7 @@ class NativeDriver:
             sandbox = NativeSandbox(self, said["id"], spec.template, spec.limits, link)
             self._sandboxes[sandbox.id] = sandbox  # at once: the next packet may say that it died
             if answer.done():  # nobody waits for it any more
-                sandbox.abandon()
+                sandbox.begin_to_destroy()
             else:
                 answer.set_result(sandbox)
         elif "attached" in said:
@@ -440,9 +440,13 @@ class NativeSandbox:
         return self._usage
 
     async def destroy(self) -> DeathCertificate:
+        return await asyncio.shield(self.begin_to_destroy())
+
+    def begin_to_destroy(self) -> asyncio.Future[DeathCertificate]:
+        """`destroy`, also where nobody waits for it."""
         destroying = asyncio.ensure_future(self._destroy())
         destroying.add_done_callback(lambda done: done.cancelled() or done.exception())  # who asked may be gone
-        return await asyncio.shield(destroying)
+        return destroying
 
     async def _destroy(self) -> DeathCertificate:
         with suppress(DriverUnavailable):
@@ -450,12 +454,6 @@ class NativeSandbox:
             await self._owner.ask(do="destroyed", id=self.id)
         self._drop_link()
         return await self.wait()
-
-    def abandon(self) -> None:
-        """Its creator was cancelled: end it, and let nobody wait."""
-        self._drop_link()
-        with suppress(DriverUnavailable):
-            self._owner.tell(do="kill", id=self.id, reason=Reason.SESSION_DELETED.value, detail="not wanted any more")
 
     def on_death(self, certificate: DeathCertificate) -> None:
         if not self.death.done():

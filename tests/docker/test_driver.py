@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -17,8 +18,8 @@ from cellgate.errors import DriverUnavailable, SandboxStartFailed
 from cellgate.sandbox.base import Sandbox, SandboxSpec
 from cellgate.sandbox.certificate import Reason
 from cellgate.sandbox.client import KernelClient
-from cellgate.sandbox.docker.driver import DockerDriver
-from cellgate.sandbox.docker.engine import Engine
+from cellgate.sandbox.docker.driver import DockerDriver, _Pool
+from cellgate.sandbox.docker.engine import Engine, Facts
 from cellgate.sandbox.docker.sandbox import DockerSandbox
 from cellgate_kernel.link import Link
 from tests.docker.conftest import OpenDriver
@@ -149,6 +150,18 @@ async def test_a_ready_sandbox_that_ended_is_replaced_and_an_empty_pool_is_no_er
     assert pool.ready == []
     sandbox = await driver.create(POOLED)
     await sandbox.destroy()
+
+
+async def test_a_ready_sandbox_that_does_not_stand_is_removed_and_the_next_one_handed_out(tmp_path: Path):
+    """It left its pool and was kept for good, by a driver that nobody could ask for it. No engine is asked here."""
+    facts = Facts("", ("runc",), "runc", maps_uids=False, memory_bytes=1 << 40, cpus=1024)
+    driver = DockerDriver(Mock(), facts, tmp_path, runtime="", is_kept=True)
+    driver._images = {POOLED.template: Mock()}
+    fallen, standing = (Mock(is_ready=is_ready, destroy=AsyncMock()) for is_ready in (False, True))
+    driver._pools[POOLED.template, POOLED.limits] = _Pool(POOLED, 0, [fallen, standing])
+    assert await driver.create(POOLED) is standing
+    await until(lambda: fallen.destroy.await_count == 1)
+    assert not standing.destroy.called
 
 
 async def test_what_was_ready_is_not_the_next_drivers(open_driver: OpenDriver):

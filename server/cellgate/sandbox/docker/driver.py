@@ -141,6 +141,7 @@ class DockerDriver:
                 if sandbox.is_ready:
                     sandbox.give_out()
                     return sandbox
+                self._start(sandbox.destroy())  # it is in no pool any more, and nobody's
         making = self._start(self._make(spec))
         try:
             sandbox = await asyncio.shield(making)

@@ -205,14 +205,7 @@ class Composer:
     """Makes the headers of one kernel's messages."""
 
     def __init__(self) -> None:
-        self.session = ""
-        self._numbers = itertools.count()
-        self._tail = ""
-        self.renew()
-
-    def renew(self, session: str | None = None) -> None:
-        """A new session id: after a fork, no two kernels may share one."""
-        self.session = session or os.urandom(16).hex()
+        self.session = os.urandom(16).hex()
         self._numbers = itertools.count()
         self._tail = f'","username":"kernel","session":"{self.session}","version":"{PROTOCOL_VERSION}","date":"'
 

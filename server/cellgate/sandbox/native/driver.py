@@ -182,9 +182,9 @@ class NativeDriver:
         """Send a command and return its answer. Raises what the warden answered, or DriverUnavailable. `spec` is
         what a sandbox will be."""
         reference = next(self._references)
+        self.tell(ref=reference, **command)  # raises: then nobody waits for an answer
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._asked[reference] = _Asked(command, answer, spec)
-        self.tell(ref=reference, **command)
         return await answer
 
     def tell(self, **command: object) -> None:

@@ -25,7 +25,6 @@ __all__ = [
     "clear_ambient",
     "close_range",
     "drop_bounding_set",
-    "eventfd",
     "mount",
     "mount_setattr",
     "move_mount",
@@ -48,7 +47,6 @@ __all__ = [
 Path = str | bytes
 
 # Namespaces (clone(2), unshare(2), setns(2)).
-CLONE_NEWTIME: Final = 0x00000080
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
 CLONE_NEWUTS: Final = 0x04000000
@@ -63,31 +61,19 @@ MS_NOSUID: Final = 0x2
 MS_NODEV: Final = 0x4
 MS_NOEXEC: Final = 0x8
 MS_REMOUNT: Final = 0x20
-MS_NOATIME: Final = 0x400
-MS_NOSYMFOLLOW: Final = 0x100
 MS_BIND: Final = 0x1000
-MS_MOVE: Final = 0x2000
 MS_REC: Final = 0x4000
-MS_SILENT: Final = 0x8000
 MS_PRIVATE: Final = 1 << 18
-MS_SLAVE: Final = 1 << 19
-MS_RELATIME: Final = 1 << 21
 MNT_DETACH: Final = 0x2
-UMOUNT_NOFOLLOW: Final = 0x8
 
 # mount_setattr(2), open_tree(2), move_mount(2).
 MOUNT_ATTR_RDONLY: Final = 0x1
 MOUNT_ATTR_NOSUID: Final = 0x2
 MOUNT_ATTR_NODEV: Final = 0x4
 MOUNT_ATTR_NOEXEC: Final = 0x8
-MOUNT_ATTR_NOATIME: Final = 0x10
-MOUNT_ATTR_NOSYMFOLLOW: Final = 0x200000
 AT_FDCWD: Final = -100
-AT_SYMLINK_NOFOLLOW: Final = 0x100
-AT_EMPTY_PATH: Final = 0x1000
 AT_RECURSIVE: Final = 0x8000
 OPEN_TREE_CLONE: Final = 0x1
-OPEN_TREE_CLOEXEC: Final = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH: Final = 0x4
 MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
 
@@ -96,12 +82,9 @@ SECBIT_NOROOT: Final = 0x1
 SECBIT_NOROOT_LOCKED: Final = 0x2
 SECBIT_NO_SETUID_FIXUP: Final = 0x4
 SECBIT_NO_SETUID_FIXUP_LOCKED: Final = 0x8
-SECBIT_KEEP_CAPS: Final = 0x10
 SECBIT_KEEP_CAPS_LOCKED: Final = 0x20
 SECBIT_NO_CAP_AMBIENT_RAISE: Final = 0x40
 SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED: Final = 0x80
-
-CLOSE_RANGE_CLOEXEC: Final = 0x4
 
 # System call numbers. From 424 on every architecture shares one table.
 X86_64: Final = platform.machine() == "x86_64"
@@ -141,7 +124,6 @@ _unshare = _declare("unshare", c_int, c_int)
 _setns = _declare("setns", c_int, c_int, c_int)
 _mount = _declare("mount", c_int, c_char_p, c_char_p, c_char_p, c_ulong, c_char_p)
 _umount2 = _declare("umount2", c_int, c_char_p, c_int)
-_eventfd = _declare("eventfd", c_int, ctypes.c_uint, c_int)
 _prctl = _declare("prctl", c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _capset = _declare("capset", c_int, c_char_p, c_char_p)
 # Declared once per shape of arguments that is used, so that a call converts nothing it need not.
@@ -309,7 +291,7 @@ def _read_last_capability() -> int:
 LAST_CAPABILITY = _read_last_capability()  # once, beforehand: the child has no /proc of its own yet
 
 
-# Descriptors. `os` and `signal` have the next three too, but not in interpreters built against old kernel headers.
+# Descriptors. `os` and `signal` have the next two too, but not in interpreters built against old kernel headers.
 
 
 def pidfd_open(pid: int) -> int:
@@ -319,14 +301,6 @@ def pidfd_open(pid: int) -> int:
 
 def pidfd_send_signal(fd: int, signal: int) -> None:
     syscall(NR_PIDFD_SEND_SIGNAL, fd, signal, 0, 0)
-
-
-def eventfd(initial: int = 0, flags: int = os.O_CLOEXEC | os.O_NONBLOCK) -> int:
-    """A counter as a descriptor; EFD_CLOEXEC and EFD_NONBLOCK are the same bits as of open."""
-    fd: int = _eventfd(initial, flags)
-    if fd < 0:
-        _fail("eventfd")
-    return fd
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:

@@ -1,9 +1,9 @@
 """Process 1 of a sandbox as a program of 136 bytes: it makes the system calls of a list, one after another, and sleeps.
 
-The warden writes the list (`Calls`) and spawns the program (`Program.spawn`) where it would otherwise fork: a fork of a
-Python process, which then shares all its memory, cost 4.7 ms of CPU time for work that takes 1, and the warden a page
-fault for everything it touched next (measured). And so process 1 never holds anything of the warden's. What the list
-says is in `birth.py`.
+The warden writes the list (`Calls`) and spawns the program (`Program.spawn_as_init`) where it would otherwise fork: a
+fork of a Python process, which then shares all its memory, cost 4.7 ms of CPU time for work that takes 1, and the
+warden a page fault for everything it touched next (measured). And so process 1 never holds anything of the warden's.
+What the list says is in `birth.py`.
 
 The program is the same for all, and may be run and not read, so what runs it may not be looked into by the session's
 own code. It reads its list from descriptor 0 into memory that it gives back at the end: what is left of a process

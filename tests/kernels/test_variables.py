@@ -182,7 +182,8 @@ def test_tables_and_arrays_are_known_by_shape_and_data(data_zygote):
         client.execute(
             "import numpy as np, pandas as pd\n"
             "frame = pd.DataFrame({'a': [1, 2, 3], 'b': ['x', 'y', None], 'c': [0.5, float('nan'), 2]})\n"
-            "array = np.arange(1000.0).reshape(10, 100); series = frame['a']; scalar = np.float64(1.5)\n"
+            "array = np.arange(1000.0).reshape(10, 100); scalar = np.float64(1.5)\n"
+            "series = pd.Series([1, 2, 3], index=[0.5, 700.0, 2.5])  # labels by which a slice would have other rows\n"
             "wide = np.zeros((2, 10**6)); empty = pd.DataFrame(); zero = np.array(5); odd = np.array([object()])\n"
             "twice = pd.DataFrame([[1, 2]], columns=['a', 'a']); when = pd.Timestamp('2026-01-02')"
         )

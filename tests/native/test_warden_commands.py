@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -229,6 +230,18 @@ def test_commands_for_sandboxes_whose_zygote_was_just_killed_harm_nobody(raw: Ra
     raw.say(ref=9, do="create", template="python", limits=SPEC.limits.to_mapping())
     while "created" not in raw.hear():
         pass
+
+
+def test_commands_for_which_no_descriptor_is_left_are_refused_and_end_nobody(raw: RawWarden):
+    """The warden once ended over the first of them, and every sandbox with it."""
+    name, pid = raw.create(), raw.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, before[1]))
+    for reference, verb in enumerate(("usage", "attach"), 2):
+        said = raw.ask(ref=reference, do=verb, id=name)
+        assert (said["failed"], said["code"]) == (reference, "driver_unavailable"), said
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    assert "attached" in raw.ask(ref=9, do="attach", id=name)
 
 
 def test_a_driver_that_reads_nothing_for_a_while_holds_nobody_up(raw: RawWarden):

@@ -249,6 +249,8 @@ class Warden:
             self._commands[type(command)](self, asker, command)
         except CellgateError as error:
             asker.refuse(error)
+        except OSError as error:  # no descriptor or memory for it is left, which is no reason to end everybody
+            asker.refuse(DriverUnavailable("native", f"the warden cannot do it now ({error})", "try again"))
 
     def _drive(self, asker: Asker, command: commands.Drive) -> None:
         if command.version != commands.VERSION:

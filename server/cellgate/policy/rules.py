@@ -450,7 +450,6 @@ _TEXT = Kind.TEXT
 _COMPUTED = {
     "getattr": "computed_attribute",
     "import": "dynamic_import",
-    "code": "dynamic_code",
     "command": "dynamic_code",
     "name": "dynamic_code",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 
 import pytest
@@ -82,6 +83,25 @@ async def test_the_exit_status_of_a_run_on_a_server_is_that_of_one_without(serve
 async def test_a_timeout_on_a_server_stops_the_code(server: Server):
     done = await cellgate(server, "run", "-c", "while True: pass", "--timeout", "0.5")
     assert done.status == 3 and "timeout_wall" in done.err
+
+
+@one_loop
+async def test_a_second_ctrl_c_ends_the_session_and_the_exit_status_says_so(server: Server, client: AsyncClient):
+    """The command let go of the session to delete it, and told of a connection that was lost: a fault of ours."""
+    code = "import signal\nsignal.signal(signal.SIGINT, lambda *_: print('not yet', flush=True))\n"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cellgate", "run", "-c", code + "print('running', flush=True)\nwhile True: pass"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**server._env, "CELLGATE_STATE_DIR": str(server.state_dir)},
+    )
+    assert process.stdout is not None
+    for line in (b"running\n", b"not yet\n"):
+        assert await asyncio.wait_for(process.stdout.readline(), BOUND) == line
+        process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(process.communicate(), BOUND)
+    assert process.returncode == 3 and b"cellgate: session_deleted: " in err
+    assert await client.sessions() == []
 
 
 @one_loop

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,7 +187,7 @@ async def _run_on_server(
                     shows=not args.json,
                     timeout=timeout,
                     answers=None if _stdin_is_code(args) else Answers(printer.write),
-                    give_up=session.delete,
+                    give_up=partial(client.delete, session.id),  # and stay, to hear how the cell ends
                 )
                 return result, {"session": session.id}
 

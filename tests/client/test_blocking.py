@@ -43,6 +43,40 @@ def test_importing_it_imports_nothing_that_is_needed_only_later():
     assert heavy & set(run.stdout.split()) == set()
 
 
+LEFT = """
+import asyncio, os, signal, threading
+from cellgate.client.blocking import Loop, _Blocking, iterating
+
+class Events:
+    async def follow(self):
+        end = asyncio.ensure_future(asyncio.sleep(60))
+        try:
+            yield threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            await asyncio.sleep(60)
+        finally:
+            end.cancel()
+            await asyncio.gather(end, return_exceptions=True)
+            print("closed", end=" ")
+
+class Blocking(_Blocking):
+    follow = iterating(Events.follow)
+
+loop = Loop()
+try:
+    for _ in Blocking(loop, Events()).follow():
+        pass
+except KeyboardInterrupt:
+    print("stopped")
+loop.close()
+"""
+
+
+def test_ctrl_c_in_a_loop_over_events_is_that_and_ends_them():
+    """An iterator that still ran could not be closed: what the program saw was a RuntimeError."""
+    run = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, check=False, timeout=60)
+    assert (run.stdout, run.returncode) == ("closed stopped\n", 0), run.stderr
+
+
 if TYPE_CHECKING:  # a type checker proves this, with all other files
     from typing_extensions import assert_type
 

@@ -14,6 +14,7 @@ import asyncio
 import functools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from concurrent import futures
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cell", "Client", "Files", "Scripts", "Session"]
 
+END_SECONDS = 5.0  # for a call that is cancelled to end; it hangs up, and tells the server
 P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
@@ -43,16 +45,25 @@ class Loop:
         self._thread.start()
 
     def call(self, awaitable: Awaitable[R]) -> R:
-        """Its outcome. Whatever takes us out of waiting cancels it, and waits until that is done."""
+        """Its outcome. Whatever takes us out of waiting cancels it, and waits until that is done, for a while."""
+        task: asyncio.Task[Any] | None = None
 
         async def run() -> R:
+            nonlocal task
+            task = asyncio.current_task()
             return await awaitable
+
+        async def end() -> None:
+            if task is not None:  # it had begun
+                await asyncio.wait([task])
 
         future = asyncio.run_coroutine_threadsafe(run(), self._loop)
         try:
             return future.result()
         except BaseException:
-            future.cancel()
+            if future.cancel():  # what comes next may need what it holds: an iterator that runs cannot be closed
+                with suppress(futures.TimeoutError):
+                    asyncio.run_coroutine_threadsafe(end(), self._loop).result(END_SECONDS)
             raise
 
     def close(self) -> None:

@@ -277,6 +277,19 @@ async def test_a_cell_that_is_under_way_is_the_same_for_whoever_sends_it_here(se
     assert (await waiting.result()).is_ok
 
 
+async def test_sessions_that_were_closed_are_forgotten(server: Server):
+    """A program that ran for weeks kept every session that it had ever made."""
+    async with AsyncClient(server.url, server.token) as client:
+        made = [await client.create() for _ in range(2)]
+        await asyncio.gather(*(session.open() for session in made))
+        assert client._sessions == {*made}
+        await made[0].close()
+        assert client._sessions == {made[1]}
+        await made[1].delete()
+        assert client._sessions == set()
+        await client.delete(made[0].id)
+
+
 async def test_a_server_that_stays_away_is_told_after_the_patience_that_was_asked_for(server: Server):
     async with AsyncClient(server.url, server.token, patience=0.5) as client:
         session = await client.create()

@@ -49,7 +49,7 @@ class AsyncClient:
         self._starts = starts
         self._started: StartedServer | None = None
         self._http: Http | None = None
-        self._sessions: set[AsyncSession] = set()
+        self._sessions: set[AsyncSession] = set()  # those that are attached
         self.scripts = AsyncScripts(self._found)
 
     async def __aenter__(self) -> AsyncClient:
@@ -83,7 +83,6 @@ class AsyncClient:
         """Let go of all sessions; they live on, unless the server was started by this client."""
         for session in list(self._sessions):
             await session.close()
-        self._sessions.clear()
         if self._started is not None:
             started, self._started = self._started, None
             await asyncio.to_thread(started.end)
@@ -120,7 +119,6 @@ class AsyncClient:
                         pass
             finally:
                 await session.close()
-                self._sessions.discard(session)
 
     async def create(
         self,
@@ -231,16 +229,15 @@ class AsyncClient:
         return await (await self._found()).json(method, path, body)
 
     async def _join(self, session_id: str, client: str | None, role: str, since: int | None) -> AsyncSession:
-        session = AsyncSession(
+        return AsyncSession(
             await self._found(),
             session_id,
             client=client or os.urandom(8).hex(),
             role=role,
             since=since,
             patience=self._patience,
+            attached=self._sessions,
         )
-        self._sessions.add(session)
-        return session
 
 
 def _part(name: str) -> str:

@@ -142,14 +142,24 @@ class AsyncSession:
     """Made by `AsyncClient.session`, `create` or `attach`. Also an async context manager, which lets go at its end."""
 
     def __init__(
-        self, http: Http, session_id: str, *, client: str, role: str, since: int | None, patience: float
+        self,
+        http: Http,
+        session_id: str,
+        *,
+        client: str,
+        role: str,
+        since: int | None,
+        patience: float,
+        attached: set[AsyncSession],
     ) -> None:
+        """In `attached` it stands from its first connection until it is closed."""
         self.id = session_id
         self.client = client
         self.files = AsyncFiles(http, session_id)
         self._http = http
         self._role = role
         self._patience = patience
+        self._attached = attached
         self._ledger = Ledger(self._listen, self._recall, since)
         self._connection: Connection | None = None
         self._listeners: list[Callable[[Mapping[str, Any]], None]] = []
@@ -343,6 +353,7 @@ class AsyncSession:
             task.cancel()
         if self._connection is not None:
             await self._connection.close()
+        self._attached.discard(self)
 
     async def delete(self) -> None:
         """End it. Raises CellgateError."""
@@ -356,6 +367,7 @@ class AsyncSession:
             query = {"client": self.client, "role": self._role}
             path = f"/v1/sessions/{self.id}/ws"
             self._connection = Connection(self._http.server, path, query, self._ledger, self._patience)
+            self._attached.add(self)
         self._connection.check()
         return self._connection
 

@@ -7,9 +7,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from cellgate.client import AsyncClient
 from cellgate.client.errors import CellgateError, ConnectionLost, InvalidRequest, ServerFault
 from cellgate.client.files import AsyncFiles
 from cellgate.client.http import Http, Server
+from cellgate.client.runs import CELL_SECONDS
+from cellgate.gateway.v1.runs import DEFAULT_SECONDS
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 
@@ -127,3 +130,20 @@ async def test_a_page_of_a_proxy_is_no_file_and_no_answer(tmp_path):
     async with answering(HEAD + b"<!doctype>") as (http, _):
         with pytest.raises(CellgateError, match="no server of Cellgate's"):
             await http.json("GET", "/x")
+
+
+@pytest.mark.parametrize(("timeout", "least"), [(None, 2 * DEFAULT_SECONDS), (100, 200)])
+async def test_a_run_is_waited_for_as_long_as_its_cells_may_take(timeout, least):
+    """Code that took all of its time, or `calculate` after it, was given up on while the server stopped it."""
+    waited = []
+
+    class Asked(Http):
+        async def json(self, *_, timeout=None, **__):
+            waited.append(timeout)
+            return {}
+
+    client = AsyncClient("http://127.0.0.1:1")
+    client._http = Asked(Server.at("http://127.0.0.1:1"), timeout=1, patience=1)
+    await client.run("1", timeout=timeout)
+    await client.scripts.run("s", timeout=timeout)
+    assert min(waited) > least and len(waited) == 2 and CELL_SECONDS == DEFAULT_SECONDS

@@ -29,7 +29,6 @@ __all__ = ["AsyncClient"]
 
 HTTP_SECONDS = 60.0  # that a server may be silent over a request: a kernel may take some seconds to start
 PATIENCE_SECONDS = 120.0  # without a server: one that is replaced is back within a second, a host within a minute
-MARGIN_SECONDS = 30.0  # beside the time that code may run
 
 
 class AsyncClient:
@@ -185,11 +184,11 @@ class AsyncClient:
         """Once, in a session that is made for it as `create` makes one. With `inputs` the code defines `calculate`,
         which gets them; what it returns is the `value`. `files` go in before, those named by `fetch` come out
         afterwards. Raises CellgateError; that the code failed is in the result."""
-        from cellgate.client.runs import read_run, run_wish
+        from cellgate.client.runs import patience_of, read_run, run_wish
 
         said = run_wish(files, code=code, inputs=inputs, fetch=fetch, timeout=timeout, **wish)
-        patience = None if timeout is None else timeout + MARGIN_SECONDS
-        return read_run(await (await self._found()).json("POST", "/v1/run", said, timeout=patience))
+        http = await self._found()
+        return read_run(await http.json("POST", "/v1/run", said, timeout=patience_of(timeout)))
 
     async def batch(
         self,

@@ -10,7 +10,11 @@ from typing import Any
 from cellgate.client.errors import error_of
 from cellgate.wire.result import Result
 
-__all__ = ["Run", "read_run", "run_wish"]
+__all__ = ["CELL_SECONDS", "Run", "patience_of", "read_run", "run_wish"]
+
+CELL_SECONDS = 60.0  # that each cell of a run may take where nobody says so: the server's own, as a test compares
+MAX_CELLS = 2  # the code, and the call of its `calculate`
+MARGIN_SECONDS = 30.0  # for a session to begin, and for code to heed that its time is up
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,11 @@ class Run:
     result: Result
     value: Any = None  # what `calculate` returned
     files: dict[str, bytes] = field(default_factory=dict)  # those that were asked for
+
+
+def patience_of(timeout: float | None) -> float:
+    """Seconds that a server may be silent over a run whose cells may take so long each."""
+    return MAX_CELLS * (CELL_SECONDS if timeout is None else timeout) + MARGIN_SECONDS
 
 
 def run_wish(files: Mapping[str, bytes] | None, **said: Any) -> dict[str, Any]:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["AsyncScripts"]
 
 Rows = list[dict[str, Any]]
-MARGIN_SECONDS = 30.0  # beside the time that code may run
 
 
 class AsyncScripts:
@@ -59,12 +58,11 @@ class AsyncScripts:
         timeout: float | None = None,
     ) -> Run:
         """Once, in a session that is made for it."""
-        from cellgate.client.runs import read_run, run_wish
+        from cellgate.client.runs import patience_of, read_run, run_wish
 
         wish = run_wish(None, version=version, inputs=inputs, timeout=timeout)
-        patience = None if timeout is None else timeout + MARGIN_SECONDS
         http = await self._find()
-        return read_run(await http.json("POST", f"{_path(name)}/run", wish, timeout=patience))
+        return read_run(await http.json("POST", f"{_path(name)}/run", wish, timeout=patience_of(timeout)))
 
     async def _ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, object] = {}

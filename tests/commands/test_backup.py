@@ -9,6 +9,7 @@ import os
 import sys
 import tarfile
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import websockets
 
 from cellgate.access.tokens import TokenStore, make_token
 from cellgate.cli import main
+from cellgate.commands import backup
 from cellgate.serve.places import gateway_account
 from tests.support.server import BOUND, served, until
 
@@ -112,6 +114,23 @@ def test_what_is_no_backup_makes_no_state(place, capsys, members, said):
     assert main(["restore", file, "--state-dir", str(place / "state")]) == 2
     assert said in capsys.readouterr().err
     assert not (place / "x").exists()
+
+
+def test_a_backup_that_is_not_there_is_told_and_makes_no_state(place, capsys):
+    """It was told as a state directory that cannot be written, which had been made."""
+    assert main(["restore", str(place / "x"), "--state-dir", str(place / "state")]) == 2
+    assert "x cannot be read: No such file" in capsys.readouterr().err
+    assert not (place / "state").exists()
+
+
+def test_a_backup_that_is_interrupted_leaves_no_file(place, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(backup, "add_tree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        backup.execute(Namespace(file=place / "b.tar.gz", config=None, state_dir=str(place / "state")))
+    assert not (place / "b.tar.gz").exists()
 
 
 def test_what_is_no_archive_is_told(place, capsys):

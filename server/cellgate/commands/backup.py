@@ -51,9 +51,11 @@ def execute(args: argparse.Namespace) -> ExitStatus:
             archive.close()
             file.flush()
             os.fsync(file.fileno())
-    except (OSError, sqlite3.Error) as error:
+    except BaseException as error:  # by Ctrl-C, too: half a backup bears the name of one, and would stand in the way
         with suppress(OSError):
             args.file.unlink()
-        raise StorageFull(f"{places.top}: {error}") from error
+        if isinstance(error, (OSError, sqlite3.Error)):
+            raise StorageFull(f"{places.top}: {error}") from error
+        raise
     print(f"cellgate: {count} files of {places.top} are kept in {args.file}", file=sys.stderr)
     return ExitStatus.OK

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 from cellgate.commands.archive import check_archive, unpack
 from cellgate.commands.exits import ExitStatus
@@ -21,6 +22,7 @@ from cellgate.serve.places import Places, gateway_account
 __all__ = ["EXITS", "HELP", "add_arguments", "execute"]
 
 UNFINISHED = "restoring"  # where all is put until it is whole
+WOULD_PASS = "what `cellgate backup` has made would pass"
 
 HELP = "make the state of a server from such a file"
 EXITS = """\
@@ -37,13 +39,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> ExitStatus:
     """Carry out `cellgate restore`. Raises UsageError, StorageFull."""
-    places = places_of(args)
+    try:
+        file = args.file.open("rb")
+    except OSError as error:
+        raise UsageError(f"{args.file} cannot be read: {error.strerror}; {WOULD_PASS}") from error
+    with file:
+        return _execute(args, file, places_of(args))
+
+
+def _execute(args: argparse.Namespace, file: BinaryIO, places: Places) -> ExitStatus:
     try:
         with as_gateway():
             is_used = any(entry.name != UNFINISHED for entry in places.gateway.iterdir())
         if is_used or places.tokens.exists():
             raise UsageError(f"{places.top} holds a state already; another --state-dir, or an empty one, would pass")
-        with tarfile.open(args.file) as archive:
+        with tarfile.open(fileobj=file) as archive:
             check_archive(archive)
             _clear(places)  # of one that was killed
             try:
@@ -51,7 +61,7 @@ def execute(args: argparse.Namespace) -> ExitStatus:
             finally:
                 _clear(places)
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise UsageError(f"{args.file} cannot be read: {error}; what `cellgate backup` has made would pass") from error
+        raise UsageError(f"{args.file} cannot be read: {error}; {WOULD_PASS}") from error
     except OSError as error:
         raise StorageFull(f"{places.top}: {error}") from error
     print(f"cellgate: {places.top} has {count} files of {args.file}", file=sys.stderr)

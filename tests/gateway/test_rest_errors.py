@@ -142,6 +142,8 @@ async def test_every_answer_bears_the_headers_that_keep_pages_apart(here, monkey
 async def test_a_method_that_is_not_for_a_path_is_told_those_that_are(here):
     reply = await here.ask("PUT", "/api/kernels", b"")
     assert (reply.status, reply.code, reply.headers["Allow"]) == (405, "method_not_allowed", "GET, HEAD, POST")
+    reply = await here.ask("HEAD", "/v1/run")
+    assert (reply.status, reply.headers["Allow"]) == (405, "POST")
     assert (await here.ask("TRACE", "/api/kernels")).status == 405
 
 

@@ -341,7 +341,8 @@ class Handler(RequestHandler):
     def methods(cls) -> list[str]:
         """Those that this path answers."""
         missing = RequestHandler._unimplemented_method
-        return [method for method in cls.SUPPORTED_METHODS if getattr(cls, method.lower(), missing) is not missing]
+        given = [method for method in cls.SUPPORTED_METHODS if getattr(cls, method.lower(), missing) is not missing]
+        return [method for method in given if method != "HEAD" or "GET" in given]  # HEAD is made of GET
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")

@@ -9,7 +9,7 @@ from cellgate.policy.policies import LIMITS, MAX_NAMES, POLICIES
 from cellgate.sandbox.limits import LimitTable
 from cellgate.settings import Settings
 
-__all__ = ["COUNT", "DATE", "POLICY", "TEXT", "Schema", "limits_of", "list_of", "maybe", "object_of", "ref", "words_of"]
+__all__ = ["COUNT", "DATE", "POLICY", "TEXT", "Schema", "limits_of", "list_of", "object_of", "ref", "words_of"]
 
 Schema = Mapping[str, Any]
 
@@ -61,11 +61,6 @@ def list_of(item: Schema, **more: Any) -> Schema:
 
 def words_of(*words: str) -> Schema:
     return {"type": "string", "enum": list(words)}
-
-
-def maybe(schema: Schema) -> Schema:
-    """The same, or null, which says nothing."""
-    return {**schema, "type": [schema["type"], "null"]}
 
 
 def limits_of(settings: Settings, *names: str) -> Schema:

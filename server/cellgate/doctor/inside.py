@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable
 from importlib import metadata
 from typing import Any
 
-Given = dict[str, Any]  # what the host wants tried: see `cellgate.doctor.probes.GIVEN`
+Given = dict[str, Any]  # what the host wants tried: see `_given` in `examine.py`
 
 CHILD_SECONDS = 8.0  # what a child is tried for takes milliseconds
 NO_MEMORY = 12  # the exit status of a child that got a MemoryError

@@ -17,6 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 from cellgate.access.scopes import Scope
 from cellgate.gateway.mcp import SESSION_HEADER
 from cellgate.gateway.tools import TOOLS
+from cellgate.gateway.v1 import executes
 from cellgate.wire.mcp import VERSIONS, Call, McpError, Note, read_message
 from tests.support.drivers import driver_params, open_driver
 from tests.support.gateway import TOKEN, Gateway, Reply, gateway
@@ -129,6 +130,20 @@ async def test_variables_code_to_judge_and_scripts_have_tools(here):
         assert "ran" in (said := await say(client, "run_script", name="twice", inputs=21)) and "value: 42" in said
         unknown = await client.call_tool("run_script", {"name": "none"})
         assert unknown.is_error and "[unknown_script]" in unknown.content[0].text
+
+
+async def test_variables_of_a_kernel_that_is_busy_for_long_are_not_waited_for(fake, monkeypatch):
+    """The call lasted as long as the cell, hours perhaps, and said nothing meanwhile."""
+    monkeypatch.setattr(executes, "VARIABLES_SECONDS", 0.1)
+
+    async def never(*_):
+        await asyncio.get_running_loop().create_future()
+
+    async with connected(fake) as client:
+        await say(client, "run_code", code="1")
+        monkeypatch.setattr(fake.manager.sessions("owner")[0], "ask", never)
+        told = await client.call_tool("variables", {})
+        assert told.is_error and "[not_answered]" in told.content[0].text
 
 
 async def test_what_was_cut_can_be_read(here):

@@ -20,6 +20,7 @@ from uuid import uuid4
 from cellgate.errors import UnknownSession, UsageError
 from cellgate.gateway.bodies import check_names, code_of, flag_of, number_of, text_of
 from cellgate.gateway.schemas import Schema, object_of
+from cellgate.gateway.v1.executes import ask_soon
 from cellgate.gateway.v1.wishes import read_wish
 from cellgate.live.files import SessionFiles
 from cellgate.live.follower import Follower
@@ -227,7 +228,7 @@ class Toolbox:
         name = text_of(fields, "name", max_chars=200)
         rows = int(number_of(fields, "rows", least=1, most=1000) or 20)
         asked: dict[str, Any] = {"name": name, "max": rows} if name else {}
-        answer = await (await self.session(fields)).ask("variables_request", asked)
+        answer = await ask_soon(await self.session(fields), "variables_request", asked)
         found = answer.content.get("variables")
         told = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
         if answer.content.get("status") != "ok":

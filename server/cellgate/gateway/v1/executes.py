@@ -19,6 +19,7 @@ from cellgate.gateway.v1.sessions import V1Handler
 from cellgate.gateway.v1.streams import EVENT_STREAM, EventStream, EventsVoice, gap_event
 from cellgate.live.audience import WATCHER
 from cellgate.live.follower import Follower, place_of
+from cellgate.live.questions import Answer
 from cellgate.live.session import LiveSession, date_now
 from cellgate.sessions.agents import answer_of, event_of, message_of, question_of
 from cellgate.sessions.journal import Cursor
@@ -33,6 +34,7 @@ __all__ = [
     "EventsHandler",
     "ExecuteHandler",
     "VariablesHandler",
+    "ask_soon",
     "read_cell",
 ]
 
@@ -197,15 +199,21 @@ class VariablesHandler(V1Handler):
             wanted = make_request({"id": "variables", **given, "op": "variables"})
             assert isinstance(wanted, Variables)
             kind, content = question_of(wanted)
-            said = await asyncio.wait_for(live.ask(kind, content), VARIABLES_SECONDS)
+            said = await ask_soon(live, kind, content)
         except Refused as refused:
             raise UsageError(refused.message) from refused
-        except asyncio.TimeoutError:
-            raise NotAnswered("busy", f"it has run a cell for {VARIABLES_SECONDS:g} s") from None
         try:
             self.finish(bytes(write(answer_of(wanted, said.content), Form.JSON).data))
         except Refused as refused:
             raise NotAnswered(refused.code, refused.message) from refused
+
+
+async def ask_soon(live: LiveSession, msg_type: str, content: Mapping[str, Any]) -> Answer:
+    """What the kernel replies, if no cell keeps it from that for long. Raises NotAnswered."""
+    try:
+        return await asyncio.wait_for(live.ask(msg_type, content), VARIABLES_SECONDS)
+    except asyncio.TimeoutError:
+        raise NotAnswered("busy", f"it has run a cell for {VARIABLES_SECONDS:g} s") from None
 
 
 def _whole(text: str) -> object:

@@ -15,6 +15,7 @@ import pytest
 from mcp.client.streamable_http import streamable_http_client
 
 from cellgate.access.scopes import Scope
+from cellgate.errors import SandboxStartFailed
 from cellgate.gateway.mcp import SESSION_HEADER
 from cellgate.gateway.tools import TOOLS
 from cellgate.gateway.v1 import executes
@@ -144,6 +145,18 @@ async def test_variables_of_a_kernel_that_is_busy_for_long_are_not_waited_for(fa
         monkeypatch.setattr(fake.manager.sessions("owner")[0], "ask", never)
         told = await client.call_tool("variables", {})
         assert told.is_error and "[not_answered]" in told.content[0].text
+
+
+async def test_a_fault_of_ours_is_in_the_log_under_the_id_that_a_tool_tells(fake, monkeypatch, caplog):
+    async def failing(*_):
+        raise SandboxStartFailed("fake", "fork", "the details")
+
+    async with connected(fake) as client:
+        monkeypatch.setattr(fake.manager, "create_once", failing)
+        told = (await client.call_tool("run_code", {"code": "1"})).content[0].text
+    error_id = told.removesuffix(" [sandbox_start_failed]").rpartition(" ")[2]
+    [line] = [record.getMessage() for record in caplog.records if record.name == "cellgate.gateway"]
+    assert line.startswith(f"error {error_id}: ") and "the details" in line and "the details" not in told
 
 
 async def test_what_was_cut_can_be_read(here):

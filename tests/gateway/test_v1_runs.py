@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from cellgate.errors import SandboxStartFailed
 from cellgate.gateway.bodies import MAX_VALUES
 from cellgate.live import oneshots
 from tests.support.drivers import open_driver
@@ -235,6 +236,20 @@ async def test_an_item_that_cannot_be_run_is_told_in_its_place(here):
     said = (await batch(here, runs=runs, on_error="continue")).json()
     assert said["items"][0]["problem"]["code"] == "usage"
     assert said["items"][1]["stdout"] == "2\n"
+
+
+async def test_a_fault_of_ours_in_a_batch_is_in_the_log_under_the_id_that_is_told(here, monkeypatch, caplog):
+    """The answer named no id, and what kept the sandbox from its start was told to nobody."""
+
+    async def failing(*_):
+        raise SandboxStartFailed("fake", "fork", "the details")
+
+    monkeypatch.setattr(here.manager.oneshots, "run", failing)
+    [item] = (await batch(here, runs=[{"code": "1"}])).json()["items"]
+    error_id = item["problem"]["message"].rpartition(" ")[2]
+    [line] = [record.getMessage() for record in caplog.records if record.name == "cellgate.gateway"]
+    assert item["problem"]["code"] == "sandbox_start_failed" and "the details" not in str(item)
+    assert line.startswith(f"error {error_id}: ") and "the details" in line
 
 
 async def test_the_progress_of_a_batch_is_streamed(here):

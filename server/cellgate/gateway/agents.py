@@ -195,8 +195,7 @@ class AgentsHandler(SessionSocket):
         except Refused as refused:
             reader.tell(refused.to_event())
         except Exception as error:  # a fault of ours too is an answer
-            self.log_exception(type(error), error, error.__traceback__)
-            problem = base.problem_of(error, self._error_id).to_json()
+            problem = self.problem_of(error).to_json()
             del problem["reason"]  # of HTTP
             reader.tell({"event": "error", "re": re, **problem})
 

@@ -396,6 +396,11 @@ class Handler(RequestHandler):
             exc_info=None if is_known or value is None else (type(value), value, tb),
         )  # fmt: skip
 
+    def problem_of(self, error: Exception) -> Problem:
+        """An error that is told within an answer; one of ours is in the log, under the id that it names."""
+        self.log_exception(type(error), error, error.__traceback__)
+        return problem_of(error, self._error_id)
+
     def _answer_preflight(self) -> None:
         """Whether a page of another origin may send this. A browser asks without credentials, so that it is answered
         to anybody, from the table of routes alone."""

@@ -19,8 +19,7 @@ from uuid import uuid4
 
 from tornado.web import HTTPError
 
-from cellgate.errors import CellgateError, UsageError
-from cellgate.gateway.base import problem_of
+from cellgate.errors import UsageError
 from cellgate.gateway.tools import INSTRUCTIONS, TOOLS, Said, Toolbox
 from cellgate.gateway.v1.executes import MAX_CODE_BODY_BYTES, CellHandler
 from cellgate.gateway.v1.streams import EventStream, EventsVoice
@@ -157,9 +156,7 @@ class McpHandler(CellHandler):
         try:
             said = await toolbox.call(TOOLS[name], fields)
         except Exception as error:
-            if not isinstance(error, CellgateError):
-                self.log_exception(type(error), error, error.__traceback__)
-            problem = problem_of(error, self._error_id)
+            problem = self.problem_of(error)
             said = Said([text_block(f"{problem.message} [{problem.code}]")], is_error=True)
         return reply_to(call, {"content": said.blocks, "isError": said.is_error})
 

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from cellgate.errors import CellgateError, UsageError
-from cellgate.gateway.base import plain_facts, problem_of
+from cellgate.gateway.base import plain_facts
 from cellgate.gateway.bodies import check_names, code_of, flag_of, list_of, number_of, table_of, text_of
 from cellgate.gateway.v1.executes import (
     MAX_CODE_BODY_BYTES,
@@ -167,9 +167,8 @@ class WorkHandler(CellHandler):
 
     def _end_stream(self, stream: EventStream, work: asyncio.Task[Item]) -> None:
         if not work.cancelled():
-            if (error := work.exception()) is not None:
-                self.log_exception(type(error), error, error.__traceback__)
-                last: Item = {"event": "problem", **problem_of(error, self._error_id).to_json()}
+            if isinstance(error := work.exception(), Exception):
+                last: Item = {"event": "problem", **self.problem_of(error).to_json()}
             else:
                 last = {"event": "answer", "answer": work.result()}
             stream.write(as_sse(last).data)
@@ -322,7 +321,7 @@ class BatchHandler(WorkHandler):
         try:
             outcome = await self.manager.oneshots.run(self.principal, replace(shot, output_bytes=most), tell)
         except CellgateError as error:
-            batch.put(index, {"problem": problem_of(error).to_json()}, is_ok=False)
+            batch.put(index, {"problem": self.problem_of(error).to_json()}, is_ok=False)
         else:
             batch.put(index, run_model(outcome), is_ok=outcome.is_ok)
 

@@ -90,6 +90,23 @@ async def test_a_server_can_end_with_whoever_started_it(tmp_path, monkeypatch):
         started._process.wait()
 
 
+def test_a_server_that_is_started_is_told_where_it_is_looked_for(monkeypatch, tmp_path):
+    """A settings file that names another state directory had it serve from there, and nobody found it."""
+    monkeypatch.setenv("CELLGATE_STATE_DIR", str(tmp_path))
+
+    class Started(Exception):
+        pass
+
+    def popen(words, **_):
+        raise Started(words)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(Started) as caught:
+        start_server()
+    words = caught.value.args[0]
+    assert words[words.index("--state-dir") + 1] == str(tmp_path)
+
+
 @pytest.mark.native
 async def test_a_client_that_finds_no_server_starts_one_for_itself(monkeypatch):
     async with served(start=False) as server:

@@ -46,7 +46,10 @@ def start_server() -> StartedServer:
     state_dir = local_state_dir()
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cellgate", "serve", "--port", "0", "--end-sessions", "--end-with-stdin"],
+            [
+                *(sys.executable, "-m", "cellgate", "serve", "--port", "0", "--state-dir", str(state_dir)),
+                *("--end-sessions", "--end-with-stdin"),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=said,

@@ -115,14 +115,15 @@ def check_registry(settings: Settings, places: Places) -> Check:
     for name, schema in (("sessions.sqlite", SESSIONS), ("scripts.sqlite", SCRIPTS)):
         path = places.gateway / name
         try:
-            with as_gateway(), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            with as_gateway():
                 if not path.exists():
                     continue
-                (version,) = connection.execute("PRAGMA user_version").fetchone()
-                (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        except (sqlite3.Error, OSError) as error:
-            if not places.gateway.exists() or "unable to open" in str(error):
-                continue
+                with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+                    (version,) = connection.execute("PRAGMA user_version").fetchone()
+                    (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.Error as error:
+            if "unable to open" in str(error):
+                return fail(f"{path}: {error}", "give it to the user as whom the gateway runs, or restore a backup")
             return fail(f"{path}: {error}", "restore a backup; a start puts it aside and begins anew")
         if said != "ok":
             return fail(f"{path} is damaged: {said}", "restore a backup; a start puts it aside and begins anew")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import shutil
 import socket
 import sqlite3
+import stat
 import time
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -71,6 +73,11 @@ def break_registry(places: Places) -> None:
     (places.gateway / "sessions.sqlite").write_bytes(b"no database" * 1000)
 
 
+def close_registry(places: Places) -> None:
+    """As somebody else's file is, for who is not root: what nobody can open."""
+    os.mknod(places.gateway / "sessions.sqlite", stat.S_IFSOCK | 0o600)
+
+
 def break_version(places: Places) -> None:
     Registry.open(places.gateway).close()
     with closing(sqlite3.connect(places.gateway / "sessions.sqlite")) as connection:
@@ -83,6 +90,7 @@ def break_version(places: Places) -> None:
         ("state directory", break_mode, "others may write", "chmod go-w"),
         ("tokens", break_tokens, "open to others (644)", "chmod 640"),
         ("registry", break_registry, "sessions.sqlite", "restore a backup"),
+        ("registry", close_registry, "unable to open", "give it to the user"),
         ("registry", break_version, "is of version 99", "this one knows 1"),
     ],
 )

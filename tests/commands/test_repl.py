@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import io
+import os
 import re
 import sys
 from contextlib import ExitStack
@@ -14,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from cellgate.client import AsyncClient
+from cellgate.commands import repl
 from cellgate.commands.repl.pictures import Pictures
 from cellgate.commands.repl.prompt import kernel_completions
 from tests.support.server import BOUND, Server, served
@@ -154,6 +157,16 @@ async def test_the_end_of_the_session_is_told(begin, client: AsyncClient):
     await client.delete(session["id"])
     await terminal.sees("the session is over")  # without another key
     assert await terminal.ends() == 3
+
+
+def test_a_user_whose_number_has_no_name_is_that_number(monkeypatch):
+    """In a container that is run as any uid, the command ended with a traceback."""
+
+    def nobody():
+        raise KeyError("uid not found: 4711")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    assert repl._user() == f"uid{os.getuid()}"
 
 
 def test_what_is_no_terminal_is_told_what_would_pass(capsys, monkeypatch):

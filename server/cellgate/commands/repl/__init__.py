@@ -54,7 +54,7 @@ async def _execute(args: argparse.Namespace) -> ExitStatus:
 
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(reached(args, starts=True))
-        me = f"{getpass.getuser()}@{socket.gethostname()}"[:100]
+        me = f"{_user()}@{socket.gethostname()}"[:100]
         if args.attach:
             found = await find_session(client, args.attach)
             session = await client.attach(found["id"], client=me)
@@ -70,6 +70,13 @@ async def _execute(args: argparse.Namespace) -> ExitStatus:
             else:
                 with suppress(NotFound):  # it has ended already
                     await session.delete()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # of a uid without a name, as in containers
+        return f"uid{os.getuid()}"
 
 
 def history_file() -> Path:

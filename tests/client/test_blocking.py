@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,6 +76,16 @@ def test_ctrl_c_in_a_loop_over_events_is_that_and_ends_them():
     """An iterator that still ran could not be closed: what the program saw was a RuntimeError."""
     run = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, check=False, timeout=60)
     assert (run.stdout, run.returncode) == ("closed stopped\n", 0), run.stderr
+
+
+def test_a_client_that_finds_no_server_leaves_no_thread(monkeypatch, tmp_path):
+    """A program that tried again until there was one had a thread and an event loop more each time."""
+    monkeypatch.delenv("CELLGATE_URL", raising=False)
+    monkeypatch.setenv("CELLGATE_STATE_DIR", str(tmp_path))
+    before = {*threading.enumerate()}
+    with pytest.raises(sdk.NoServer), sdk.Client(starts=False):
+        pass
+    assert {*threading.enumerate()} <= before
 
 
 if TYPE_CHECKING:  # a type checker proves this, with all other files

@@ -261,7 +261,11 @@ class Client(_Blocking[AsyncClient]):
         self._loop.close()
 
     def __enter__(self) -> Client:
-        self.open()
+        try:
+            self.open()
+        except BaseException:  # nobody else will
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,8 +12,10 @@ import pytest_asyncio
 
 from cellgate.client import AsyncClient
 from cellgate.client.events import Started
+from cellgate.commands.batch import read_lines
 from cellgate.commands.remote import choose_session
 from cellgate.commands.sessions import render_event, render_sessions, since
+from cellgate.commands.sources import MAX_CODE_BYTES
 from cellgate.errors import UsageError
 from tests.support.server import BOUND, Server, served, until
 
@@ -83,6 +85,15 @@ async def test_the_exit_status_of_a_run_on_a_server_is_that_of_one_without(serve
 async def test_a_timeout_on_a_server_stops_the_code(server: Server):
     done = await cellgate(server, "run", "-c", "while True: pass", "--timeout", "0.5")
     assert done.status == 3 and "timeout_wall" in done.err
+
+
+def test_inputs_beyond_what_is_read_are_refused_and_not_cut(tmp_path):
+    """The rest was left out without a word, and the line at the cut could be another number."""
+    (tmp_path / "inputs").write_bytes(b"12345678\n" * (MAX_CODE_BYTES // 9 + 1))
+    with pytest.raises(UsageError, match="longer than 8 MiB"):
+        read_lines(str(tmp_path / "inputs"))
+    (tmp_path / "inputs").write_bytes(b"1\n\n[2]\n")
+    assert read_lines(str(tmp_path / "inputs")) == [1, [2]]
 
 
 @one_loop

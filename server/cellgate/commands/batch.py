@@ -16,7 +16,7 @@ from cellgate.commands.output import printing
 from cellgate.commands.progress import Progress
 from cellgate.commands.remote import add_server_flag, reached
 from cellgate.commands.signals import Signals
-from cellgate.commands.sources import read_code, read_file, read_input, read_timeout
+from cellgate.commands.sources import MAX_CODE_BYTES, read_code, read_file, read_input, read_timeout
 from cellgate.errors import UsageError
 
 __all__ = ["EXITS", "HELP", "add_arguments", "execute"]
@@ -50,8 +50,11 @@ def execute(args: argparse.Namespace) -> ExitStatus:
 
 def read_lines(file: str) -> list[Any]:
     """Raises UsageError."""
+    data = read_file(file)
+    if len(data) > MAX_CODE_BYTES:
+        raise UsageError(f"{file!r} is longer than {MAX_CODE_BYTES >> 20} MiB; several, each of up to that, would pass")
     try:
-        lines = read_file(file).decode("utf-8-sig").splitlines()
+        lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UsageError(f"{file!r} is not UTF-8 (byte {error.start}); JSON in UTF-8 would pass") from error
     values = [read_input(line) for line in lines if line.strip()]

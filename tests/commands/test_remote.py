@@ -92,8 +92,8 @@ def test_inputs_beyond_what_is_read_are_refused_and_not_cut(tmp_path):
     (tmp_path / "inputs").write_bytes(b"12345678\n" * (MAX_CODE_BYTES // 9 + 1))
     with pytest.raises(UsageError, match="longer than 8 MiB"):
         read_lines(str(tmp_path / "inputs"))
-    (tmp_path / "inputs").write_bytes(b"1\n\n[2]\n")
-    assert read_lines(str(tmp_path / "inputs")) == [1, [2]]
+    (tmp_path / "inputs").write_text('1\r\n\n[2]\n"a\u2028b"', encoding="utf-8")
+    assert read_lines(str(tmp_path / "inputs")) == [1, [2], "a\u2028b"]
 
 
 @one_loop

@@ -54,7 +54,7 @@ def read_lines(file: str) -> list[Any]:
     if len(data) > MAX_CODE_BYTES:
         raise UsageError(f"{file!r} is longer than {MAX_CODE_BYTES >> 20} MiB; several, each of up to that, would pass")
     try:
-        lines = data.decode("utf-8-sig").splitlines()
+        lines = data.decode("utf-8-sig").split("\n")  # nothing else ends a line: JSON's text may hold what looks so
     except UnicodeDecodeError as error:
         raise UsageError(f"{file!r} is not UTF-8 (byte {error.start}); JSON in UTF-8 would pass") from error
     values = [read_input(line) for line in lines if line.strip()]

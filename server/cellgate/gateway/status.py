@@ -1,4 +1,5 @@
-"""What a server says of itself: /healthz, /api, /api/status, /api/me, /v1/openapi.json."""
+"""What a server says of itself: /healthz, /readyz, /api, /api/status, /api/me, /v1/quotas, /v1/drain,
+/v1/openapi.json."""
 
 from __future__ import annotations
 

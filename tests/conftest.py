@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -29,6 +31,18 @@ SKIPS_ALLOWED_IN_CI = (
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the process that was called, not one of xdist's workers
         config.pluginmanager.register(leftovers.Watch(), "leftovers")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_reach_what_tests_start() -> Iterator[None]:
+    """Also where the suite was started by nohup, or behind an `&`: that a signal is ignored is inherited, and a server
+    that is told to end by it then never ends. Caught here, so that the suite itself goes on all the same."""
+    ignored = [number for number in (signal.SIGHUP, signal.SIGINT) if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -99,7 +99,6 @@ def test_a_policy_that_says_nothing_but_a_size_denies_what_is_beyond_it(more):
 # -- tightening
 
 NAMES = st.sampled_from(["math", "os", "os.path", "numpy", "numpy.random", "json"])
-LISTS = st.none() | st.frozensets(NAMES, max_size=3)
 MAPPINGS = st.fixed_dictionaries(
     {},
     optional={

@@ -7,7 +7,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from unittest.mock import AsyncMock, Mock
@@ -24,20 +24,13 @@ from cellgate.sandbox.docker.sandbox import DockerSandbox
 from cellgate_kernel.link import Link
 from tests.docker.conftest import OpenDriver
 from tests.support.drivers import SMALL
+from tests.support.server import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio]
 
 BOUND = 30.0
 SPEC = SandboxSpec(limits=SMALL, use_pool=False)
 POOLED = SandboxSpec(limits=SMALL)
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async def look() -> None:
-        while not holds():
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(look(), BOUND)
 
 
 def state_of(sandbox: Sandbox) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from cellgate.gateway.sockets import MAX_CLIENT_BYTES, PARTINGS, TRY_AGAIN_LATER
@@ -19,6 +19,7 @@ from cellgate.live.reader import Parting
 from cellgate.sandbox.fake import FakeSandbox
 from cellgate.wire.jupyter import CLIENT_ERRORS, Dialect, execute_content, make_message, parse_message
 from cellgate_kernel.message import CHANNELS, Channel, join_v1
+from tests.support.agent import closed
 from tests.support.gateway import TOKEN, Gateway, gateway
 from tests.support.server import BOUND, until
 
@@ -75,16 +76,6 @@ async def outcome(websocket: ClientConnection, msg_id: str) -> list[dict[str, An
 
 def text_of(messages: list[dict[str, Any]]) -> str:
     return "".join(m["content"]["text"] for m in messages if m["header"]["msg_type"] == "stream")
-
-
-async def closed(websocket: ClientConnection) -> tuple[int, str]:
-    """The code, and the name that the reason begins with."""
-    try:
-        while True:
-            await asyncio.wait_for(websocket.recv(), BOUND)
-    except ConnectionClosed as error:
-        assert error.rcvd is not None, "no close frame"
-        return error.rcvd.code, error.rcvd.reason.partition(":")[0]
 
 
 # -- what it carries --------------------------------------------------------------------------------------

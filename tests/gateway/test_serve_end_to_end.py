@@ -21,6 +21,7 @@ import websockets
 from cellgate.sandbox.native import commands
 from cellgate.sandbox.native.driver import NativeDriver
 from cellgate.serve.places import gateway_account, prepare
+from tests.faults.stage import cpu_seconds
 from tests.support.server import BOUND, Server, served, until
 
 pytestmark = [pytest.mark.native]
@@ -296,11 +297,6 @@ async def test_clients_beyond_what_the_descriptors_allow_are_turned_away_and_the
             await server.wait_ready()
             assert await kernel.ask(websocket, "1+1") == "2"
         assert "Traceback" not in server.log()
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's gateway becomes somebody else: root shows it")

@@ -23,6 +23,7 @@ from cellgate.live.oneshots import Cache, OneShot, OneShots, Outcome
 from cellgate.live.wish import Wish
 from cellgate.wire.result import Result
 from tests.support.live import OWNER
+from tests.support.server import until
 
 BOUND = 60.0
 PYTHON = Wish("python3")
@@ -96,12 +97,7 @@ async def test_time_really_ends_it(manager):
 
 async def test_whoever_is_cancelled_ends_it(manager):
     task = asyncio.ensure_future(run(manager, "import time\ntime.sleep(60)"))
-
-    async def begun():
-        while not any(live.session.running for live in manager.sessions(OWNER)):
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(begun(), BOUND)
+    await until(lambda: any(live.session.running for live in manager.sessions(OWNER)))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert manager.sessions(OWNER) == []
@@ -253,12 +249,7 @@ async def test_the_key_of_a_one_shot_has_all_that_matters(manager):
 async def test_nothing_is_left_of_one_whose_gateway_ended(open_one, driver):
     manager = await open_one()
     task = asyncio.ensure_future(run(manager, "import time\ntime.sleep(60)"))
-
-    async def begun():
-        while not any(live.session.running for live in manager.sessions(OWNER)):
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(begun(), BOUND)
+    await until(lambda: any(live.session.running for live in manager.sessions(OWNER)))
     await manager.close(end_sessions=False)
     with pytest.raises(Draining):
         await asyncio.wait_for(task, BOUND)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from cellgate.errors import QuotaUsedUp
@@ -11,18 +9,11 @@ from cellgate.live.accounts import Accounts
 from cellgate.live.happenings import CellFinished, LimitHit, UsageSampled, Who
 from cellgate.live.wish import Wish
 from cellgate_kernel.message import Channel
-from tests.support.live import BOUND, OWNER, Client
+from tests.support.live import OWNER, Client
+from tests.support.server import until
 
 MiB = 1 << 20
 NOW = 1_800_000_000.0
-
-
-async def until(is_so) -> None:
-    async def wait() -> None:
-        while not is_so():
-            await asyncio.sleep(0.01)
-
-    await asyncio.wait_for(wait(), BOUND)
 
 
 async def test_cells_of_one_principal_wait_for_each_other_and_not_for_anothers(open_one):

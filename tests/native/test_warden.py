@@ -6,8 +6,7 @@ import asyncio
 import math
 import os
 import signal
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -36,18 +35,11 @@ from tests.native.seen import (
     state_of,
     zygote_of,
 )
+from tests.support.server import until
 
 pytestmark = [pytest.mark.native, pytest.mark.asyncio(loop_scope="module")]
 
 ANSWER_SECONDS = 5.0
-
-
-async def until(is_so: Callable[[], bool], seconds: float = BOUND) -> None:
-    """Until it is so; fails when it takes longer."""
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, f"not so after {seconds} s"
-        await asyncio.sleep(0.01)
 
 
 def pid_of(driver: NativeDriver) -> int:

@@ -31,18 +31,12 @@ from cellgate_kernel.link import Link
 from cellgate_kernel.message import Channel, Status, Tag
 from tests.native.seen import BOUND, GONE_SECONDS, SPEC, is_gone, kernel_in, names_of_groups, pids_in
 from tests.support.native import skip_without_native
+from tests.support.server import until
 
 pytestmark = [pytest.mark.native]
 
 NOBODY = 65534
 DRIVER_TO_KILL = Path(__file__).with_name("driver_to_kill.py")
-
-
-async def until(is_so: Callable[[], bool], seconds: float = BOUND) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, f"not so after {seconds} s"
-        await asyncio.sleep(0.01)
 
 
 def knock(path: str) -> socket.socket:

@@ -38,7 +38,7 @@ END_SECONDS = 12.0  # the server promises ten
 LAST_LINE = "Ctrl-C ends it"  # of what it prints when it serves
 
 
-async def until(is_so: Callable[[], bool], seconds: float = BOUND) -> None:
+async def until(is_so: Callable[[], object], seconds: float = BOUND) -> None:
     """Wait for what nobody reports."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not is_so():

@@ -17,11 +17,14 @@ export class Frame {
     this.links = el("div.links", { role: "status" });
     this.node = el("div", {}, this.iframe, this.links);
     this.isReady = false;
-    this.loads = 0;
+    this.window = null;
     this.iframe.addEventListener("load", () => {
-      this.loads += 1;
-      if (this.loads > 1) return this.#turnedAway();
-      frames.set(this.iframe.contentWindow, this);
+      const { contentWindow } = this.iframe;
+      // What is moved on the page begins anew, in another window; what is led elsewhere keeps its window.
+      if (contentWindow === this.window) return this.#turnedAway();
+      for (const [window, frame] of frames) if (frame === this || !frame.iframe.isConnected) frames.delete(window);
+      this.window = contentWindow;
+      frames.set(contentWindow, this);
       this.isReady = true;
       this.#send();
     });
@@ -39,7 +42,7 @@ export class Frame {
 
   // What it shows has led it somewhere else.
   #turnedAway() {
-    frames.delete(this.iframe.contentWindow);
+    frames.delete(this.window);
     this.iframe.replaceWith(el("p.notice", {}, "This output tried to leave its frame, and was closed."));
   }
 

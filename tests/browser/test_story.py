@@ -114,6 +114,18 @@ async def test_cells_are_added_moved_deleted_and_brought_back_by_keys(notebook):
     await expect(codes.nth(0)).to_have_text("'two'")
 
 
+async def test_html_is_shown_again_when_its_cell_was_moved(notebook):
+    """A frame that is moved on the page begins anew, and was once taken for one that its output had led away."""
+    page = notebook.page
+    await notebook.finished(await notebook.run("'above'"))
+    cell = await notebook.finished(await notebook.run("from IPython.display import HTML\nHTML('<b>bold</b>')"))
+    await expect(notebook.frame(cell).locator("b")).to_have_text("bold", timeout=BOUND)
+    await cell.locator(".cm-content").click()
+    await page.keyboard.press("Alt+ArrowUp")
+    await expect(page.locator(".cell .cm-content").nth(1)).to_have_text("'above'")
+    await expect(notebook.frame(cell).locator("b")).to_have_text("bold", timeout=BOUND)
+
+
 LINES = "import time\nfor n in range(60):\n    print('line', n); time.sleep(0.05)"
 ALL = "\n".join(f"line {n}" for n in range(60))
 

@@ -10,7 +10,11 @@ export class FilesPanel {
   constructor(node) {
     this.node = node;
     this.path = "";
-    const pick = el("input", { type: "file", multiple: true, hidden: true, onchange: () => this.#upload([...pick.files]) });
+    const pick = el("input", { type: "file", multiple: true, hidden: true, onchange: () => {
+      const chosen = [...pick.files];
+      pick.value = ""; // or the same file, changed since, could not be chosen again
+      this.#upload(chosen);
+    } });
     this.crumbs = el("nav.crumbs", { "aria-label": "Folder" });
     this.list = el("ul.files");
     this.news = el("div", { role: "status" });

@@ -74,7 +74,11 @@ function leave() {
 async function rename() {
   const name = prompt("A name for this session", open.info.name ?? "");
   if (name === null) return;
-  open.info = { ...open.info, ...(await api.sessions.change(open.info.id, { name })) };
+  try {
+    open.info = { ...open.info, ...(await api.sessions.change(open.info.id, { name })) };
+  } catch (error) {
+    busy(error.message);
+  }
   list();
 }
 
@@ -278,7 +282,11 @@ function neighbour(view, by) {
 // -- the start ------------------------------------------------------------------------------------------------------------
 
 $("session").addEventListener("change", (event) => show(known.find(({ id }) => id === event.target.value)));
-$("pick").addEventListener("change", (event) => event.target.files[0] && load(event.target.files[0]));
+$("pick").addEventListener("change", ({ target }) => {
+  const [file] = target.files;
+  target.value = ""; // or the same file, changed since, could not be chosen again
+  if (file) load(file);
+});
 $("create").addEventListener("close", () => {
   if ($("create").returnValue !== "ok") return;
   const form = new FormData($("create").querySelector("form"));

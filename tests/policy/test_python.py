@@ -347,11 +347,14 @@ def test_every_piece_of_syntax_is_walked():
 # -- what cannot be read
 
 
-@pytest.mark.parametrize(
-    "code", ["x = ", "def", "x = '\0'", "'\ud800'", "(", "%time (", "!", "%", "%%", "?", "\\", "\x00"]
-)
-def test_what_does_not_parse_is_said_to_be_so_and_nothing_else_happens(code):
-    read(code, BOUNDS)
+@pytest.mark.parametrize("code", ["x = ", "def", "x = '\0'", "'\ud800'", "(", "%time (", "\\", "\x00"])
+def test_what_does_not_parse_is_said_to_be_so(code):
+    assert Kind.UNPARSED in {seen.kind for seen in facts(code)}
+
+
+@pytest.mark.parametrize("code", ["!", "%", "%%", "?"])
+def test_magics_without_a_name_are_read(code):
+    assert Kind.UNPARSED not in {seen.kind for seen in facts(code)}
 
 
 @pytest.mark.parametrize(

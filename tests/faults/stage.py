@@ -24,6 +24,7 @@ __all__ = [
     "at_rest_of",
     "check_idle",
     "check_rest",
+    "cpu_seconds",
     "create",
     "end_of",
     "fill",
@@ -141,9 +142,11 @@ async def served_on(size: str) -> AsyncIterator[Server]:
             await server.start()
             yield server
         finally:
-            await server.end()
-            await server.end_warden()
-            subprocess.run(["umount", "--lazy", server.state_dir], check=True)
+            try:
+                await server.end()
+                await server.end_warden()
+            finally:
+                subprocess.run(["umount", "--lazy", server.state_dir], check=True)
 
 
 def fill(directory: Path) -> Path:

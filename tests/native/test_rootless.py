@@ -7,9 +7,11 @@ cgroups that were handed to it, as a service manager would. A few rows of the ho
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -63,23 +65,25 @@ def open_the_way() -> None:
 
 @pytest.fixture
 def delegated() -> Iterator[list[str]]:
-    """A group in each controller's tree that belongs to the user."""
+    """A group in each controller's tree that belongs to the user, of whom there is one: one test at a time has it."""
     if os.geteuid():
         pytest.skip("this is no root: whatever else runs here has shown the same")
     hierarchy = cgroups.detect()
     if hierarchy.version.number != 1:
         pytest.skip("rootless mode is tried here with cgroup version 1 alone")
     directories = sorted({os.path.join(os.path.dirname(parent), NAME) for parent in hierarchy.parents.values()})
-    try:
-        for directory in directories:
-            os.makedirs(directory, exist_ok=True)
-            for path in (directory, *(entry.path for entry in os.scandir(directory))):
-                os.chown(path, NOBODY, NOBODY)
-        yield directories
-    finally:
-        for directory in directories:
-            for top, _, _ in os.walk(directory, topdown=False):
-                os.rmdir(top)
+    with Path(tempfile.gettempdir(), "tests-without-root.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            for directory in directories:
+                os.makedirs(directory, exist_ok=True)
+                for path in (directory, *(entry.path for entry in os.scandir(directory))):
+                    os.chown(path, NOBODY, NOBODY)
+            yield directories
+        finally:
+            for directory in directories:
+                for top, _, _ in os.walk(directory, topdown=False):
+                    os.rmdir(top)
 
 
 def as_nobody(directories: list[str], script: Path) -> dict[str, Any]:

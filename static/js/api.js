@@ -13,7 +13,7 @@ export const sharedSession = shareToken.split(".")[1];
 
 const at = (path) => new URL(path, document.baseURI);
 
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, { code, message, facts } = {}) {
     super(message ?? `the server answered ${status}`);
     Object.assign(this, { status, code, facts });

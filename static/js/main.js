@@ -183,7 +183,7 @@ async function load(file) {
   try {
     const cells = fromIpynb(await file.text());
     if (!open) await create({ name: file.name.replace(/\.ipynb$/, "") });
-    open.add(cells);
+    open?.add(cells); // `create` has said why there is none
   } catch (error) {
     busy(error.message);
   }

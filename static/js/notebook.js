@@ -44,7 +44,6 @@ export class Notebook {
     this.runs = new Map();
     this.displays = new Map(); // display_id -> [[cell, output]]
     this.state = "starting";
-    this.incarnation = 0;
     this.notices = [];
     this.seq = 0;
   }
@@ -225,13 +224,10 @@ export class Notebook {
 
   _state(event) {
     if (!(event.seq <= this.attachedAt)) this.state = event.state; // else it is older than what `attached` said
-    if (event.incarnation !== undefined && event.incarnation !== this.incarnation) this.incarnation = event.incarnation;
-    this.lastState = event;
   }
 
   _attached(event) {
     this.attachedAt = event.end;
     this.state = event.state;
-    this.incarnation = event.incarnation;
   }
 }

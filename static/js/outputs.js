@@ -126,7 +126,7 @@ function blobOf(type, value) {
 }
 
 // JSON, opened where somebody looks.
-export function tree(value, name = "") {
+function tree(value, name = "") {
   const label = name === "" ? "" : `${name}: `;
   if (value === null || typeof value !== "object") return el("div.leaf", {}, label, el("span.value", {}, JSON.stringify(value)));
   const entries = Object.entries(value);
@@ -167,7 +167,7 @@ class ErrorView {
 const RULE = /^(?:\x1b\[[0-9;]*m)*-{20,}(?:\x1b\[[0-9;]*m)*$/;
 const FRAME_START = /^(?:\x1b\[[0-9;]*m)*(?:File |Cell |Input In)/;
 
-export function ownLines(parts) {
+function ownLines(parts) {
   const blocks = [[]];
   for (const line of parts) {
     if (FRAME_START.test(line)) blocks.push([]);

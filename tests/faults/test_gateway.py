@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 
+from tests.faults.roamer import Place
 from tests.faults.stage import check_rest, create, end_of, kernels, reply_of, roaming, text_of
 from tests.faults.websocket import Websocket
 from tests.native.seen import is_gone, names_of_groups
@@ -47,7 +48,7 @@ async def test_a_kill_in_the_middle_of_a_start_leaves_a_whole_session_or_none():
             assert promised <= there, "what was answered is there"
             await check_rest(server, there)
         for kernel_id in await kernels(server):
-            async with roaming((await create(server))._replace(kernel_id=kernel_id)) as client:
+            async with roaming(Place(server.port, kernel_id, server.token)) as client:
                 cell = client.ask("print(1 + 1)")
                 await end_of(cell)
                 assert text_of(client, cell) == "2\n"

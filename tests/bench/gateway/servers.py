@@ -234,7 +234,7 @@ def beside(
     """A row for each peer, and one for what the client takes alone, where that was measured."""
     ours = samples[OURS]
     rows = [
-        Row(f"{what}, {name}", unit, ours, theirs, more_is_better, target or {})
+        Row(f"{what}, {name}", unit, ours, theirs, more_is_better, target or {}, note)
         for name, theirs in samples.items()
         if name not in (OURS, FLOOR)
     ]

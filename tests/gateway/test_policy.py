@@ -236,12 +236,13 @@ def judges_of(pid: int) -> list[tuple[int, str]]:
                 comm, rest = Path("/proc", name, "stat").read_text().split(" (", 1)[1].rsplit(") ", 1)
             except (OSError, IndexError):
                 continue
-            if comm in (NURSERY_NAME[:15], WORKER_NAME) and pid in ancestors(int(name), int(rest.split()[1])):
+            if comm in (NURSERY_NAME[:15], WORKER_NAME) and pid in ancestors(int(rest.split()[1])):
                 found.append((int(name), comm))
     return found
 
 
-def ancestors(pid: int, parent: int) -> list[int]:
+def ancestors(parent: int) -> list[int]:
+    """Of a child of this one."""
     found = [parent]
     while found[-1] > 1:
         try:

@@ -74,8 +74,8 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def zygote_of(warden: int, template: str = "python") -> int:
-    (zygote,) = (pid for pid in children(warden) if name_of(pid) == f"zygote-{template}"[:15])
+def zygote_of(warden: int) -> int:
+    (zygote,) = (pid for pid in children(warden) if name_of(pid) == "zygote-python")
     return zygote
 
 

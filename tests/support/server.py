@@ -153,11 +153,11 @@ class Server:
     def warden_path(self) -> str:
         return str(self.state_dir / "warden" / "socket")
 
-    async def kill_gateway(self, number: int = signal.SIGKILL) -> None:
+    async def kill_gateway(self) -> None:
         """Returns when it is gone; another is on its way then."""
         await until(lambda: self.gateway_pid() != 0)
         pid = self.gateway_pid()
-        os.kill(pid, number)
+        os.kill(pid, signal.SIGKILL)
         await until(lambda: self.gateway_pid() != pid)
 
     # -- its clients

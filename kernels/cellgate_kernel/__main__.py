@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 
-from .host import run
+from .life import run
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import os
 import socket
 from typing import Final, NoReturn
 
-from .host import run
+from .life import run
 from .python import warm
 
 __all__ = ["WORKSPACE", "main"]

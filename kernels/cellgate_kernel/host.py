@@ -38,7 +38,7 @@ from .message import CHANNELS, MAX_BUFFERS, STATES, Channel, MessageError, Statu
 from .outbox import LINGER_SECONDS, Outbox, Text
 from .outbox import Message as Outgoing
 
-__all__ = ["Host", "Kernel", "Prepared", "Ready", "Setup", "run"]
+__all__ = ["Host", "Kernel", "Prepared", "Ready", "Setup"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -758,26 +758,3 @@ def _leave(code: int) -> NoReturn:
         os.kill(os.getpid(), -code)
         time.sleep(1)  # until it has struck; the main thread takes what this one blocks
     os._exit(code if code >= 0 else 128 - code)
-
-
-def run(birth_fd: int, prepared: Prepared | None = None, kernel: str = "") -> NoReturn:
-    """Be the kernel of one sandbox, on this thread, for good. `prepared` is what a zygote made before the fork;
-    `kernel` is a kernelspec's name, to be run whatever the setup says."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # until there is a kernel to interrupt
-    host = Host(socket.socket(fileno=birth_fd))
-    host.start()
-    ready = prepared.bind(host) if prepared is not None else None  # while the first link is on its way
-    setup = host.wait_for_setup()
-    setup.apply()
-    host.files.begin(os.getcwd())
-    kernel = kernel or setup.kernel
-    if kernel != "python":
-        from . import bridge
-
-        bridge.serve(host, setup, kernel)
-    if ready is None:
-        from .python import start
-
-        ready = start().bind(host)
-    ready.begin(setup)
-    host.serve(ready)

@@ -339,7 +339,7 @@ class ForkedRig(Rig):
 
 
 def be_zygote(template: str, control: socket.socket) -> None:
-    from cellgate_kernel.host import run
+    from cellgate_kernel.life import run
     from cellgate_kernel.python import prepare
 
     prepared = prepare(template)

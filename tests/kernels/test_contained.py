@@ -20,7 +20,7 @@ BOUND = 30.0
 BEGIN = """
 import sys
 from cellgate_kernel import contained
-from cellgate_kernel.host import run
+from cellgate_kernel.life import run
 run(contained._listen(sys.argv[1]).detach())
 """
 

@@ -494,8 +494,13 @@ class Warden:
             self._watch(started, lambda: self._on_started(sandbox))
             try:
                 zygote.fork(name, limits, [guest_birth.fileno(), init, ready, kernel_started, *entrances])
+            except OSError as error:  # it ended just now, or takes no more: it will not tell of this one
+                self._fail_start(sandbox, str(error))
+                self._on_kernel_over(sandbox, None)
+                return
+            try:
                 sandbox.link = self._new_link(sandbox)
-            except (OSError, SandboxGone) as error:  # the zygote ended just now, or our descriptors did
+            except (OSError, SandboxGone) as error:  # no descriptors are left, or the kernel has ended
                 self._fail_start(sandbox, str(error))
 
     def _new_link(self, sandbox: _Sandbox) -> socket.socket:

@@ -117,13 +117,13 @@ def _enter(control: socket.socket, template: str, root: Root, home: Home) -> Non
 
 
 def _be_zygote(control: socket.socket, template: str, proc: int, own_pids: int, *, is_host_root: bool) -> NoReturn:
-    from cellgate_kernel import host, python  # in the guest's root: whatever is loaded later is there too
+    from cellgate_kernel import life, python  # in the guest's root: whatever is loaded later is there too
 
     zygote = _Zygote(control, proc, own_pids, is_host_root=is_host_root)
     prepared = python.prepare(template)
 
     def run(birth: int) -> NoReturn:
-        host.run(birth, prepared)
+        life.run(birth, prepared)
 
     zygote.send_scout(run)
     zygote.serve(run)

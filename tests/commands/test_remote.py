@@ -13,8 +13,9 @@ import pytest_asyncio
 from cellgate.client import AsyncClient
 from cellgate.client.events import Started
 from cellgate.commands.batch import read_lines
+from cellgate.commands.output import render_event
 from cellgate.commands.remote import choose_session
-from cellgate.commands.sessions import render_event, render_sessions, since
+from cellgate.commands.sessions import render_sessions, since
 from cellgate.commands.sources import MAX_CODE_BYTES
 from cellgate.errors import UsageError
 from tests.support.server import BOUND, Server, served, until

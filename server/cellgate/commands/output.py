@@ -19,7 +19,7 @@ from cellgate.terminal import TerminalFilter, one_line
 if TYPE_CHECKING:
     from cellgate.wire.jupyter import JupyterMessage
 
-__all__ = ["Event", "Printer", "as_error", "as_event", "as_text", "printing"]
+__all__ = ["Event", "Printer", "as_error", "as_event", "as_text", "printing", "render_event"]
 
 Event = Mapping[str, Any]  # of the agents' protocol
 
@@ -96,6 +96,19 @@ def printing() -> Iterator[Printer]:
         yield printer
     finally:
         printer.close()
+
+
+def render_event(raw: Mapping[str, Any]) -> str:
+    """What an event is beside its output: who ran what, and how it ended."""
+    kind = raw.get("event")
+    if kind == "accepted":
+        lines = str(raw.get("code", "")).splitlines() or [""]
+        return "".join(f"{raw.get('client', '')}> {one_line(line)}\n" for line in lines)
+    if kind == "state":
+        return f"[{one_line(str(raw.get('state')))}]\n"
+    if kind == "finished" and raw.get("reason") not in ("ok", "error"):
+        return f"[{one_line(str(raw.get('reason')))}: {one_line(str(raw.get('sentence', '')))}]\n"
+    return ""
 
 
 class Printer:

@@ -13,7 +13,7 @@ from typing import Any
 
 from cellgate.client import AsyncClient
 from cellgate.commands.exits import ExitStatus
-from cellgate.commands.output import printing
+from cellgate.commands.output import printing, render_event
 from cellgate.commands.remote import add_common_flags, find_session, reached
 from cellgate.commands.signals import Signals
 from cellgate.commands.table import columns, line_width
@@ -143,19 +143,6 @@ def render_sessions(sessions: Sequence[Mapping[str, Any]], now: float, width: in
 def render_session(info: Mapping[str, Any]) -> str:
     """A line for each thing, nested ones by their path."""
     return columns(list(_flat("", info)))
-
-
-def render_event(raw: Mapping[str, Any]) -> str:
-    """What an event is beside its output: who ran what, and how it ended."""
-    kind = raw.get("event")
-    if kind == "accepted":
-        lines = str(raw.get("code", "")).splitlines() or [""]
-        return "".join(f"{raw.get('client', '')}> {one_line(line)}\n" for line in lines)
-    if kind == "state":
-        return f"[{one_line(str(raw.get('state')))}]\n"
-    if kind == "finished" and raw.get("reason") not in ("ok", "error"):
-        return f"[{one_line(str(raw.get('reason')))}: {one_line(str(raw.get('sentence', '')))}]\n"
-    return ""
 
 
 def since(seconds: float) -> str:

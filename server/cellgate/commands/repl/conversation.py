@@ -15,11 +15,10 @@ from prompt_toolkit.lexers import Lexer
 from cellgate.client import AsyncCell, AsyncSession, CellgateError, SessionOver
 from cellgate.client.events import Display, Event, Finished, InputRequested, ResultShown, Started, UpdateDisplay
 from cellgate.commands.exits import ExitStatus
-from cellgate.commands.output import Printer, printing
+from cellgate.commands.output import Printer, printing, render_event
 from cellgate.commands.repl import history_file
 from cellgate.commands.repl.pictures import Pictures
 from cellgate.commands.repl.prompt import Prompt
-from cellgate.commands.sessions import render_event
 from cellgate.commands.signals import Signals
 from cellgate.terminal import one_line
 

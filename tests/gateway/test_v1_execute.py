@@ -289,6 +289,11 @@ async def test_whoever_takes_nothing_is_hung_up_on_in_the_end(here, path, monkey
         await until(lambda: live.connections == 0)
 
 
+async def test_a_look_at_the_events_head_ends(here, path):
+    reply = await here.ask("HEAD", f"{path}/events", headers={"Accept": "text/event-stream"})
+    assert reply.status == 200
+
+
 @pytest.mark.parametrize("query", ["?since=-1", "?since=x", "?since=1.5", "?since=99999999", "?since=", "?what=1"])
 async def test_a_number_that_nobody_has_seen_is_refused(here, path, query):
     for headers in ({}, {"Accept": "text/event-stream"}):

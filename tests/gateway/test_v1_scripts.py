@@ -88,3 +88,10 @@ async def test_somebody_elses_scripts_are_not_found(here):
     here.manager.scripts.save("somebody else", "daily", "1", kernel="python3", now=0.0)
     for method in ("GET", "DELETE"):
         assert (await here.ask(method, "/v1/scripts/daily")).code == "unknown_script"
+
+
+async def test_a_version_has_no_fraction(here):
+    await save(here, "1")
+    said = await here.ask("POST", "/v1/scripts/daily/run", {"version": 1.5})
+    assert (said.status, said.code) == (422, "usage")
+    assert "a whole number" in said.json()["message"]

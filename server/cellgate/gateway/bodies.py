@@ -24,6 +24,7 @@ __all__ = [
     "read_object",
     "table_of",
     "text_of",
+    "whole_of",
 ]
 
 MAX_DEPTH = 16  # what we read has three levels, and inputs of code some more
@@ -150,6 +151,14 @@ def number_of(fields: Mapping[str, object], name: str, *, least: float, most: fl
     if not least <= value <= most:
         raise UsageError(f"{name} is {repr(value)[:40]}; a number from {least:g} to {most:g} would pass")
     return value
+
+
+def whole_of(fields: Mapping[str, object], name: str, *, least: int, most: int) -> int | None:
+    """The same, without a fraction. Raises UsageError."""
+    value = number_of(fields, name, least=least, most=most)
+    if value is None or value == int(value):
+        return value if value is None else int(value)
+    raise UsageError(f"{name} is {repr(value)[:40]}; a whole number from {least} to {most} would pass")
 
 
 def policy_of(fields: Mapping[str, object], name: str = "policy") -> dict[str, object]:

@@ -18,7 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from cellgate.errors import UnknownSession, UsageError
-from cellgate.gateway.bodies import check_names, code_of, flag_of, number_of, text_of
+from cellgate.gateway.bodies import check_names, code_of, flag_of, number_of, text_of, whole_of
 from cellgate.gateway.schemas import Schema, object_of
 from cellgate.gateway.v1.executes import ask_soon
 from cellgate.gateway.v1.wishes import read_wish
@@ -179,9 +179,9 @@ class Toolbox:
         return _of_result(result, most, cell.id)
 
     async def run_script(self, fields: Fields) -> Said:
-        version = number_of(fields, "version", least=1, most=1e9)
+        version = whole_of(fields, "version", least=1, most=10**9)
         name = text_of(fields, "name", max_chars=100, may_be_null=False)
-        script = self.manager.scripts.get(self.principal, name, None if version is None else int(version))
+        script = self.manager.scripts.get(self.principal, name, version)
         shot = OneShot(
             script.code,
             Wish(kernel=script.kernel),
@@ -203,7 +203,7 @@ class Toolbox:
         part = text_of(fields, "part", max_chars=20, default=PARTS[1])
         if part not in PARTS:
             raise UsageError(f"part is {part!r}; {', '.join(PARTS)} would pass")
-        offset = int(number_of(fields, "offset", least=0, most=1e9) or 0)
+        offset = whole_of(fields, "offset", least=0, most=10**9) or 0
         text = part_of(await _recall(live, cell), part)
         piece = text[offset : offset + _chars_of(fields)]
         end = offset + len(piece)
@@ -226,7 +226,7 @@ class Toolbox:
 
     async def variables(self, fields: Fields) -> Said:
         name = text_of(fields, "name", max_chars=200)
-        rows = int(number_of(fields, "rows", least=1, most=1000) or 20)
+        rows = whole_of(fields, "rows", least=1, most=1000) or 20
         asked: dict[str, Any] = {"name": name, "max": rows} if name else {}
         answer = await ask_soon(await self.session(fields), "variables_request", asked)
         found = answer.content.get("variables")
@@ -254,8 +254,8 @@ class Toolbox:
 
     async def read_file(self, fields: Fields) -> Said:
         path = text_of(fields, "path", max_chars=4096, may_be_null=False)
-        offset = int(number_of(fields, "offset", least=0, most=1e15) or 0)
-        count = int(number_of(fields, "max_bytes", least=1, most=MAX_CHARS) or READ_BYTES)
+        offset = whole_of(fields, "offset", least=0, most=10**15) or 0
+        count = whole_of(fields, "max_bytes", least=1, most=MAX_CHARS) or READ_BYTES
         files = SessionFiles(await self.session(fields))
         entry, data = await files.read(path, offset, count)
         mime = next((mime for begin, mime in SIGNATURES if data.startswith(begin)), "")
@@ -364,7 +364,7 @@ def _file_line(entry: Any) -> str:
 
 
 def _chars_of(fields: Fields) -> int:
-    return int(number_of(fields, "max_chars", least=MIN_CHARS, most=MAX_CHARS) or DEFAULT_CHARS)
+    return whole_of(fields, "max_chars", least=MIN_CHARS, most=MAX_CHARS) or DEFAULT_CHARS
 
 
 def _seconds_of(fields: Fields) -> float:

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from cellgate.errors import CellgateError, UsageError
 from cellgate.gateway.base import plain_facts
-from cellgate.gateway.bodies import check_names, code_of, flag_of, list_of, number_of, table_of, text_of
+from cellgate.gateway.bodies import check_names, code_of, flag_of, list_of, number_of, table_of, text_of, whole_of
 from cellgate.gateway.v1.executes import (
     MAX_CODE_BODY_BYTES,
     MAX_RESULT_BYTES,
@@ -200,8 +200,8 @@ class RunScriptHandler(_Runs):
         chars = self.wanted_chars()
         fields = self.fields()
         check_names(fields, SCRIPT_RUN_NAMES)
-        version = number_of(fields, "version", least=1, most=MAX_VERSION)
-        script = self.manager.scripts.get(self.principal, name, None if version is None else int(version))
+        version = whole_of(fields, "version", least=1, most=MAX_VERSION)
+        script = self.manager.scripts.get(self.principal, name, version)
         asked = {name: value for name, value in fields.items() if name != "version"}
         asked |= {"code": script.code, "kernel": script.kernel}
         await self.run(read_run(asked, self.manager.kernelspecs), chars)

@@ -591,7 +591,7 @@ class SandboxKernel(IPythonKernel):
     async def _interruptibly(self, call: Callable[[], Any]) -> Any:
         """Call where user code may run: SIGINT raises KeyboardInterrupt, also one that came a moment too early.
         The functions are `signal`'s own in C, for an interrupt may strike within those in Python around them."""
-        before = signal.getsignal(signal.SIGINT)
+        before = _signal.getsignal(signal.SIGINT)  # a plain number, which is all that C takes for SIG_IGN
         try:
             _signal.signal(signal.SIGINT, signal.default_int_handler)
             if self._interrupt_pending:

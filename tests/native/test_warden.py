@@ -157,6 +157,14 @@ async def test_creates_that_meet_a_dying_zygote_are_each_answered_once(own_drive
     await until(lambda: not names_of_groups(pid_of(own_driver)))
 
 
+async def test_an_interrupt_at_its_birth_ends_no_kernel(own_driver: NativeDriver):
+    """What the zygote rehearses leaves the signal ignored, and so it is from the first moment of every kernel on."""
+    await answers(own_driver)
+    status = Path(f"/proc/{zygote_of(pid_of(own_driver))}/status").read_text()
+    ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+    assert ignored >> (signal.SIGINT - 1) & 1
+
+
 async def test_when_process_1_is_killed_the_sandbox_ends(driver: NativeDriver):
     sandbox = await driver.create(SPEC)
     (init,) = (pid for pid in pids_in(sandbox.id) if pid_inside(pid) == 1)
@@ -179,8 +187,8 @@ async def test_creates_that_are_cancelled_at_any_moment_leave_nothing(driver: Na
         if not task.cancelled():
             await task.result().destroy()
     await until(lambda: not names_of_groups(pid_of(driver)))
-    assert await driver.sandboxes() == []
     await until(lambda: driver._sandboxes.keys() <= before)  # nor is their end kept, which nobody would ask for
+    assert await driver.sandboxes() == []
 
 
 async def test_twenty_creates_at_once_are_all_answered(driver: NativeDriver):

@@ -43,6 +43,7 @@ class Page {
   }
 
   async start(name = "python3") {
+    await this.kernels.ready; // as JupyterLab does: a list that was asked for before a start and comes after it ends what it lacks
     const kernel = await this.kernels.startNew({ name });
     kernel.statuses = [];
     kernel.statusChanged.connect((_, status) => kernel.statuses.push(status));

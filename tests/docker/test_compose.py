@@ -116,11 +116,13 @@ def composed(tmp_path: Path) -> Iterator[Composed]:
         composed.wait_ready()
         yield composed
     finally:
-        composed("down", "--volumes")
-        for found in engine.containers(f"{OWNER}={state}/gateway/docker"):
-            engine.remove(found.container)
-        engine.close()
-        shutil.rmtree(state)
+        try:
+            composed("down", "--volumes")
+        finally:
+            for found in engine.containers(f"{OWNER}={state}/gateway/docker"):
+                engine.remove(found.container)
+            engine.close()
+            shutil.rmtree(state)
 
 
 async def test_what_compose_starts_serves_sessions_that_outlive_it(composed: Composed):

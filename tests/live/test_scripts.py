@@ -110,6 +110,14 @@ def test_a_file_that_is_locked_or_on_a_full_disk_is_left_as_it_is(scripts, tmp_p
     again.close()
 
 
+def test_a_disk_that_cannot_be_read_is_told(scripts):
+    save(scripts)
+    scripts._connection.execute("DROP TABLE versions")
+    for ask in (scripts.newest, lambda who: scripts.get(who, "a"), lambda who: scripts.versions(who, "a")):
+        with pytest.raises(StorageFull):
+            ask(ME)
+
+
 def test_a_disk_that_refuses_is_told(scripts):
     scripts._connection.execute("PRAGMA query_only=1")
     with pytest.raises(StorageFull):

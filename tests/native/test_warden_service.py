@@ -255,10 +255,12 @@ async def test_more_commands_than_a_socket_holds_are_all_obeyed(path: str, drive
 async def test_what_a_fenced_driver_had_sent_is_not_done(path: str, driver: NativeDriver):
     sandbox = await driver.create(SPEC)
     pid = pid_at(path)
-    os.kill(pid, signal.SIGSTOP)
     with knock(path) as newer:
-        newer.send(json.dumps({"ref": 1, "do": "drive", "version": commands.VERSION}).encode())
-        os.kill(pid, signal.SIGCONT)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            newer.send(json.dumps({"ref": 1, "do": "drive", "version": commands.VERSION}).encode())
+        finally:
+            os.kill(pid, signal.SIGCONT)
         assert "hello" in hear(newer)
         assert hear(newer) == {"driving": 1}
         with suppress(DriverUnavailable):

@@ -13,9 +13,11 @@ import logging
 import re
 import sqlite3
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cellgate.errors import StorageFull, UnknownScript, UsageError
 from cellgate.schema import Schema, bring_up
@@ -116,18 +118,15 @@ class Scripts:
         version = newest.version + 1 if newest else 1
         script = Script(name, version, kernel, describe(code), now, code)
         values = (principal, name, version, kernel, script.description, now, code, size)
-        try:
-            with self._connection:
-                self._connection.execute("INSERT INTO versions VALUES (?,?,?,?,?,?,?,?)", values)
-                oldest = (principal, name, version - MAX_VERSIONS)
-                self._connection.execute("DELETE FROM versions WHERE principal=? AND name=? AND version<=?", oldest)
-        except sqlite3.Error as error:
-            raise StorageFull(str(error)) from error
+        oldest = (principal, name, version - MAX_VERSIONS)
+        with _as_full(), self._connection:
+            self._connection.execute("INSERT INTO versions VALUES (?,?,?,?,?,?,?,?)", values)
+            self._connection.execute("DELETE FROM versions WHERE principal=? AND name=? AND version<=?", oldest)
         return script, True
 
     def newest(self, principal: str) -> list[Script]:
         """Of each script, by name; without its code."""
-        rows = self._connection.execute(
+        rows = self._rows(
             "SELECT name, max(version), kernel, description, created, '' FROM versions WHERE principal=? GROUP BY name",
             (principal,),
         )
@@ -135,7 +134,7 @@ class Scripts:
 
     def versions(self, principal: str, name: str) -> list[Script]:
         """That are kept, newest first; without their code. Raises UnknownScript."""
-        rows = self._connection.execute(
+        rows = self._rows(
             f"SELECT {_HEAD}, '' FROM versions WHERE principal=? AND name=? ORDER BY version DESC", (principal, name)
         )
         found = [Script(*row) for row in rows]
@@ -152,24 +151,20 @@ class Scripts:
 
     def delete(self, principal: str, name: str) -> None:
         """With all its versions. Raises UnknownScript."""
-        try:
-            with self._connection:
-                done = self._connection.execute("DELETE FROM versions WHERE principal=? AND name=?", (principal, name))
-        except sqlite3.Error as error:
-            raise StorageFull(str(error)) from error
+        with _as_full(), self._connection:
+            done = self._connection.execute("DELETE FROM versions WHERE principal=? AND name=?", (principal, name))
         if not done.rowcount:
             raise UnknownScript(name)
 
     def _find(self, principal: str, name: str, version: int | None = None) -> Script | None:
         asked = f"SELECT {_COLUMNS} FROM versions WHERE principal=? AND name=? AND version=ifnull(?, version)"
-        row = self._connection.execute(f"{asked} ORDER BY version DESC LIMIT 1", (principal, name, version)).fetchone()
-        return row and Script(*row)
+        rows = self._rows(f"{asked} ORDER BY version DESC LIMIT 1", (principal, name, version))
+        return Script(*rows[0]) if rows else None
 
     def _check_room(self, principal: str, size: int, *, is_first: bool) -> None:
-        scripts, taken = self._connection.execute(
-            "SELECT count(DISTINCT name), ifnull(sum(size), 0) FROM versions WHERE principal=?",
-            (principal,),
-        ).fetchone()
+        ((scripts, taken),) = self._rows(
+            "SELECT count(DISTINCT name), ifnull(sum(size), 0) FROM versions WHERE principal=?", (principal,)
+        )
         if is_first and scripts >= MAX_SCRIPTS:
             raise UsageError(f"you have {scripts} scripts, which is all you may have; deleting one makes room")
         if taken + size > MAX_BYTES:
@@ -177,6 +172,19 @@ class Scripts:
                 f"your scripts and their versions would have {taken + size} bytes; up to {MAX_BYTES} would pass, so "
                 "that deleting one makes room"
             )
+
+    def _rows(self, query: str, values: Sequence[object]) -> list[Any]:
+        with _as_full():
+            return self._connection.execute(query, values).fetchall()
+
+
+@contextmanager
+def _as_full() -> Iterator[None]:
+    """What a disk refuses is told so."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StorageFull(str(error)) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

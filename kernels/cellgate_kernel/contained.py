@@ -8,6 +8,7 @@ connect need not wait.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from typing import Final, NoReturn
 
@@ -24,6 +25,7 @@ NOT_OURS: Final = ("HOSTNAME", "TINI_KILL_PROCESS_GROUP")  # variables of the en
 
 def main(path: str, template: str) -> NoReturn:
     """Be the kernel host of this container, for links that are made at `path`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever connects may interrupt before there is a kernel
     for name in NOT_OURS:
         os.environ.pop(name, None)
     for name in DIRECTORIES:

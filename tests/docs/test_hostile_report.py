@@ -45,6 +45,13 @@ def test_every_row_is_in_the_report_with_what_is_not_shown():
     assert "- **Z2**, waiting: nobody waits." in text
 
 
+def test_the_readme_counts_the_rows_as_the_kept_report_does():
+    counts = re.findall(r"^- .* rows failed, .*$", KEPT.read_text(), re.MULTILINE)
+    told = re.findall(r"^- .* rows failed, .*$", (KEPT.parents[2] / "README.md").read_text(), re.MULTILINE)
+    assert len(counts) == 3
+    assert told == counts
+
+
 def test_no_row_of_the_kept_report_failed():
     """A run that did not pass is mended, and not kept."""
     rows = re.findall(r"^\| ([A-Z]\d+) \| .*$", KEPT.read_text(), re.MULTILINE)

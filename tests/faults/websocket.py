@@ -169,7 +169,7 @@ class Websocket(asyncio.Protocol):
         self.received_bytes += len(data)
         data = self._rest + data
         at = 0 if self._is_open.done() else self._read_handshake(data)
-        while self._is_open.done() and len(data) - at >= 2:
+        while self._is_open.done() and not self._is_open.exception() and len(data) - at >= 2:  # a refusal has no frames
             first, size = data[at], data[at + 1]
             start = at + 2
             if size >= 126:

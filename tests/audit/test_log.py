@@ -178,13 +178,18 @@ async def test_lines_are_written_together_soon_after_they_were_told(directory):
     audit.close()
 
 
-async def test_full_files_are_let_go_of_from_the_oldest_on(directory, monkeypatch):
-    monkeypatch.setattr(writer, "FILE_BYTES", 2000)
-    audit = opened(directory, keep_bytes=5000)
-    for n in range(60):
+def fill(directory, lines, *, keep_bytes):
+    """With so many lines, each in a write of its own."""
+    audit = opened(directory, keep_bytes=keep_bytes)
+    for n in range(lines):
         audit.hear(CellAccepted(ADA, n, ""))
         audit.flush()
     audit.close()
+
+
+async def test_full_files_are_let_go_of_from_the_oldest_on(directory, monkeypatch):
+    monkeypatch.setattr(writer, "FILE_BYTES", 2000)
+    fill(directory, 60, keep_bytes=5000)
     report = verify(directory)
     assert (report.damage, report.last.number) == ((), 60)
     assert report.first > 30
@@ -202,11 +207,7 @@ async def test_files_that_cannot_be_let_go_of_stay_and_the_log_goes_on(directory
 
     monkeypatch.setattr(writer, "FILE_BYTES", 500)
     monkeypatch.setattr(writer.Path, "unlink", unlink)
-    audit = opened(directory, keep_bytes=1000)
-    for n in range(9):
-        audit.hear(CellAccepted(ADA, n, ""))
-        audit.flush()
-    audit.close()
+    fill(directory, 9, keep_bytes=1000)
     report = verify(directory)
     assert (report.first, report.last.number, report.damage) == (1, 9, ())
     assert "cannot be let go of: [Errno 1]" in caplog.text

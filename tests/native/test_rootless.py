@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -72,18 +71,19 @@ def delegated() -> Iterator[list[str]]:
     if hierarchy.version.number != 1:
         pytest.skip("rootless mode is tried here with cgroup version 1 alone")
     directories = sorted({os.path.join(os.path.dirname(parent), NAME) for parent in hierarchy.parents.values()})
-    with Path(tempfile.gettempdir(), "tests-without-root.lock").open("w") as lock:
+    lock = os.open(os.path.dirname(directories[0]), os.O_RDONLY)  # which stays: no file of ours is left behind
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            for directory in directories:
-                os.makedirs(directory, exist_ok=True)
-                for path in (directory, *(entry.path for entry in os.scandir(directory))):
-                    os.chown(path, NOBODY, NOBODY)
-            yield directories
-        finally:
-            for directory in directories:
-                for top, _, _ in os.walk(directory, topdown=False):
-                    os.rmdir(top)
+        for directory in directories:
+            os.makedirs(directory, exist_ok=True)
+            for path in (directory, *(entry.path for entry in os.scandir(directory))):
+                os.chown(path, NOBODY, NOBODY)
+        yield directories
+    finally:
+        for directory in directories:
+            for top, _, _ in os.walk(directory, topdown=False):
+                os.rmdir(top)
+        os.close(lock)
 
 
 def as_nobody(directories: list[str], script: Path) -> dict[str, Any]:

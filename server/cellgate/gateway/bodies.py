@@ -156,9 +156,9 @@ def number_of(fields: Mapping[str, object], name: str, *, least: float, most: fl
 def whole_of(fields: Mapping[str, object], name: str, *, least: int, most: int) -> int | None:
     """The same, without a fraction. Raises UsageError."""
     value = number_of(fields, name, least=least, most=most)
-    if value is None or value == int(value):
-        return value if value is None else int(value)
-    raise UsageError(f"{name} is {repr(value)[:40]}; a whole number from {least} to {most} would pass")
+    if value is not None and value != int(value):
+        raise UsageError(f"{name} is {repr(value)[:40]}; a whole number from {least} to {most} would pass")
+    return None if value is None else int(value)
 
 
 def policy_of(fields: Mapping[str, object], name: str = "policy") -> dict[str, object]:
